@@ -1,0 +1,51 @@
+"""`manage.py serve`: the production server."""
+
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from realtime.supervisor import Supervisor, SupervisorError
+
+
+class Command(BaseCommand):
+    """Bind, start the workers, keep them running."""
+
+    help = "Serve with Daphne's server class and N workers behind one listening socket."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--host", default="127.0.0.1")
+        parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+        parser.add_argument("--uds", metavar="PATH", help="a Unix socket instead of host and port")
+        parser.add_argument("--workers", type=int, default=1, metavar="N")
+        parser.add_argument(
+            "--grace",
+            type=float,
+            default=30.0,
+            metavar="SECONDS",
+            help="how long a worker may drain after SIGTERM before it is killed (default: 30)",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            supervisor = Supervisor(
+                application_path(),
+                host=options["host"],
+                port=options["port"],
+                uds=options["uds"],
+                workers=options["workers"],
+                grace=options["grace"],
+            )
+            supervisor.bind()
+            supervisor.run()
+        except SupervisorError as error:
+            raise CommandError(str(error)) from error
+
+
+def application_path() -> str:
+    """ASGI_APPLICATION as `module:attribute`. Raises CommandError when it is not set."""
+    dotted = getattr(settings, "ASGI_APPLICATION", None)
+    if not dotted:
+        raise CommandError("Set ASGI_APPLICATION to the application to serve.")
+    module, _, attribute = dotted.rpartition(".")
+    return f"{module}:{attribute}"
