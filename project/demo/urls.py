@@ -1,0 +1,7 @@
+"""The demo's pages."""
+
+from django.urls import path
+
+from . import views
+
+urlpatterns = [path("", views.page, name="demo")]

@@ -1,0 +1,192 @@
+"""Topics, events and access tokens in Django's admin."""
+
+import json
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.translation import gettext_lazy as _
+
+from .conf import settings
+from .exceptions import RealtimeError
+from .identity import create_token
+from .models import AccessToken, Event, Topic
+from .publishing import publish
+from .wire.data import DEFAULT_TYPE, decode_data
+
+if TYPE_CHECKING:
+    ModelAdmin = admin.ModelAdmin[Any]
+    TokenModelForm = forms.ModelForm[AccessToken]
+else:  # generic in the stubs only
+    ModelAdmin = admin.ModelAdmin
+    TokenModelForm = forms.ModelForm
+
+
+class ReadOnlyAdmin(ModelAdmin):
+    """The log is written by `publish` alone."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class PublishForm(forms.Form):
+    """An event to publish."""
+
+    topic = forms.CharField(label=_("Topic"))
+    type = forms.CharField(label=_("Type"), initial=DEFAULT_TYPE)
+    data = forms.CharField(
+        label=_("Data (JSON)"), widget=forms.Textarea, initial='{"text": "hello"}', strip=False
+    )
+    ephemeral = forms.BooleanField(label=_("Ephemeral (not logged)"), required=False)
+
+
+@admin.register(Topic)
+class TopicAdmin(ReadOnlyAdmin):
+    """Topics, and a page to publish to one."""
+
+    list_display = ("name", "head", "epoch", "created", "see_events")
+    search_fields = ("name",)
+    change_list_template = "realtime/admin/topics.html"
+
+    @admin.display(description=_("events"))
+    def see_events(self, topic: Topic) -> str:
+        """A link to the topic's events."""
+        url = reverse("admin:realtime_event_changelist")
+        return format_html('<a href="{}?topic__id__exact={}">{}</a>', url, topic.pk, _("events"))
+
+    def has_publish_permission(self, request: HttpRequest) -> bool:
+        """Publishing adds an event, and needs Django's permission to."""
+        return request.user.has_perm("realtime.add_event")
+
+    def get_urls(self) -> list[Any]:
+        view = self.admin_site.admin_view(self.publish_view)
+        return [path("publish/", view, name="realtime_publish"), *super().get_urls()]
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        may_publish = self.has_publish_permission(request)
+        return super().changelist_view(
+            request, {**(extra_context or {}), "may_publish": may_publish}
+        )
+
+    def publish_view(self, request: HttpRequest) -> HttpResponse:
+        """Publish an event."""
+        if not self.has_publish_permission(request):
+            self.message_user(request, _("You may not publish."), messages.ERROR)
+            return HttpResponseRedirect(reverse("admin:realtime_topic_changelist"))
+        form = PublishForm(request.POST or None, initial={"topic": request.GET.get("topic", "")})
+        if request.method == "POST" and form.is_valid():
+            values = form.cleaned_data
+            try:
+                data = decode_data(values["data"])
+                event = publish(
+                    values["topic"], data, type=values["type"], ephemeral=values["ephemeral"]
+                )
+            except RealtimeError as error:
+                form.add_error(None, str(error))
+            else:
+                done = _("Published to %(topic)s: %(id)s")
+                said = done % {"topic": event.topic, "id": event.id or _("ephemeral")}
+                self.message_user(request, said, messages.SUCCESS)
+                return HttpResponseRedirect(reverse("admin:realtime_topic_changelist"))
+        context = {
+            **self.admin_site.each_context(request),
+            "title": _("Publish an event"),
+            "form": form,
+            "opts": self.opts,
+            "max_bytes": settings.MAX_EVENT_BYTES,
+        }
+        return TemplateResponse(request, "realtime/admin/publish.html", context)
+
+
+@admin.register(Event)
+class EventAdmin(ReadOnlyAdmin):
+    """Events, newest first, to look at."""
+
+    list_display = ("event_id", "topic", "type", "summary", "created")
+    list_filter = ("created",)
+    list_select_related = ("topic",)
+    search_fields = ("topic__name", "type", "data")
+    ordering = ("-pk",)
+    show_full_result_count = False  # a count of the whole log is slow on PostgreSQL
+    fields = ("event_id", "topic", "type", "pretty_data", "created")
+    readonly_fields = ("event_id", "pretty_data")
+
+    @admin.display(description=_("id"))
+    def event_id(self, event: Event) -> str:
+        """The id as clients see it."""
+        return f"{event.topic.epoch}-{event.offset}"
+
+    @admin.display(description=_("data"))
+    def summary(self, event: Event) -> str:
+        """The beginning of the data."""
+        return event.data if len(event.data) <= 80 else f"{event.data[:79]}…"
+
+    @admin.display(description=_("data"))
+    def pretty_data(self, event: Event) -> str:
+        """The data, indented."""
+        return format_html("<pre>{}</pre>", json.dumps(json.loads(event.data), indent=2))
+
+
+class TokenForm(TokenModelForm):
+    """What can be chosen about a token when it is made."""
+
+    class Meta:
+        model = AccessToken
+        fields = ("user", "name", "expires")
+
+
+@admin.register(AccessToken)
+class AccessTokenAdmin(ModelAdmin):
+    """Access tokens: made here, shown once, revoked here."""
+
+    form = TokenForm
+    list_display = ("__str__", "user", "state", "created", "expires", "last_used")
+    list_filter = ("revoked", "expires")
+    search_fields = ("name", "user__username")
+    autocomplete_fields = ("user",)
+    actions: ClassVar[list[str]] = ["revoke"]
+
+    @admin.display(description=_("state"))
+    def state(self, token: AccessToken) -> str:
+        """Whether the token is any good."""
+        if token.revoked is not None:
+            return str(_("revoked"))
+        if token.expires is not None and token.expires <= timezone.now():
+            return str(_("expired"))
+        return str(_("valid"))
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        # The list needs it for its action; a single token can't be edited, only revoked.
+        return obj is None and super().has_change_permission(request, obj)
+
+    def save_model(self, request: HttpRequest, obj: AccessToken, form: Any, change: bool) -> None:
+        token, row = create_token(obj.user, name=obj.name)
+        obj.pk, obj.digest, obj.created = row.pk, row.digest, row.created
+        if obj.expires is not None:
+            AccessToken.objects.filter(pk=row.pk).update(expires=obj.expires)
+        said = _("The token, which can't be shown again: %(token)s")
+        self.message_user(request, said % {"token": token}, messages.WARNING)
+
+    @admin.action(description=_("Revoke the selected tokens"), permissions=["change"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[AccessToken]) -> None:
+        """Revoke: connections that live on the token are closed."""
+        count = 0
+        for token in queryset.filter(revoked=None):
+            token.revoked = timezone.now()
+            token.save(update_fields=["revoked"])  # not update(): the signal ends live connections
+            count += 1
+        self.message_user(request, _("%(count)d tokens revoked.") % {"count": count})

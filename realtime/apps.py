@@ -1,0 +1,18 @@
+"""The app's place in a Django site."""
+
+from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+
+class RealtimeConfig(AppConfig):
+    """Registers the system checks and the signals that revoke live connections."""
+
+    name = "realtime"
+    verbose_name = _("Real time")
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from . import checks, revocation  # models must be loaded first
+
+        checks.register_checks()
+        revocation.connect_signals()

@@ -1,0 +1,160 @@
+"""System checks: what is wrong with the settings, with an id, a sentence and a hint."""
+
+import inspect
+import os
+from collections.abc import Iterator
+from difflib import get_close_matches
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core import checks
+from django.core.checks import CheckMessage, Error, Warning
+from django.utils.module_loading import import_string
+
+from .conf import DEFAULTS, DOTTED_PATHS, NULLABLE, settings
+from .consumers import WebSocketConsumer
+from .exceptions import RealtimeConfigurationError
+
+WORKERS_VARIABLE = "REALTIME_WORKERS"  # set by `serve` for its workers
+
+
+def register_checks() -> None:
+    """Called when the app registry is ready."""
+    for check in (check_settings, check_layer, check_hosts, check_origins, check_retention):
+        checks.register(check, "realtime")
+
+
+def check_settings(**kwargs: Any) -> list[CheckMessage]:
+    """Unknown keys, wrong types, paths that can't be imported."""
+    given = getattr(django_settings, "REALTIME", {})
+    if not isinstance(given, dict):
+        return [Error("REALTIME is not a dict.", hint="REALTIME = {...}", id="realtime.E001")]
+    found: list[CheckMessage] = []
+    for name, value in given.items():
+        if name not in DEFAULTS:
+            close = get_close_matches(str(name), DEFAULTS, n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else "See docs/settings.md."
+            found.append(Error(f"REALTIME has no setting {name!r}.", hint=hint, id="realtime.E002"))
+        elif wrong := _wrong_value(name, value):
+            message, hint = wrong
+            found.append(Error(f"REALTIME[{name!r}] {message}", hint=hint, id="realtime.E003"))
+    return found or _check_paths()
+
+
+def check_layer(**kwargs: Any) -> list[CheckMessage]:
+    """A layer that reaches the other workers."""
+    alias = settings.CHANNEL_LAYER
+    layers = getattr(django_settings, "CHANNEL_LAYERS", {})
+    workers = int(os.environ.get(WORKERS_VARIABLE, "1"))
+    backend = layers.get(alias, {}).get("BACKEND", "")
+    if alias not in layers and workers > 1:
+        message = f"{workers} workers, and CHANNEL_LAYERS has no {alias!r}."
+    elif backend.endswith("InMemoryChannelLayer") and workers > 1:
+        message = f"{workers} workers, and a channel layer that does not leave the process."
+    else:
+        return []
+    hint = "Use channels_redis (set REDIS_URL); until then events cross only through the log."
+    return [Error(message, hint=hint, id="realtime.E004")]
+
+
+def check_hosts(**kwargs: Any) -> list[CheckMessage]:
+    """With DEBUG off Django answers only the hosts it was told."""
+    if django_settings.DEBUG or django_settings.ALLOWED_HOSTS:
+        return []
+    hint = "Set ALLOWED_HOSTS to the names the site is reached by."
+    message = "DEBUG is off and ALLOWED_HOSTS empty: every request gets a 400."
+    return [Warning(message, hint=hint, id="realtime.W001")]
+
+
+def check_origins(**kwargs: Any) -> list[CheckMessage]:
+    """Every WebSocket route has to look at the Origin."""
+    if "*" in settings.ALLOWED_ORIGINS:
+        message = "ALLOWED_ORIGINS has '*': any web page may open sockets in its visitors' name."
+        hint = "List the origins, as 'https://app.example.com'."
+        return [Warning(message, hint=hint, id="realtime.W002")]
+    path = getattr(django_settings, "ASGI_APPLICATION", None)
+    if not path:
+        return []
+    try:
+        application = import_string(path)
+    except ImportError as error:
+        message = f"ASGI_APPLICATION = {path!r} can't be imported: {error}"
+        return [Error(message, hint="Name the ASGI application.", id="realtime.E005")]
+    websocket = getattr(application, "application_mapping", {}).get("websocket")
+    return [
+        Warning(
+            f"The WebSocket consumer {name} is reached without a check of the Origin.",
+            hint="Subclass realtime.consumers.WebSocketConsumer, or wrap the routes in "
+            "channels.security.websocket.AllowedHostsOriginValidator.",
+            id="realtime.W003",
+        )
+        for name in _unguarded(websocket)
+    ]
+
+
+def check_retention(**kwargs: Any) -> list[CheckMessage]:
+    """A log that is never pruned fills the disk."""
+    by_age, by_count = settings.RETENTION_SECONDS, settings.RETENTION_EVENTS
+    if by_age is not None or by_count is not None:
+        return []
+    hint = "Set RETENTION_SECONDS or RETENTION_EVENTS."
+    message = "Events are kept for ever: the log grows until the disk is full."
+    return [Warning(message, hint=hint, id="realtime.W004")]
+
+
+def _wrong_value(name: str, value: Any) -> tuple[str, str] | None:
+    default = DEFAULTS[name]
+    if value is None:
+        nothing = "is None, which means nothing here.", f"The default is {default!r}."
+        return None if name in NULLABLE else nothing
+    if name in DOTTED_PATHS:
+        if isinstance(value, str) or callable(value):
+            return None
+        return f"is {value!r}.", "A dotted path, as 'app.module.name'."
+    if isinstance(default, bool) or not isinstance(default, int | float):
+        right = (
+            isinstance(value, list | tuple)
+            if isinstance(default, list)
+            else (type(value) is type(default))
+        )
+        return None if right else (f"is {value!r}.", f"A {type(default).__name__}.")
+    number = isinstance(value, int) or (
+        isinstance(value, float) and (isinstance(default, float) or name in NULLABLE)
+    )
+    if isinstance(value, bool) or not number:
+        return f"is {value!r}.", f"A number, as {default!r}."
+    if value <= 0:
+        return f"is {value!r}.", f"More than zero, as {default!r}."
+    return None
+
+
+def _check_paths() -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    for name in sorted(DOTTED_PATHS):
+        try:
+            value = getattr(settings, name)
+        except RealtimeConfigurationError as error:
+            hint = f"The default is {DEFAULTS[name]!r}."
+            found.append(Error(str(error), hint=hint, id="realtime.E006"))
+            continue
+        if name == "PERMISSION" and not inspect.iscoroutinefunction(value):
+            message = "REALTIME['PERMISSION'] is not an async function."
+            hint = "Write `async def rule(user, topic, action) -> bool`."
+            found.append(Error(message, hint=hint, id="realtime.E007"))
+    return found
+
+
+def _unguarded(application: Any) -> Iterator[str]:
+    """Names of the consumers below an ASGI application that no Origin check stands before."""
+    if application is None or type(application).__name__ == "OriginValidator":
+        return
+    consumer = getattr(application, "consumer_class", None)
+    if consumer is not None:
+        if not issubclass(consumer, WebSocketConsumer):
+            yield f"{consumer.__module__}.{consumer.__qualname__}"
+        return
+    for route in getattr(application, "routes", ()):
+        yield from _unguarded(route.callback)
+    for attribute in ("inner", "application"):
+        if hasattr(application, attribute):
+            yield from _unguarded(getattr(application, attribute))

@@ -1,0 +1,89 @@
+"""The `REALTIME` settings dict: one table of defaults, one accessor.
+
+Nothing is read at import; `settings.NAME` looks the value up when it is needed, and the
+resolved table is dropped when a test overrides `REALTIME`.
+"""
+
+from typing import Any, Final
+
+from django.conf import settings as django_settings
+from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
+
+from .exceptions import RealtimeConfigurationError
+
+# fmt: off
+DEFAULTS: Final[dict[str, Any]] = {
+    # -- the log
+    "EVENT_LOG": "realtime.log.database.DatabaseLog",  # dotted path of the EventLog
+    "MAX_EVENT_BYTES": 65_536,          # one event's JSON text, UTF-8; more is refused (413)
+    "RETENTION_SECONDS": 7 * 86_400,    # age at which prune_events drops an event; None: never
+    "RETENTION_EVENTS": 100_000,        # events kept per topic; None: no limit
+    "PRUNE_INTERVAL_SECONDS": 600.0,    # a serving process prunes this often; None: by hand only
+    "LOG_PAGE_EVENTS": 200,             # events fetched by one catch-up read
+    "LOG_PAGE_BYTES": 65_536,           # and their bytes, which a stalled reader may hold in memory
+    "DATABASE_THREADS": 4,              # threads (and so connections) per process for the log
+    # -- the hub
+    "CHANNEL_LAYER": "default",         # alias in CHANNEL_LAYERS
+    "HEAD_CHECK_SECONDS": 2.0,          # how often lost announcements are looked for
+    "GROUP_REFRESH_SECONDS": 300.0,     # how often the layer's group memberships are renewed
+    "ANNOUNCE_TIMEOUT_SECONDS": 2.0,    # an announcement the layer has not taken by then is dropped
+    "ANNOUNCE_QUEUE": 1_000,            # announcements waiting for the layer; more are dropped
+    "TAIL_EVENTS": 512,                 # newest events kept in memory per served topic
+    "TAIL_BYTES": 1_048_576,            # and their bytes; older ones are read from the log
+    "EPHEMERAL_QUEUE": 64,              # unsent ephemeral events per subscriber; the oldest go
+    # -- the streams
+    "KEEPALIVE_SECONDS": 15.0,          # SSE comment when nothing else was sent
+    "SSE_RETRY_MS": 2_000,              # reconnection time told to EventSource
+    "MAX_TOPICS": 50,                   # topics on one stream or socket
+    # -- WebSockets
+    "HEARTBEAT_SECONDS": 25.0,          # application ping; two without any answer close the socket
+    "FIRST_MESSAGE_SECONDS": 10.0,      # time to send the token where the first message carries it
+    "MAX_BAD_MESSAGES": 10,             # bad messages answered with an error before 4400
+    "INBOX_MESSAGES": 32,               # received messages waiting for their handler; then no reads
+    "HANDLER_GRACE_SECONDS": 0.9,       # a handler may finish this long after its peer left
+    # -- who is asking
+    "PERMISSION": "realtime.permissions.default_rule",  # dotted path of the rule
+    "ALLOWED_ORIGINS": [],              # besides the same origin: "https://app.example.com", or "*"
+    "RECHECK_SECONDS": 30.0,            # how often live connections' identity and rights are checked
+    "TICKET_SECONDS": 30,               # life of a single-use ticket
+    "TOKEN_TOUCH_SECONDS": 60,          # "last used" is written at most this often
+}
+# fmt: on
+
+DOTTED_PATHS: Final = frozenset({"EVENT_LOG", "PERMISSION"})
+NULLABLE: Final = frozenset({"RETENTION_SECONDS", "RETENTION_EVENTS", "PRUNE_INTERVAL_SECONDS"})
+
+
+class RealtimeSettings:
+    """Attribute access to the settings dict over its defaults; dotted paths come imported."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in DEFAULTS:
+            raise AttributeError(f"REALTIME has no setting {name!r}")
+        value = getattr(django_settings, "REALTIME", {}).get(name, DEFAULTS[name])
+        if name in DOTTED_PATHS and isinstance(value, str):
+            try:
+                value = import_string(value)
+            except ImportError as error:
+                raise RealtimeConfigurationError(
+                    f"REALTIME[{name!r}] = {value!r} can't be imported: {error}"
+                ) from error
+        # Cached as an instance attribute: the lookup is on the path of every event.
+        self.__dict__[name] = value
+        return value
+
+    def reset(self) -> None:
+        """Forget what was looked up; the next access reads Django's settings again."""
+        self.__dict__.clear()
+
+
+settings = RealtimeSettings()
+
+
+def _reset(*, setting: str, **kwargs: Any) -> None:
+    if setting == "REALTIME":
+        settings.reset()
+
+
+setting_changed.connect(_reset)

@@ -1,0 +1,549 @@
+"""WebSocket consumers: the base a team subclasses, and the two that serve topics."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, ClassVar, Final, Literal
+from urllib.parse import parse_qsl
+
+from channels.consumer import AsyncConsumer
+
+from .conf import settings
+from .events import Event
+from .exceptions import (
+    InvalidData,
+    InvalidPosition,
+    NotAllowed,
+    NotIdentified,
+    RealtimeError,
+)
+from .identity import ANONYMOUS, EVERY_CREDENTIAL, Credential, Identity, identify, identify_token
+from .lanes import WEBSOCKET_ENCODERS, EventLane, find_lane
+from .origins import origin_allowed
+from .permissions import User, may, require
+from .positions import parse_position
+from .publishing import publish_now
+from .revocation import get_watch
+from .subscription import Reset, Started, Subscription
+from .tasks import spawn
+from .topics import validate_topic
+from .wire import frames
+from .wire.data import DEFAULT_TYPE, decode_data
+
+logger = logging.getLogger("realtime.consumers")
+
+CLOSE_BAD_MESSAGE: Final = 4400
+CLOSE_NOT_IDENTIFIED: Final = 4401
+CLOSE_NOT_ALLOWED: Final = 4403
+CLOSE_NO_AUTH_IN_TIME: Final = 4408
+CLOSE_TOO_MANY: Final = 4429
+CLOSE_ERROR: Final = 1011
+MAX_REASON_BYTES: Final = 123  # RFC 6455, section 5.5: a control frame has 125, two for the code
+
+
+class Refused(Exception):
+    """The handshake is answered with an HTTP status instead of an open socket."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+
+
+class WebSocketConsumer(AsyncConsumer):  # type: ignore[misc]
+    """A WebSocket with everything that is easily forgotten: origin, identity, heartbeats, limits.
+
+    Override `connected`, `received` and `disconnected`. Messages are handled one at a time, in
+    order; while one is handled, a disconnect is still noticed, and cancels the handler after
+    `HANDLER_GRACE_SECONDS`.
+    """
+
+    #: What a message is: "json" (a text or binary frame with a JSON value), "text" or "bytes".
+    accepts: ClassVar[Literal["json", "text", "bytes"]] = "json"
+    #: "required": 401 before the socket opens; "message": the first message is
+    #: `{"token": "..."}`; "optional": anonymous users too.
+    authentication: ClassVar[Literal["required", "message", "optional"]] = "required"
+    #: Which credentials count.
+    credentials: ClassVar[frozenset[Credential]] = EVERY_CREDENTIAL
+    #: Whether `{"type": "ping"}` is sent every `HEARTBEAT_SECONDS`. A client that has answered one
+    #: with a pong, and then is silent for two intervals, is closed. (One that never answers is
+    #: watched by the server's protocol pings alone.)
+    heartbeat: ClassVar[bool] = False
+
+    identity: Identity = ANONYMOUS
+    scope: dict[str, Any]
+
+    # -- to override
+
+    async def connected(self) -> None:
+        """The socket is open and its user known."""
+
+    async def received(self, content: Any) -> None:
+        """A message has come: a JSON value, a str or bytes, as `accepts` says."""
+
+    async def disconnected(self, code: int) -> None:
+        """The socket is closed, by whichever side; 1006 where the peer was lost."""
+
+    async def authorize(self) -> None:
+        """Raise `NotAllowed` to refuse who is known by now (HTTP 403); other errors likewise."""
+
+    # -- to call
+
+    @property
+    def user(self) -> User:
+        """Who this is; AnonymousUser where `authentication` allows it."""
+        return self.identity.user
+
+    async def send_json(self, value: Any) -> None:
+        """Send a JSON value as a text frame."""
+        await self.send_text(frames.dumps(value))
+
+    async def send_text(self, text: str) -> None:
+        """Send a text frame; waits while the peer does not read."""
+        await self._send({"type": "websocket.send", "text": text})
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Send a binary frame; waits while the peer does not read."""
+        await self._send({"type": "websocket.send", "bytes": data})
+
+    async def send_error(self, code: str, detail: str, ref: Any = None) -> None:
+        """Send an error frame: `code` for programs, `detail` with what to do."""
+        await self.send_text(frames.error_text(code, detail, ref))
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the socket. A reason over 123 bytes is cut."""
+        if self._open:
+            self._open = False
+            reason = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
+            await self.base_send({"type": "websocket.close", "code": code, "reason": reason})
+
+    # -- the life of a socket
+
+    async def __call__(
+        self,
+        scope: dict[str, Any],
+        receive: Callable[[], Awaitable[Mapping[str, Any]]],
+        send: Callable[[Mapping[str, Any]], Awaitable[None]],
+    ) -> None:
+        # Not AsyncConsumer's own loop: it gives every socket a channel of the layer and sends
+        # every message through a thread (to close old connections, of which we hold none).
+        self.scope = scope
+        self.base_send = send
+        self._open = False
+        self._bad_messages = 0
+        self._inbox: deque[Mapping[str, Any]] = deque()
+        self._inbox_changed = asyncio.Event()
+        self._answered_ping = False
+        self._last_received = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._subscription: Subscription | None = None
+        self._writer: asyncio.Task[None] | None = None
+        if (await receive())["type"] != "websocket.connect":
+            return
+        code = 1006
+        try:
+            if await self._handshake():
+                code = await self._serve(receive)
+        finally:
+            await self._clean_up(code)
+
+    async def _handshake(self) -> bool:
+        try:
+            if not origin_allowed(self.scope):
+                raise Refused(403, "This origin is not allowed (ALLOWED_ORIGINS).")
+            if self.authentication != "message":
+                self.identity = await identify(self.scope, self.credentials)
+                if self.authentication == "required" and not self.user.is_authenticated:
+                    raise NotIdentified("Sign in, or send an access token.")
+                await self._check_request()
+                await self.authorize()
+        except Refused as refusal:
+            await self._refuse(refusal.status, refusal.detail)
+        except NotIdentified as error:
+            await self._refuse(401, str(error))
+        except NotAllowed as error:
+            await self._refuse(403, str(error))
+        except RealtimeError as error:
+            await self._refuse(400, str(error))
+        else:
+            self.scope["user"] = self.user
+            await self.base_send({"type": "websocket.accept"})
+            self._open = True
+            return True
+        return False
+
+    async def _check_request(self) -> None:
+        """What a subclass finds wrong with the address itself."""
+
+    async def _refuse(self, status: int, detail: str) -> None:
+        """An HTTP answer where the server can give one, else the bare 403 of a close."""
+        if "websocket.http.response" not in (self.scope.get("extensions") or {}):
+            code = CLOSE_NOT_IDENTIFIED if status == 401 else CLOSE_NOT_ALLOWED
+            await self.base_send({"type": "websocket.close", "code": code, "reason": detail[:100]})
+            return
+        body = frames.dumps({"detail": detail}).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        if status == 401:
+            headers.append((b"www-authenticate", b"Bearer"))  # RFC 9110, section 15.5.2
+        start = {"type": "websocket.http.response.start", "status": status, "headers": headers}
+        await self.base_send(start)
+        await self.base_send({"type": "websocket.http.response.body", "body": body})
+
+    async def _serve(self, receive: Callable[[], Awaitable[Mapping[str, Any]]]) -> int:
+        """Read until the disconnect, with the handler beside; returns the close code."""
+        handler = asyncio.create_task(self._handle())
+        try:
+            while True:
+                message = await receive()
+                if message["type"] == "websocket.disconnect":
+                    return int(message.get("code") or 1005)
+                self._last_received = asyncio.get_running_loop().time()
+                self._inbox.append(message)
+                self._inbox_changed.set()
+                while len(self._inbox) >= settings.INBOX_MESSAGES and not handler.done():
+                    # No more is read until the handler has caught up: the server's own queue
+                    # fills, and then the socket is left alone.
+                    self._inbox_changed.clear()
+                    await self._inbox_changed.wait()
+                if handler.done():
+                    # It has failed or closed the socket; nothing more will be handled.
+                    self._inbox.clear()
+        finally:
+            self._open = False
+            await self._finish(handler)
+
+    async def _finish(self, handler: asyncio.Task[None]) -> None:
+        # What came before the disconnect is still handled: "publish, then close" publishes.
+        self._inbox.append({"type": "websocket.disconnect"})
+        self._inbox_changed.set()
+        _, pending = await asyncio.wait([handler], timeout=settings.HANDLER_GRACE_SECONDS)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(handler, return_exceptions=True)
+
+    async def _handle(self) -> None:
+        try:
+            if self.authentication == "message" and not await self._authenticate_by_message():
+                return
+            get_watch().add(self.identity, self)
+            self._start_heartbeat()
+            await self.connected()
+            while (message := await self._next()) is not None:
+                await self._dispatch(message)
+        except RealtimeError as error:
+            await self._close_for(error)
+        except Exception:
+            logger.exception("A WebSocket consumer failed: %s", type(self).__name__)
+            await self.close(CLOSE_ERROR, "The server failed to handle this; reconnect.")
+        finally:
+            self._inbox_changed.set()  # the reader may be waiting for room
+
+    async def _next(self) -> Mapping[str, Any] | None:
+        while not self._inbox:
+            self._inbox_changed.clear()
+            await self._inbox_changed.wait()
+        message = self._inbox.popleft()
+        self._inbox_changed.set()
+        return message if message["type"] == "websocket.receive" else None
+
+    async def _dispatch(self, message: Mapping[str, Any]) -> None:
+        try:
+            content = self._decode(message)
+        except InvalidData as error:
+            await self._bad_message("bad_message", str(error))
+            return
+        if self.heartbeat and isinstance(content, dict) and content.get("type") == "pong":
+            self._answered_ping = True
+            return
+        try:
+            await self.received(content)
+        except RealtimeError as error:
+            await self._bad_message(_error_code(error), str(error), _ref(content))
+
+    def _decode(self, message: Mapping[str, Any]) -> Any:
+        text, data = message.get("text"), message.get("bytes")
+        if self.accepts == "text":
+            if text is None:
+                raise InvalidData("Send text frames here; this was binary.")
+            return text
+        if self.accepts == "bytes":
+            if data is None:
+                raise InvalidData("Send binary frames here; this was text.")
+            return data
+        return decode_data(text if text is not None else data or b"")
+
+    async def _bad_message(self, code: str, detail: str, ref: Any = None) -> None:
+        self._bad_messages += 1
+        await self.send_error(code, detail, ref)
+        if self._bad_messages >= settings.MAX_BAD_MESSAGES:
+            await self.close(CLOSE_BAD_MESSAGE, f"{self._bad_messages} messages were wrong.")
+
+    async def _authenticate_by_message(self) -> bool:
+        try:
+            async with asyncio.timeout(settings.FIRST_MESSAGE_SECONDS):
+                message = await self._next()
+        except TimeoutError:
+            seconds = settings.FIRST_MESSAGE_SECONDS
+            await self.close(CLOSE_NO_AUTH_IN_TIME, f"No token came within {seconds:g} s.")
+            return False
+        if message is None:
+            return False
+        try:
+            content = decode_data(message.get("text") or message.get("bytes") or b"")
+            if not isinstance(content, dict) or not isinstance(content.get("token"), str):
+                raise NotIdentified('The first message has to be {"token": "..."}.')
+            self.identity = await identify_token(content["token"])
+            self.scope["user"] = self.user
+            await self.authorize()
+        except RealtimeError as error:
+            await self._close_for(error)
+            return False
+        return True
+
+    async def _close_for(self, error: RealtimeError) -> None:
+        code = CLOSE_NOT_IDENTIFIED
+        if isinstance(error, NotAllowed):
+            code = CLOSE_NOT_ALLOWED
+        await self.close(code, str(error))
+
+    async def _send(self, message: Mapping[str, Any]) -> None:
+        if self._open:
+            await self.base_send(message)
+
+    async def _clean_up(self, code: int) -> None:
+        self._open = False
+        if self._timer is not None:
+            self._timer.cancel()
+        get_watch().discard(self.identity, self)
+        if self._subscription is not None:
+            self._subscription.close()
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.gather(self._writer, return_exceptions=True)
+        await self.disconnected(code)
+
+    # -- while it lives
+
+    async def recheck(self, identity: Identity | None) -> None:
+        """Called when the user may have changed; close the socket of who may no longer have it."""
+        if identity is None:
+            await self.close(CLOSE_NOT_IDENTIFIED, "You are signed out.")
+            return
+        self.identity = identity
+        try:
+            await self.authorize()
+        except RealtimeError as error:
+            await self._close_for(error)
+            return
+        for topic in self.topics:
+            if not await may(self.user, topic, "read"):
+                await self.lost_permission(topic)
+
+    async def lost_permission(self, topic: str) -> None:
+        """The user may no longer read a topic that this socket is subscribed to."""
+        await self.close(CLOSE_NOT_ALLOWED, f"You may not read {topic!r} any more.")
+
+    def _start_heartbeat(self) -> None:
+        if self.heartbeat:
+            loop = asyncio.get_running_loop()
+            self._last_received = loop.time()
+            self._timer = loop.call_later(settings.HEARTBEAT_SECONDS, self._beat)
+
+    def _beat(self) -> None:
+        loop = asyncio.get_running_loop()
+        interval = settings.HEARTBEAT_SECONDS
+        if self._answered_ping and loop.time() - self._last_received > 2 * interval:
+            spawn(self.close(CLOSE_ERROR, "No answer to two heartbeats; reconnect."))
+            return
+        self._timer = loop.call_later(interval, self._beat)
+        spawn(self._send({"type": "websocket.send", "text": frames.PING}))
+
+    # -- topics
+
+    @property
+    def topics(self) -> list[str]:
+        """What this socket is subscribed to."""
+        return list(self._subscription.cursors) if self._subscription is not None else []
+
+    async def subscribe(
+        self,
+        topic: str,
+        after: str | None = None,
+        on_start: Callable[[Started], Awaitable[None]] | None = None,
+    ) -> Started:
+        """Send this socket the topic's events: after an id, or from now on.
+
+        Permission is the caller's business (`realtime.permissions.require`). Events go out as
+        `event` writes them. Raises `InvalidTopic`, `InvalidPosition`, ValueError when subscribed.
+        """
+        position = None if after is None else parse_position(after)
+        if self._subscription is None:
+            self._subscription = Subscription(self._event_lane())
+            self._writer = spawn(self._write(self._subscription))
+        return await self._subscription.add(validate_topic(topic), position, on_start)
+
+    def unsubscribe(self, topic: str) -> bool:
+        """Send no more of this topic; False if it was not subscribed."""
+        if self._subscription is None or topic not in self._subscription.cursors:
+            return False
+        self._subscription.remove(topic)
+        return True
+
+    async def event(self, event: Event) -> None:
+        """Write one event of a subscribed topic to the socket."""
+        await self.send_text(frames.event_text(event))
+
+    async def reset(self, reset: Reset) -> None:
+        """Tell the client that history is gone."""
+        await self.send_text(frames.reset_text(reset.topic, reset.position))
+
+    def _event_lane(self) -> EventLane | None:
+        # The lane writes the standard frame: a consumer that writes its own goes without.
+        if type(self).event is not WebSocketConsumer.event:
+            return None
+        lane = find_lane(self.scope)
+        return EventLane(lane, WEBSOCKET_ENCODERS) if lane is not None else None
+
+    async def _write(self, subscription: Subscription) -> None:
+        try:
+            async for item in subscription:
+                if isinstance(item, Reset):
+                    await self.reset(item)
+                else:
+                    await self.event(item)
+        except Exception:
+            logger.exception("A subscription failed; its socket is closed")
+            await self.close(CLOSE_ERROR, "The server failed to read the log; reconnect.")
+
+
+class TopicConsumer(WebSocketConsumer):
+    """`/ws/topics/<topic>?after=<id>`: one topic; clients may publish to it."""
+
+    authentication = "optional"  # the permission rule decides; `public.*` is open to all
+    heartbeat = True
+
+    async def _check_request(self) -> None:
+        self.topic = validate_topic(self.scope["url_route"]["kwargs"]["topic"])
+        self.after = _query(self.scope).get("after")
+        if self.after is not None:
+            parse_position(self.after)
+
+    async def authorize(self) -> None:
+        await require(self.user, self.topic, "read")
+
+    async def connected(self) -> None:
+        async def say_where(started: Started) -> None:
+            if not started.recovered:
+                await self.reset(Reset(self.topic, started.position))
+
+        await self.subscribe(self.topic, self.after, say_where)
+
+    async def received(self, content: Any) -> None:
+        kind = _kind(content)
+        if kind == "ping":
+            await self.send_text(frames.reply("pong", _ref(content)))
+        elif kind == "publish":
+            await publish_from(self, self.topic, content)
+        else:
+            raise InvalidData(f"Unknown message type {kind!r:.60}; publish and ping are known.")
+
+
+class MultiplexConsumer(WebSocketConsumer):
+    """`/ws`: any number of topics on one socket, up to `MAX_TOPICS`."""
+
+    authentication = "optional"
+    heartbeat = True
+
+    async def received(self, content: Any) -> None:
+        kind = _kind(content)
+        handler = self._handlers.get(kind)
+        if handler is None:
+            known = ", ".join(self._handlers)
+            raise InvalidData(f"Unknown message type {kind!r:.60}; known are {known}.")
+        await handler(self, content)
+
+    async def lost_permission(self, topic: str) -> None:
+        self.unsubscribe(topic)
+        detail = f"You may not read {topic!r} any more."
+        await self.send_text(frames.reply("unsubscribed", topic=topic, detail=detail))
+
+    async def _subscribe(self, content: Mapping[str, Any]) -> None:
+        topic, ref = validate_topic(content.get("topic")), _ref(content)
+        after = content.get("after")
+        if after is not None and not isinstance(after, str):
+            raise InvalidPosition("'after' is an event id, which is a string.")
+        await require(self.user, topic, "read")
+        if topic in self.topics:
+            raise InvalidData(f"{topic!r} is subscribed already; unsubscribe first.")
+        if len(self.topics) >= settings.MAX_TOPICS:
+            detail = f"{settings.MAX_TOPICS} topics are the most for one socket (MAX_TOPICS)."
+            await self.send_error("too_many", detail, ref)
+            return
+
+        async def say_where(started: Started) -> None:
+            answer = {"id": str(started.position), "recovered": started.recovered}
+            await self.send_text(frames.reply("subscribed", ref, topic=topic, **answer))
+
+        await self.subscribe(topic, after, say_where)
+
+    async def _unsubscribe(self, content: Mapping[str, Any]) -> None:
+        topic = validate_topic(content.get("topic"))
+        if not self.unsubscribe(topic):
+            raise InvalidData(f"{topic!r} is not subscribed here.")
+        await self.send_text(frames.reply("unsubscribed", _ref(content), topic=topic))
+
+    async def _publish(self, content: Mapping[str, Any]) -> None:
+        await publish_from(self, validate_topic(content.get("topic")), content)
+
+    async def _ping(self, content: Mapping[str, Any]) -> None:
+        await self.send_text(frames.reply("pong", _ref(content)))
+
+    _handlers: ClassVar[dict[str, Callable[..., Awaitable[None]]]] = {
+        "subscribe": _subscribe,
+        "unsubscribe": _unsubscribe,
+        "publish": _publish,
+        "ping": _ping,
+    }
+
+
+async def publish_from(consumer: WebSocketConsumer, topic: str, content: Mapping[str, Any]) -> None:
+    """Publish what a client sent over its socket, and tell it the id."""
+    await require(consumer.user, topic, "publish")
+    if "data" not in content:
+        raise InvalidData("A publish message needs 'data'.")
+    ephemeral = content.get("ephemeral", False)
+    if not isinstance(ephemeral, bool):
+        raise InvalidData("'ephemeral' is true or false.")
+    kind = content.get("event", DEFAULT_TYPE)
+    event = await publish_now(topic, content["data"], type=kind, ephemeral=ephemeral)
+    await consumer.send_text(frames.reply("published", _ref(content), id=event.id))
+
+
+def _kind(content: Any) -> str:
+    if not isinstance(content, dict) or not isinstance(content.get("type"), str):
+        raise InvalidData('A message is an object with a "type".')
+    return str(content["type"])
+
+
+def _ref(content: Any) -> Any:
+    return content.get("ref") if isinstance(content, dict) else None
+
+
+_CODES: Final = {
+    "InvalidTopic": "bad_topic",
+    "InvalidData": "bad_message",
+    "DataTooLarge": "too_large",
+    "InvalidEventType": "bad_event",
+    "InvalidPosition": "bad_id",
+    "NotIdentified": "not_identified",
+    "NotAllowed": "not_allowed",
+}
+
+
+def _error_code(error: RealtimeError) -> str:
+    return _CODES.get(type(error).__name__, "error")
+
+
+def _query(scope: Mapping[str, Any]) -> dict[str, str]:
+    return dict(parse_qsl(scope["query_string"].decode("latin1"), keep_blank_values=True))

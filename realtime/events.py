@@ -1,0 +1,50 @@
+"""The event: what is published, logged, announced and delivered."""
+
+from collections.abc import Callable
+
+from .positions import Position
+
+
+class Event:
+    """One event on a topic. `offset` is 0 for an ephemeral event, which has no id."""
+
+    __slots__ = ("_encoded", "data", "epoch", "offset", "topic", "type")
+
+    def __init__(self, topic: str, type: str, data: str, epoch: str = "", offset: int = 0) -> None:
+        self.topic = topic
+        self.type = type
+        self.data = data  # JSON text
+        self.epoch = epoch
+        self.offset = offset
+        self._encoded: dict[Callable[[Event], bytes], bytes] = {}
+
+    @property
+    def position(self) -> Position:
+        """Where a reader stands that has just read this event."""
+        return Position(self.epoch, self.offset)
+
+    @property
+    def id(self) -> str | None:
+        """The id on the wire; None for an ephemeral event."""
+        return f"{self.epoch}-{self.offset}" if self.offset else None
+
+    def encoded(self, encoder: Callable[["Event"], bytes]) -> bytes:
+        """The event in one wire form, made once per process however many sockets it goes to."""
+        try:
+            return self._encoded[encoder]
+        except KeyError:
+            return self._encoded.setdefault(encoder, encoder(self))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Event):
+            return NotImplemented
+        return self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[str, str, int, str, str]:
+        return (self.topic, self.epoch, self.offset, self.type, self.data)
+
+    def __repr__(self) -> str:
+        return f"<Event {self.topic} {self.id or 'ephemeral'} {self.type} {self.data[:60]}>"

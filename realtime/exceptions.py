@@ -1,0 +1,56 @@
+"""What can go wrong, in one tree.
+
+RealtimeError
+├── InvalidTopic            the name is outside the alphabet or too long
+├── InvalidData             not a JSON value, or too large
+│   └── DataTooLarge
+├── InvalidEventType        an event's type that no wire format could carry
+├── InvalidPosition         an event id that this log never wrote
+├── HistoryGone             the log no longer reaches back to a position
+├── NotIdentified           nobody is signed in, or the credentials are no good
+└── NotAllowed              signed in, but not permitted
+
+RealtimeConfigurationError  a setting is wrong (an ImproperlyConfigured)
+"""
+
+from django.core.exceptions import ImproperlyConfigured
+
+
+class RealtimeError(Exception):
+    """Base of everything this package raises on purpose; its text is fit for a client to read."""
+
+
+class InvalidTopic(RealtimeError, ValueError):
+    """The topic's name is outside the alphabet or too long."""
+
+
+class InvalidData(RealtimeError, ValueError):
+    """The data is not a JSON value; nothing was stored."""
+
+
+class DataTooLarge(InvalidData):
+    """The data's JSON text is over `MAX_EVENT_BYTES`; nothing was stored."""
+
+
+class InvalidEventType(RealtimeError, ValueError):
+    """The event's type is empty, too long or holds a character no wire format could carry."""
+
+
+class InvalidPosition(RealtimeError, ValueError):
+    """The event id is not one that this log could have written."""
+
+
+class HistoryGone(RealtimeError):
+    """The log no longer holds what followed the position; the reader has to start afresh."""
+
+
+class NotIdentified(RealtimeError):
+    """Nobody is signed in, or the credentials sent are unknown, expired or revoked."""
+
+
+class NotAllowed(RealtimeError):
+    """The user is known and may not do this."""
+
+
+class RealtimeConfigurationError(ImproperlyConfigured):
+    """A setting of this package is wrong; the text says which and what to write instead."""

@@ -1,0 +1,437 @@
+"""The hub: one per process, between the channel layer and the local subscribers.
+
+It listens on a single layer channel for all its topics. Each topic with local subscribers has a
+`Feed`: the topic's newest events and how far they reach. The layer may lose, repeat, reorder or
+delay what it carries. Offsets tell: a repeated event is dropped, a gap is filled from the log, and
+a regular look at the log's heads finds the announcement that was lost with none after it.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any, Final, Protocol
+
+from channels.layers import get_channel_layer
+
+from .announcements import from_message, to_message
+from .conf import settings
+from .events import Event
+from .exceptions import HistoryGone
+from .log import get_log
+from .positions import START, UNBORN, Position
+from .tasks import spawn
+from .threads import in_database_thread
+
+logger = logging.getLogger("realtime.hub")
+
+FANOUT_SLICE_SECONDS: Final = 0.002  # a fan-out that takes longer lets the loop run in between
+FANOUT_SLICE_CURSORS: Final = 64  # cursors served between two looks at the clock
+MEMBERSHIP_BATCH: Final = 50  # group memberships changed at once
+RETRY_SECONDS: Final = 1.0  # pause after an error of the channel layer
+
+
+class Reader(Protocol):
+    """What a feed serves: a subscriber's place in this topic."""
+
+    def deliver(self, event: Event) -> None:
+        """Take a new event, or take note that there is one."""
+
+    def wake(self) -> None:
+        """The feed has changed in some other way; look again."""
+
+
+class Feed:
+    """A topic as this process knows it: position, newest events, local readers."""
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        self.epoch = UNBORN
+        self.head = 0
+        self.readers: dict[Reader, None] = {}  # a dict, for its order
+        self.joined = False  # whether the layer was told that we listen
+        self.starting: asyncio.Task[None] | None = None
+        self.started = False
+        self._tail: deque[Event] = deque()
+        self._tail_bytes = 0
+        self._behind = False
+        self._catching_up: asyncio.Task[None] | None = None
+        self._fanout: Iterator[None] | None = None
+        self._fanning_out: asyncio.Task[None] | None = None
+        self._outbox: deque[Event] = deque()
+
+    @property
+    def position(self) -> Position:
+        """The newest position known here."""
+        return Position(self.epoch, self.head) if self.head else START
+
+    def start(self, position: Position) -> None:
+        """Take over the log's head; what was announced before is caught up with."""
+        self.epoch, self.head = position.epoch, position.offset
+        self.started = True
+        if self._behind:
+            self.catch_up()
+
+    def close(self) -> None:
+        """Stop the feed's tasks; it has no readers any more."""
+        for task in (self.starting, self._catching_up, self._fanning_out):
+            if task is not None:
+                task.cancel()
+
+    def after(self, epoch: str, offset: int, limit: int) -> list[Event] | None:
+        """What followed a position, from memory; None where only the log can tell."""
+        if epoch != self.epoch and not (epoch == UNBORN and offset == 0):
+            return None
+        missing = self.head - offset
+        if missing < 0 or missing > len(self._tail):
+            return None
+        first = len(self._tail) - missing
+        return list(islice(self._tail, first, first + limit))
+
+    def offer(self, event: Event) -> None:
+        """An announcement has come: deliver it, drop it, or find out what is missing."""
+        if not event.offset:
+            self._send_out([event])
+        elif not self.started:
+            self._behind = True
+        elif event.offset == self.head + 1 and self.epoch in (event.epoch, UNBORN):
+            self._advance([event])
+        elif event.epoch != self.epoch or event.offset > self.head:
+            self.catch_up()
+
+    def compare(self, head: Position) -> bool:
+        """Compare with the head in the log; True if an announcement was missed."""
+        if not self.started or head == self.position:
+            return False
+        if head.epoch == self.epoch and head.offset < self.head:
+            return False  # announced after the look
+        self.catch_up()
+        return True
+
+    def catch_up(self) -> None:
+        """Read from the log what is missing here; any number of calls make one read at a time."""
+        self._behind = True
+        if self._catching_up is None or self._catching_up.done():
+            self._catching_up = spawn(self._catch_up())
+
+    async def _catch_up(self) -> None:
+        while self._behind:
+            self._behind = False
+            try:
+                limit = settings.LOG_PAGE_EVENTS
+                try:
+                    page = await get_log().read(self.topic, self.position, limit)
+                except HistoryGone:
+                    heads = await get_log().heads([self.topic])
+                    self._restart(heads.get(self.topic, START))
+                else:
+                    self._advance(page.events)
+                    self._behind = self._behind or bool(page.events)
+            except Exception:
+                # The next look at the heads tries again.
+                logger.warning("Can't read the log of %s", self.topic, exc_info=True)
+                return
+
+    def _advance(self, events: list[Event]) -> None:
+        fresh = [e for e in events if e.offset > self.head or e.epoch != self.epoch]
+        for event in fresh:
+            self.epoch, self.head = event.epoch, event.offset
+            self._tail.append(event)
+            self._tail_bytes += len(event.data)
+        while self._tail and (
+            len(self._tail) > settings.TAIL_EVENTS or self._tail_bytes > settings.TAIL_BYTES
+        ):
+            self._tail_bytes -= len(self._tail.popleft().data)
+        self._send_out(fresh)
+
+    def _restart(self, position: Position) -> None:
+        self.epoch, self.head = position.epoch, position.offset
+        self._tail.clear()
+        self._tail_bytes = 0
+        for reader in list(self.readers):
+            reader.wake()
+
+    def _send_out(self, events: list[Event]) -> None:
+        self._outbox.extend(events)
+        if self._fanout is None:
+            self._fanout = self._fan_out()
+            self._run_fanout()
+
+    def _run_fanout(self) -> None:
+        """Serve readers for one slice of time, and the rest after the loop has had its turn."""
+        assert self._fanout is not None
+        for _ in self._fanout:
+            self._fanning_out = spawn(self._continue_fanout())
+            return
+        self._fanout = self._fanning_out = None
+
+    async def _continue_fanout(self) -> None:
+        await asyncio.sleep(0)
+        self._run_fanout()
+
+    def _fan_out(self) -> Iterator[None]:
+        now = asyncio.get_running_loop().time
+        deadline = now() + FANOUT_SLICE_SECONDS
+        while self._outbox:
+            event = self._outbox.popleft()
+            served = 0
+            for reader in list(self.readers):
+                try:
+                    reader.deliver(event)
+                except Exception:
+                    # One broken reader must not keep the event from all that come after it.
+                    logger.exception("A reader of %s failed", self.topic)
+                served += 1
+                if not served % FANOUT_SLICE_CURSORS and now() > deadline:
+                    yield
+                    deadline = now() + FANOUT_SLICE_SECONDS
+
+
+class Hub:
+    """The process's feeds, kept up to date by the channel layer and the log."""
+
+    def __init__(self) -> None:
+        self.feeds: dict[str, Feed] = {}
+        self.loop = asyncio.get_running_loop()
+        self._layer = get_channel_layer(settings.CHANNEL_LAYER)
+        self._channel = ""
+        self._has_channel = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closing: asyncio.Task[None] | None = None
+        self._changed: dict[str, None] = {}  # topics whose membership in the layer may be wrong
+        self._membership: asyncio.Task[None] | None = None
+        self._outgoing: deque[Event] = deque()
+        self._announcing: asyncio.Task[None] | None = None
+
+    async def attach(self, topic: str, reader: Reader) -> Feed:
+        """Serve `reader` from now on; returns once the topic's head is known."""
+        feed = self.feeds.get(topic)
+        if feed is None:
+            if not self.feeds:
+                self._start()
+            feed = self.feeds[topic] = Feed(topic)
+            feed.starting = spawn(self._start_feed(feed))
+        feed.readers[reader] = None
+        assert feed.starting is not None
+        try:
+            if not feed.started:
+                # Others may wait for the same start: it must outlive the one who leaves.
+                await asyncio.shield(feed.starting)
+        except BaseException:
+            self.detach(feed, reader)
+            raise
+        return feed
+
+    def detach(self, feed: Feed, reader: Reader) -> None:
+        """Serve `reader` no more; the last one takes the feed with it, and the last feed all."""
+        feed.readers.pop(reader, None)
+        if feed.readers or self.feeds.get(feed.topic) is not feed:
+            return
+        feed.close()
+        del self.feeds[feed.topic]
+        self._change_membership(feed.topic)
+        if not self.feeds:
+            self._stop()
+
+    def announce(self, event: Event) -> None:
+        """Deliver to the local readers, and tell the other processes."""
+        self.receive(event)
+        if self._layer is None:
+            return
+        if len(self._outgoing) >= settings.ANNOUNCE_QUEUE:
+            logger.warning(
+                "The channel layer is too slow: an announcement on %s was dropped "
+                "(ANNOUNCE_QUEUE); other processes find the event in the log.",
+                event.topic,
+            )
+            return
+        self._outgoing.append(event)
+        if self._announcing is None:
+            self._announcing = spawn(self._announce())
+
+    def receive(self, event: Event) -> None:
+        """Take an announcement, wherever it came from."""
+        feed = self.feeds.get(event.topic)
+        if feed is not None:
+            feed.offer(event)
+
+    def catch_up(self) -> None:
+        """Look at every topic's log now, without waiting for the next round."""
+        for feed in self.feeds.values():
+            feed.catch_up()
+
+    # -- starting and stopping
+
+    def _start(self) -> None:
+        _hubs[self.loop] = self
+        self._tasks = [spawn(self._watch())]
+        if self._layer is not None:
+            self._tasks.append(spawn(self._listen()))
+
+    def _stop(self) -> None:
+        # Not looked up again: when there is something to serve, a new hub is made.
+        if _hubs.get(self.loop) is self:
+            del _hubs[self.loop]
+        self._closing = spawn(self._close())
+
+    async def _close(self) -> None:
+        # First leave the groups: a layer may keep members that have gone for a day.
+        try:
+            async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
+                await self._membership_settled()
+        except TimeoutError:
+            pass
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _start_feed(self, feed: Feed) -> None:
+        if self._layer is not None:
+            # Membership first, then the head: what is appended after that look is announced to us.
+            self._change_membership(feed.topic)
+            try:
+                async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
+                    await self._membership_settled()
+            except TimeoutError:
+                logger.warning("The channel layer does not answer; reading %s without", feed.topic)
+        heads = await get_log().heads([feed.topic])
+        feed.start(heads.get(feed.topic, START))
+
+    # -- listening
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                if not self._channel:
+                    self._channel = await self._layer.new_channel()
+                    self._has_channel.set()
+                message = await self._layer.receive(self._channel)
+            except Exception as error:
+                logger.warning("The channel layer failed (%r); the log serves meanwhile", error)
+                await asyncio.sleep(RETRY_SECONDS)
+                self._rejoin()
+                continue
+            try:
+                event = from_message(message)
+            except ValueError as error:
+                logger.warning("Not an announcement of ours on the channel layer: %s", error)
+                continue
+            if event is not None:
+                self.receive(event)
+            # receive() does not wait while there are messages: without this, a flood of them
+            # would keep the loop from doing anything else.
+            await asyncio.sleep(0)
+
+    async def _watch(self) -> None:
+        """Find what the layer lost, renew memberships, apply retention."""
+        since_refresh = since_prune = 0.0
+        while True:
+            interval = settings.HEAD_CHECK_SECONDS
+            await asyncio.sleep(interval)
+            since_refresh += interval
+            since_prune += interval
+            try:
+                await self._check_heads()
+                if since_refresh >= settings.GROUP_REFRESH_SECONDS:
+                    since_refresh = 0.0
+                    self._rejoin()
+                prune = settings.PRUNE_INTERVAL_SECONDS
+                if prune is not None and since_prune >= prune:
+                    since_prune = 0.0
+                    await in_database_thread(get_log().prune)
+            except Exception:
+                logger.warning("Can't look at the log; trying again", exc_info=True)
+
+    async def _check_heads(self) -> None:
+        heads: Mapping[str, Position] = await get_log().heads(list(self.feeds))
+        for topic, feed in list(self.feeds.items()):
+            if feed.compare(heads.get(topic, START)):
+                # Perhaps the layer has forgotten that we listen (a restarted Redis has).
+                feed.joined = False
+            if not feed.joined:
+                self._change_membership(topic)
+
+    # -- membership of the layer's groups
+
+    def _rejoin(self) -> None:
+        for topic, feed in self.feeds.items():
+            feed.joined = False
+            self._change_membership(topic)
+
+    def _change_membership(self, topic: str) -> None:
+        """Make the layer's groups agree with `feeds`, in one task so that the last word counts."""
+        if self._layer is None:
+            return
+        self._changed[topic] = None
+        if self._membership is None:
+            self._membership = spawn(self._update_membership())
+
+    async def _membership_settled(self) -> None:
+        while self._membership is not None:
+            await asyncio.shield(self._membership)
+
+    async def _update_membership(self) -> None:
+        try:
+            await self._has_channel.wait()
+            while self._changed:
+                topics = list(islice(self._changed, MEMBERSHIP_BATCH))
+                for topic in topics:
+                    del self._changed[topic]
+                await asyncio.gather(*(self._update_member(topic) for topic in topics))
+        finally:
+            self._membership = None
+
+    async def _update_member(self, topic: str) -> None:
+        feed = self.feeds.get(topic)
+        try:
+            async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
+                if feed is None:
+                    await self._layer.group_discard(topic, self._channel)
+                    return
+                await self._layer.group_add(topic, self._channel)
+        except Exception as error:
+            # The next look at the heads tries again.
+            logger.warning("The channel layer would not change group %s: %r", topic, error)
+            return
+        feed.joined = True
+        if feed.started:
+            feed.catch_up()  # what was announced while we were no member
+
+    # -- announcing
+
+    async def _announce(self) -> None:
+        try:
+            while self._outgoing:
+                await send_to_layer(self._layer, self._outgoing.popleft())
+        finally:
+            self._announcing = None
+
+
+async def send_to_layer(layer: Any, event: Event) -> None:
+    """Announce to the other processes. A failure is logged: the log makes up for it."""
+    try:
+        async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
+            await layer.group_send(event.topic, to_message(event))
+    except Exception as error:
+        logger.warning(
+            "The channel layer did not take an announcement on %s (%r); "
+            "other processes find the event in the log.",
+            event.topic,
+            error,
+        )
+
+
+_hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
+
+
+def get_hub() -> Hub:
+    """The hub of the running event loop; a server process has one loop and so one hub."""
+    loop = asyncio.get_running_loop()
+    hub = _hubs.get(loop)
+    return hub if hub is not None else Hub()
+
+
+def running_hubs() -> list[Hub]:
+    """The hubs of this process that have something to serve."""
+    return [hub for loop, hub in list(_hubs.items()) if loop.is_running()]

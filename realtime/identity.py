@@ -1,0 +1,165 @@
+"""Who is asking: a Django session, an access token, or a single-use ticket."""
+
+import hashlib
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Any, Final, Literal, TypeAlias
+from urllib.parse import parse_qs
+
+from django.conf import settings as django_settings
+from django.contrib import auth
+from django.contrib.auth.models import AnonymousUser
+from django.db.models import Q
+from django.http import parse_cookie
+from django.utils import timezone
+
+from .conf import settings
+from .exceptions import NotIdentified
+from .models import AccessToken, Ticket
+from .permissions import User
+from .threads import in_database_thread, read_in_database_thread
+
+Credential: TypeAlias = Literal["session", "header", "query", "ticket"]
+EVERY_CREDENTIAL: Final[frozenset[Credential]] = frozenset({"session", "header", "query", "ticket"})
+TOKEN_PREFIX: Final = "rt_"  # lets secret scanners find a token that was committed by mistake
+MAX_CREDENTIAL_LENGTH: Final = 200  # longer ones are not ours; not worth a hash
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A user, and what says so: `source` and `key` are enough to look the user up again."""
+
+    user: User
+    source: Literal["session", "token", "ticket", "anonymous"]
+    key: str = ""
+
+
+ANONYMOUS: Final = Identity(AnonymousUser(), "anonymous")
+
+
+async def identify(
+    scope: Mapping[str, Any], credentials: Iterable[Credential] = EVERY_CREDENTIAL
+) -> Identity:
+    """The identity of an HTTP or WebSocket request, looked up in a shared thread.
+
+    The first credential that was sent decides: a bad token is refused with `NotIdentified` even
+    where a session would do, so that a client learns of its mistake. Without any: anonymous.
+    """
+    headers = _headers(scope)
+    query = parse_qs(scope["query_string"].decode("latin1"))
+    if "header" in credentials and "authorization" in headers:
+        scheme, _, token = headers["authorization"].partition(" ")
+        if scheme.lower() == "bearer":
+            return await identify_token(token.strip())
+    if "query" in credentials and "token" in query:
+        return await identify_token(query["token"][0])
+    if "ticket" in credentials and "ticket" in query:
+        return await in_database_thread(_use_ticket, query["ticket"][0])
+    if "session" in credentials and "cookie" in headers:
+        session_key = parse_cookie(headers["cookie"]).get(django_settings.SESSION_COOKIE_NAME)
+        if session_key:
+            return await read_in_database_thread(_find_session, session_key)
+    return ANONYMOUS
+
+
+async def identify_token(token: str) -> Identity:
+    """The identity an access token stands for; raises `NotIdentified`."""
+    return await read_in_database_thread(_find_token, token)
+
+
+def create_token(
+    user: Any, *, name: str = "", expires_in: float | None = None
+) -> tuple[str, AccessToken]:
+    """Make an access token; `expires_in` is in seconds. The text can't be had again."""
+    token = TOKEN_PREFIX + secrets.token_urlsafe(32)
+    expires = None if expires_in is None else timezone.now() + timedelta(seconds=expires_in)
+    row = AccessToken.objects.create(user=user, name=name, digest=digest(token), expires=expires)
+    return token, row
+
+
+async def create_ticket(user: Any) -> str:
+    """A single-use ticket for a URL, good for `TICKET_SECONDS`; unused ones are swept here."""
+    ticket = secrets.token_urlsafe(24)
+    await in_database_thread(_store_ticket, user, ticket)
+    return ticket
+
+
+def digest(secret: str) -> str:
+    """What is stored of a secret. It is 192 bits or more of chance: a fast hash is enough."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def look_up(source: str, key: str) -> User | None:
+    """The user that an identity stands for now; None when it stands for nobody any more."""
+    if source == "session":
+        user = _find_session(key).user
+        return user if user.is_authenticated else None
+    if source == "token":
+        token = _valid_tokens().filter(pk=key).first()
+        return token.user if token else None
+    if source == "ticket":
+        return auth.get_user_model()._default_manager.filter(pk=key, is_active=True).first()
+    return ANONYMOUS.user
+
+
+def _find_session(session_key: str) -> Identity:
+    engine = import_module(django_settings.SESSION_ENGINE)
+    # auth.get_user checks the backend, the session's hash (so a new password ends it) and
+    # is_active; all it wants of a request is its session.
+    request: Any = SimpleNamespace(session=engine.SessionStore(session_key))
+    user = auth.get_user(request)
+    if not user.is_authenticated:
+        return ANONYMOUS
+    return Identity(user, "session", session_key)
+
+
+def _valid_tokens() -> Any:
+    alive = Q(expires=None) | Q(expires__gt=timezone.now())
+    tokens = AccessToken.objects.select_related("user")
+    return tokens.filter(alive, revoked=None, user__is_active=True)
+
+
+def _find_token(token: str) -> Identity:
+    found = None
+    if 0 < len(token) <= MAX_CREDENTIAL_LENGTH:
+        found = _valid_tokens().filter(digest=digest(token)).first()
+    if found is None:
+        raise NotIdentified(
+            "The access token is unknown, expired or revoked: make a new one "
+            "(manage.py createtoken, or the admin)."
+        )
+    now = timezone.now()
+    if found.last_used is None or (now - found.last_used).total_seconds() > (
+        settings.TOKEN_TOUCH_SECONDS
+    ):
+        AccessToken.objects.filter(pk=found.pk).update(last_used=now)
+    return Identity(found.user, "token", str(found.pk))
+
+
+def _store_ticket(user: Any, ticket: str) -> None:
+    now = timezone.now()
+    Ticket.objects.filter(expires__lt=now).delete()
+    expires = now + timedelta(seconds=settings.TICKET_SECONDS)
+    Ticket.objects.create(user=user, digest=digest(ticket), expires=expires)
+
+
+def _use_ticket(ticket: str) -> Identity:
+    now = timezone.now()
+    rows = Ticket.objects.filter(digest=digest(ticket[:MAX_CREDENTIAL_LENGTH]), expires__gt=now)
+    found = rows.select_related("user").first()
+    # The delete decides: of two that come with the same ticket, one finds it gone.
+    if found is None or not found.user.is_active or not rows.delete()[0]:
+        raise NotIdentified(
+            "The ticket is unknown, used or older than "
+            f"{settings.TICKET_SECONDS} s: get a new one by POST."
+        )
+    return Identity(found.user, "ticket", str(found.user.pk))
+
+
+def _headers(scope: Mapping[str, Any]) -> dict[str, str]:
+    wanted = (b"authorization", b"cookie")
+    return {k.decode(): v.decode("latin1") for k, v in scope["headers"] if k in wanted}

@@ -1,0 +1,136 @@
+"""The event log in the site's own database."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Final
+
+from django.db import router, transaction
+from django.db.models import F, Max, Min
+from django.utils import timezone
+
+from .. import models
+from ..conf import settings
+from ..events import Event
+from ..exceptions import HistoryGone
+from ..positions import OLDEST, START, UNBORN, Position
+from ..threads import in_database_thread, read_in_database_thread
+from .base import EventLog, Page
+
+NAMES_PER_QUERY: Final = 500  # SQLite limits the parameters of one statement
+DELETE_BATCH: Final = 1_000  # rows deleted in one transaction, so that publishers can get between
+
+
+class DatabaseLog(EventLog):
+    """Topics and events as rows; the topic's row lock puts appends in order."""
+
+    def append(self, topic: str, type: str, data: str) -> Event:
+        with transaction.atomic(using=_alias()):
+            pk, epoch, offset = self._next_offset(topic)
+            models.Event.objects.create(topic_id=pk, offset=offset, type=type, data=data)
+        return Event(topic, type, data, epoch, offset)
+
+    def on_commit(self, callback: Callable[[], None]) -> None:
+        # robust: a failing announcement must not keep the site's own hooks from running.
+        transaction.on_commit(callback, using=_alias(), robust=True)
+
+    async def append_now(self, topic: str, type: str, data: str) -> Event:
+        return await in_database_thread(self.append, topic, type, data)
+
+    async def heads(self, topics: Sequence[str]) -> Mapping[str, Position]:
+        return await read_in_database_thread(self._heads, topics)
+
+    async def read(self, topic: str, after: Position, limit: int) -> Page:
+        return await read_in_database_thread(self._read, topic, after, limit)
+
+    def prune(self) -> Mapping[str, int]:
+        pruned: dict[str, int] = {}
+        # Offsets are consecutive: head and oldest event tell how many there are.
+        topics = models.Topic.objects.filter(head__gt=0).annotate(oldest=Min("events__offset"))
+        for topic in topics.iterator():
+            if topic.oldest is None:
+                continue
+            if dropped := self._drop_through(topic, self._last_expired(topic), topic.oldest):
+                pruned[topic.name] = dropped
+        return pruned
+
+    def _next_offset(self, name: str) -> tuple[int, str, int]:
+        topics = models.Topic.objects.filter(name=name)
+        # The update takes the row lock; until commit no one else can number an event of this topic.
+        if not topics.update(head=F("head") + 1):
+            # Two publishers may both find the topic missing: the constraint lets one insert win.
+            models.Topic.objects.bulk_create([models.Topic(name=name)], ignore_conflicts=True)
+            topics.update(head=F("head") + 1)
+        pk, epoch, head = topics.using(_alias()).values_list("pk", "epoch", "head").get()
+        return pk, epoch, head
+
+    def _heads(self, names: Sequence[str]) -> dict[str, Position]:
+        heads: dict[str, Position] = {}
+        for start in range(0, len(names), NAMES_PER_QUERY):
+            chunk = names[start : start + NAMES_PER_QUERY]
+            rows = models.Topic.objects.filter(name__in=chunk, head__gt=0)
+            for name, epoch, head in rows.values_list("name", "epoch", "head"):
+                heads[name] = Position(epoch, head)
+        return heads
+
+    def _read(self, name: str, after: Position, limit: int) -> Page:
+        if after == OLDEST:
+            # The head first: what is appended after this look is newer than the page's position.
+            head = self._heads([name]).get(name, START)
+            events = self._rows(name, after.offset, limit)
+            return Page(events, events[-1].position if events else head)
+        for _ in range(2):
+            events = self._rows(name, after.offset, limit)
+            if events and _follows(events[0], after):
+                return Page(events, events[-1].position)
+            head = self._heads([name]).get(name, START)
+            if head == after:
+                return Page([], after)
+            if events or head.offset <= after.offset:
+                break
+            # Nothing followed, yet the head is further on: an event was appended between the two
+            # looks (the second round finds it), or all that followed has been pruned.
+        raise HistoryGone(f"The log of {name!r} no longer holds what followed {after}.")
+
+    def _rows(self, name: str, after_offset: int, limit: int) -> list[Event]:
+        rows = models.Event.objects.filter(topic__name=name, offset__gt=after_offset)
+        values = rows.order_by("offset").values_list("offset", "type", "data", "topic__epoch")
+        events: list[Event] = []
+        room = settings.LOG_PAGE_BYTES
+        for offset, type, data, epoch in values[:limit]:
+            room -= len(data)
+            if events and room < 0:
+                break
+            events.append(Event(name, type, data, epoch, offset))
+        return events
+
+    def _last_expired(self, topic: models.Topic) -> int:
+        """The offset up to which retention wants the topic's events gone; 0 for none."""
+        last = 0
+        if settings.RETENTION_EVENTS is not None:
+            last = topic.head - settings.RETENTION_EVENTS
+        if settings.RETENTION_SECONDS is not None:
+            cutoff = timezone.now() - timedelta(seconds=settings.RETENTION_SECONDS)
+            # The newest before the youngest, so that an event appended meanwhile counts as young.
+            newest = topic.events.aggregate(Max("offset"))["offset__max"] or 0
+            # What is kept must stay consecutive. Clocks of several hosts may disagree, so the
+            # first young event decides, not each event's own age.
+            young = topic.events.filter(created__gte=cutoff).aggregate(Min("offset"))["offset__min"]
+            last = max(last, newest if young is None else young - 1)
+        return last
+
+    def _drop_through(self, topic: models.Topic, last: int, oldest: int) -> int:
+        dropped = 0
+        while oldest <= last:
+            upto = min(last, oldest + DELETE_BATCH - 1)
+            count, _ = topic.events.filter(offset__lte=upto).delete()
+            dropped += count
+            oldest = upto + 1
+        return dropped
+
+
+def _follows(event: Event, after: Position) -> bool:
+    return after.epoch in (UNBORN, event.epoch) and event.offset == after.offset + 1
+
+
+def _alias() -> str:
+    return router.db_for_write(models.Event)

@@ -1,0 +1,19 @@
+"""`manage.py prune_events`: apply retention now."""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from realtime.log import get_log
+
+
+class Command(BaseCommand):
+    """Drops what RETENTION_SECONDS and RETENTION_EVENTS no longer keep, and prints what went."""
+
+    help = "Drop the events that retention no longer keeps."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        pruned = get_log().prune()
+        for topic, count in pruned.items():
+            self.stdout.write(f"{topic}: {count}")
+        self.stdout.write(f"{sum(pruned.values())} events dropped from {len(pruned)} topics.")

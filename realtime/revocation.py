@@ -1,0 +1,143 @@
+"""Live connections are checked again: on a timer, and at once when a user or token changes."""
+
+import asyncio
+import json
+import logging
+from typing import Any, Final, Protocol
+from weakref import WeakKeyDictionary
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.signals import user_logged_out
+from django.db.models.signals import post_delete, post_save
+
+from .conf import settings
+from .events import Event
+from .identity import Identity, look_up
+from .models import AccessToken
+from .publishing import publish
+from .subscription import Subscription
+from .tasks import spawn
+from .threads import read_in_database_thread
+
+logger = logging.getLogger("realtime.revocation")
+
+TOPIC: Final = "realtime.revocation"  # carries the ids of users to look at; staff only by default
+CHUNK: Final = 100  # identities looked up in one turn of a database thread
+
+
+class Connection(Protocol):
+    """A live socket or stream that is in somebody's name."""
+
+    async def recheck(self, identity: Identity | None) -> None:
+        """Ask the permission rule again, with the user as it is now; None: nobody any more."""
+
+
+class Watch:
+    """The identities behind this process's live connections."""
+
+    def __init__(self) -> None:
+        self._connections: dict[Identity, dict[Connection, None]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, identity: Identity, connection: Connection) -> None:
+        """Check `connection` from now on."""
+        self._connections.setdefault(identity, {})[connection] = None
+        if self._task is None:
+            self._task = spawn(self._run())
+
+    def discard(self, identity: Identity, connection: Connection) -> None:
+        """Check it no more."""
+        connections = self._connections.get(identity, {})
+        connections.pop(connection, None)
+        if not connections:
+            self._connections.pop(identity, None)
+        if not self._connections and self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    async def check(self, user_ids: set[str] | None = None) -> None:
+        """Look the identities up again, or those of some users, and tell their connections."""
+        identities = [
+            identity
+            for identity in self._connections
+            if user_ids is None or str(identity.user.pk) in user_ids
+        ]
+        for start in range(0, len(identities), CHUNK):
+            chunk = identities[start : start + CHUNK]
+            for identity, fresh in await read_in_database_thread(_refresh, chunk):
+                for connection in list(self._connections.get(identity, ())):
+                    try:
+                        await connection.recheck(fresh)
+                    except Exception:
+                        logger.exception("A connection could not be checked again")
+
+    async def _run(self) -> None:
+        now = asyncio.get_running_loop().time
+        async with Subscription() as subscription:
+            next_round = now() + settings.RECHECK_SECONDS
+            while True:
+                try:
+                    if TOPIC not in subscription.cursors:
+                        await subscription.add(TOPIC)
+                    items = await subscription.read(max(0.0, next_round - now()))
+                    if now() >= next_round:
+                        next_round = now() + settings.RECHECK_SECONDS
+                        await self.check()
+                    elif changed := {json.loads(e.data) for e in items if isinstance(e, Event)}:
+                        await self.check(changed)
+                except Exception:
+                    logger.warning("Can't check live connections; trying again", exc_info=True)
+                    await asyncio.sleep(1)
+
+
+def get_watch() -> Watch:
+    """The watch of the running event loop; a server process has one."""
+    return _watches.setdefault(asyncio.get_running_loop(), Watch())
+
+
+_watches: WeakKeyDictionary[asyncio.AbstractEventLoop, Watch] = WeakKeyDictionary()
+
+
+def _refresh(identities: list[Identity]) -> list[tuple[Identity, Identity | None]]:
+    fresh: list[tuple[Identity, Identity | None]] = []
+    for identity in identities:
+        user = look_up(identity.source, identity.key)
+        now = None if user is None else Identity(user, identity.source, identity.key)
+        fresh.append((identity, now))
+    return fresh
+
+
+def _announce_change(user_id: Any) -> None:
+    publish(TOPIC, str(user_id), ephemeral=True)
+
+
+def _user_saved(
+    *, instance: Any, created: bool, update_fields: frozenset[str] | None, **kwargs: Any
+) -> None:
+    # Every login saves last_login; that changes nobody's rights.
+    if not created and update_fields != frozenset({"last_login"}):
+        _announce_change(instance.pk)
+
+
+def _user_deleted(*, instance: Any, **kwargs: Any) -> None:
+    _announce_change(instance.pk)
+
+
+def _token_changed(*, instance: AccessToken, created: bool = False, **kwargs: Any) -> None:
+    if not created:
+        _announce_change(instance.user_id)
+
+
+def _logged_out(*, user: Any, **kwargs: Any) -> None:
+    if user is not None:
+        _announce_change(user.pk)
+
+
+def connect_signals() -> None:
+    """Called when the app registry is ready."""
+    User = get_user_model()
+    post_save.connect(_user_saved, sender=User, dispatch_uid="realtime-user-saved")
+    post_delete.connect(_user_deleted, sender=User, dispatch_uid="realtime-user-deleted")
+    post_save.connect(_token_changed, sender=AccessToken, dispatch_uid="realtime-token-saved")
+    post_delete.connect(_token_changed, sender=AccessToken, dispatch_uid="realtime-token-deleted")
+    user_logged_out.connect(_logged_out, dispatch_uid="realtime-logged-out")

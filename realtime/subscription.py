@@ -1,0 +1,280 @@
+"""The subscription: one async iterator over one or more topics, from a position.
+
+A subscriber keeps no queue of events. It keeps a position per topic and reads what follows it:
+from the feed's memory while it keeps up, from the log when it is new or slow. That is why replay
+and live join without a gap, and why a client that stops reading costs nothing.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import NamedTuple, Protocol, Self
+
+from .conf import settings
+from .events import Event
+from .exceptions import HistoryGone
+from .hub import Feed, Hub, get_hub
+from .log import get_log
+from .positions import OLDEST, START, Position
+
+
+class Reset(NamedTuple):
+    """History is gone: what was read of `topic` is stale; what follows comes after `position`."""
+
+    topic: str
+    position: Position
+
+
+class Started(NamedTuple):
+    """Where reading begins. `recovered` is False where the asked position is out of reach."""
+
+    position: Position
+    recovered: bool
+
+
+class FastLane(Protocol):
+    """A way past the awaited path, for a subscriber that is waiting with nothing to send."""
+
+    def push(self, event: Event) -> bool:
+        """Write the event to the socket at once and whole; False if that can't be done now."""
+
+
+class Cursor:
+    """A subscriber's place in one topic."""
+
+    __slots__ = ("epoch", "feed", "hub", "offset", "placed", "subscription", "topic")
+
+    def __init__(self, subscription: "Subscription", topic: str) -> None:
+        self.subscription = subscription
+        self.topic = topic
+        self.hub: Hub | None = None
+        self.feed: Feed | None = None
+        self.placed = False  # until then there is no position to read from
+        self.epoch = ""
+        self.offset = 0
+
+    async def attach(self) -> Feed:
+        """Have the process's hub serve this cursor."""
+        hub = get_hub()
+        self.feed = await hub.attach(self.topic, self)
+        self.hub = hub
+        return self.feed
+
+    def detach(self) -> None:
+        """Be served no more."""
+        if self.hub is not None and self.feed is not None:
+            self.hub.detach(self.feed, self)
+            self.hub = None
+
+    @property
+    def position(self) -> Position:
+        """After the last event that was handed out."""
+        return Position(self.epoch, self.offset)
+
+    @position.setter
+    def position(self, position: Position) -> None:
+        self.epoch, self.offset = position.epoch, position.offset
+
+    def deliver(self, event: Event) -> None:
+        """A new event: straight to the socket if nothing stands before it, else wake the reader."""
+        if not self.placed:
+            return
+        subscription = self.subscription
+        offset = event.offset
+        if offset and offset <= self.offset and event.epoch == self.epoch:
+            return  # read already
+        if subscription.waiting and (
+            not offset or (offset == self.offset + 1 and event.epoch == self.epoch)
+        ):
+            lane = subscription.lane
+            if lane is not None and lane.push(event):
+                if offset:
+                    self.offset = offset
+                return
+        if not offset:
+            subscription.keep_ephemeral(event)
+        else:
+            subscription.wake(self)
+
+    def wake(self) -> None:
+        """The feed has changed; look again."""
+        if self.placed:
+            self.subscription.wake(self)
+
+    async def read(self) -> list[Event | Reset]:
+        """The events that come next, or none; moves past them."""
+        assert self.feed is not None
+        events = self.feed.after(self.epoch, self.offset, settings.LOG_PAGE_EVENTS)
+        if events is None:
+            try:
+                page = await get_log().read(self.topic, self.position, settings.LOG_PAGE_EVENTS)
+            except HistoryGone:
+                heads = await get_log().heads([self.topic])
+                self.position = heads.get(self.topic, START)
+                return [Reset(self.topic, self.position)]
+            self.position = page.position
+            return list(page.events)
+        if events:
+            self.position = events[-1].position
+        return list(events)
+
+
+class Subscription:
+    """Reads topics from given positions; iterate it, or call `read` for what is there at once.
+
+    Use it as an async context manager, or call `close`: an open subscription is served.
+    """
+
+    def __init__(self, lane: FastLane | None = None) -> None:
+        self.lane = lane
+        self.waiting = False  # nothing to hand out: the fast lane may be used
+        self.cursors: dict[str, Cursor] = {}
+        self._ready: dict[Cursor, None] = {}  # may have something to hand out
+        self._ephemeral: deque[Event] = deque(maxlen=settings.EPHEMERAL_QUEUE)
+        self._waiter: asyncio.Future[bool] | None = None
+        self.closed = False
+
+    async def add(
+        self,
+        topic: str,
+        after: Position | None = None,
+        on_start: Callable[[Started], Awaitable[None]] | None = None,
+    ) -> Started:
+        """Start reading `topic`: after a position, or with what comes from now on.
+
+        Where the position is out of reach (see `EventLog.read`), reading starts now and `recovered`
+        is False. `on_start` is awaited before the first event is handed out. Raises ValueError for
+        a topic that is read already.
+        """
+        if topic in self.cursors:
+            raise ValueError(f"{topic!r} is subscribed already.")
+        cursor = self.cursors[topic] = Cursor(self, topic)
+        try:
+            feed = await cursor.attach()
+            started = await _find_start(feed, after)
+            cursor.position = started.position
+            if on_start is not None:
+                await on_start(started)
+        except BaseException:
+            self.remove(topic)
+            cursor.detach()
+            raise
+        if self.cursors.get(topic) is cursor:
+            cursor.placed = True
+            self.wake(cursor)
+        else:  # removed, or all closed, in the meantime
+            cursor.detach()
+        return started
+
+    def remove(self, topic: str) -> None:
+        """Stop reading `topic`; what was not handed out yet is not handed out."""
+        cursor = self.cursors.pop(topic, None)
+        if cursor is not None:
+            self._ready.pop(cursor, None)
+            cursor.detach()
+
+    def close(self) -> None:
+        """Stop reading all topics and end the iteration."""
+        self.closed = True
+        for topic in list(self.cursors):
+            self.remove(topic)
+        self._release()
+
+    @property
+    def positions(self) -> dict[str, Position]:
+        """Where the subscription stands in each of its topics."""
+        return {topic: cursor.position for topic, cursor in self.cursors.items()}
+
+    async def read(self, timeout: float | None = None) -> list[Event | Reset]:
+        """What comes next, oldest first within a topic; waits until there is something.
+
+        Returns an empty list after `timeout` seconds, and once the subscription is closed.
+        Cancelling it loses nothing: positions move only when something is returned.
+        """
+        while not self.closed:
+            if self._ephemeral:
+                ephemeral: list[Event | Reset] = list(self._ephemeral)
+                self._ephemeral.clear()
+                return ephemeral
+            if not self._ready:
+                if not await self._wait(timeout):
+                    return []
+                continue
+            cursor = next(iter(self._ready))
+            del self._ready[cursor]
+            try:
+                items = await cursor.read()
+            except BaseException:
+                self._ready[cursor] = None
+                raise
+            if items:
+                # To the end of the line: a topic with a long history must not hold up the others.
+                if cursor.topic in self.cursors:
+                    self._ready[cursor] = None
+                return items
+        return []
+
+    async def __aiter__(self) -> AsyncIterator[Event | Reset]:
+        while not self.closed:
+            for item in await self.read():
+                yield item
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def wake(self, cursor: Cursor) -> None:
+        """The topic of `cursor` has something new."""
+        self._ready[cursor] = None
+        self._release()
+
+    def keep_ephemeral(self, event: Event) -> None:
+        """Hold an ephemeral event until it is read; over `EPHEMERAL_QUEUE` the oldest goes."""
+        self._ephemeral.append(event)
+        self._release()
+
+    def _release(self) -> None:
+        self.waiting = False
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(True)
+
+    async def _wait(self, timeout: float | None) -> bool:
+        """Wait until there may be something to read; False after `timeout` seconds."""
+        loop = asyncio.get_running_loop()
+        waiter = self._waiter = loop.create_future()
+        timer = None
+        if timeout is not None:
+            timer = loop.call_later(timeout, _expire, waiter)
+        self.waiting = True
+        try:
+            return await waiter
+        finally:
+            self.waiting = False
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+
+async def _find_start(feed: Feed, after: Position | None) -> Started:
+    if after is None:
+        return Started(feed.position, True)
+    if after == OLDEST or feed.after(after.epoch, after.offset, 1) is not None:
+        return Started(after, True)
+    try:
+        await get_log().read(feed.topic, after, 1)
+    except HistoryGone:
+        return Started(feed.position, False)
+    return Started(after, True)
+
+
+def _expire(waiter: asyncio.Future[bool]) -> None:
+    if not waiter.done():
+        waiter.set_result(False)

@@ -1,0 +1,82 @@
+"""The few threads in which this package does its database work.
+
+An idle stream must hold no thread and no connection, so nothing here is per stream: the whole
+process shares `DATABASE_THREADS` threads, and each keeps one connection.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from django.db import InterfaceError, OperationalError, connections
+
+from .conf import settings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_lock = threading.Lock()
+_executor: ThreadPoolExecutor | None = None
+
+
+def _pool() -> ThreadPoolExecutor:
+    global _executor
+    with _lock:
+        if _executor is None:
+            _executor = ThreadPoolExecutor(settings.DATABASE_THREADS, "realtime-database")
+        return _executor
+
+
+async def in_database_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run `function` in one of the shared threads, in autocommit, on that thread's connection.
+
+    Any thread that is free takes it: don't count on a transaction of the caller. The connection
+    stays open for the next caller, and is closed after an error.
+    """
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_pool(), lambda: _run(lambda: function(*args, **kwargs)))
+
+
+async def read_in_database_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """As `in_database_thread`, for what may be done twice: a connection that the database server
+    has dropped in the meantime is replaced without the caller noticing."""
+
+    def read() -> T:
+        try:
+            return _run(lambda: function(*args, **kwargs))
+        except (InterfaceError, OperationalError):
+            return _run(lambda: function(*args, **kwargs))
+
+    return await asyncio.get_running_loop().run_in_executor(_pool(), read)
+
+
+def close_connections() -> None:
+    """End the shared threads and their connections; the next use starts new ones."""
+    global _executor
+    with _lock:
+        executor, _executor = _executor, None
+    if executor is None:
+        return
+    # A barrier sends each thread to close its own connection: Django forbids doing it for another.
+    threads = len(executor._threads)
+    barrier = threading.Barrier(threads + 1)
+
+    def close() -> None:
+        barrier.wait()
+        connections.close_all()
+
+    for _ in range(threads):
+        executor.submit(close)
+    if threads:
+        barrier.wait()
+    executor.shutdown()
+
+
+def _run(function: Callable[[], T]) -> T:
+    try:
+        return function()
+    except Exception:
+        connections.close_all()
+        raise

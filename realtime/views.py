@@ -1,0 +1,198 @@
+"""The HTTP side: streams of topics, publishing, tickets, health."""
+
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import wraps
+from typing import Any, Concatenate, Final, ParamSpec, TypeAlias
+
+from channels.layers import get_channel_layer
+from django.core.exceptions import RequestDataTooBig
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
+from django.middleware.csrf import CsrfViewMiddleware
+from django.views.decorators.csrf import csrf_exempt
+
+from .conf import settings
+from .exceptions import DataTooLarge, NotAllowed, NotIdentified, RealtimeError
+from .identity import Identity, create_ticket, identify
+from .log import get_log
+from .origins import origin_allowed
+from .permissions import require
+from .positions import parse_position, parse_positions
+from .publishing import publish_now
+from .streams import TopicStreamResponse
+from .topics import validate_topic
+from .wire.data import DEFAULT_TYPE, decode_data
+
+P = ParamSpec("P")
+View: TypeAlias = Callable[Concatenate[HttpRequest, P], Awaitable[HttpResponseBase]]
+AsyncView: TypeAlias = Callable[Concatenate[HttpRequest, P], Coroutine[Any, Any, HttpResponseBase]]
+
+BODY_OVERHEAD: Final = 6  # JSON may write one byte of data as six characters (an escaped one)
+
+
+def problem(status: int, detail: str, **headers: str) -> JsonResponse:
+    """An error as every view here answers it."""
+    return JsonResponse({"detail": detail}, status=status, headers=headers)
+
+
+def answers_errors(*methods: str) -> Callable[[View[P]], AsyncView[P]]:
+    """Allow these methods, and answer this package's errors with their status and sentence."""
+
+    def decorate(view: View[P]) -> AsyncView[P]:
+        @wraps(view)
+        async def wrapper(
+            request: HttpRequest, *args: P.args, **kwargs: P.kwargs
+        ) -> HttpResponseBase:
+            if request.method not in methods:
+                allowed = ", ".join(methods)
+                return problem(405, f"Use {allowed} here.", Allow=allowed)
+            try:
+                return await view(request, *args, **kwargs)
+            except NotIdentified as error:
+                return problem(401, str(error), **{"WWW-Authenticate": "Bearer"})
+            except NotAllowed as error:
+                return problem(403, str(error))
+            except (DataTooLarge, RequestDataTooBig) as error:
+                return problem(413, str(error))
+            except RealtimeError as error:
+                return problem(400, str(error))
+
+        return wrapper
+
+    return decorate
+
+
+@answers_errors("GET")
+async def topic_events(request: HttpRequest, topic: str) -> HttpResponseBase:
+    """`GET /topics/<topic>/events`: one topic as server-sent events."""
+    validate_topic(topic)
+    after = _after(request)
+    positions = {} if after is None else {topic: parse_position(after)}
+    identity = await _reader(request, [topic])
+    return _stream(request, identity, [topic], positions, combined=False)
+
+
+@answers_errors("GET")
+async def events(request: HttpRequest) -> HttpResponseBase:
+    """`GET /events?topic=a&topic=b`: several topics on one stream."""
+    topics = list(dict.fromkeys(validate_topic(name) for name in request.GET.getlist("topic")))
+    if not topics:
+        return problem(400, "Name at least one topic: /events?topic=room.lobby")
+    if len(topics) > settings.MAX_TOPICS:
+        return problem(400, f"{settings.MAX_TOPICS} topics are the most for one stream.")
+    after = _after(request)
+    positions = {} if after is None else parse_positions(after, topics)
+    identity = await _reader(request, topics)
+    return _stream(request, identity, topics, positions, combined=True)
+
+
+@answers_errors("POST")
+async def publish_event(request: HttpRequest, topic: str) -> HttpResponseBase:
+    """`POST /topics/<topic>/events?type=`: the body is the event's JSON data."""
+    validate_topic(topic)
+    identity = await _writer(request)
+    await require(identity.user, topic, "publish")
+    limit = settings.MAX_EVENT_BYTES * BODY_OVERHEAD
+    if len(request.body) > limit:
+        raise DataTooLarge(f"The body is over {limit} bytes; publish a reference instead.")
+    data = decode_data(request.body)
+    event = await publish_now(topic, data, type=request.GET.get("type", DEFAULT_TYPE))
+    return JsonResponse({"id": event.id}, status=201)
+
+
+@answers_errors("GET", "POST")
+async def topic(request: HttpRequest, topic: str) -> HttpResponseBase:
+    """`/topics/<topic>/events`: reads by GET, publishes by POST."""
+    view = topic_events if request.method == "GET" else publish_event
+    return await view(request, topic)
+
+
+@answers_errors("POST")
+async def tickets(request: HttpRequest) -> HttpResponseBase:
+    """`POST /realtime/tickets`: a single-use ticket for a URL, instead of the token itself."""
+    identity = await _writer(request)
+    if not identity.user.is_authenticated:
+        raise NotIdentified("Sign in, or send an access token, to get a ticket.")
+    ticket = await create_ticket(identity.user)
+    return JsonResponse({"ticket": ticket, "expires_in": settings.TICKET_SECONDS}, status=201)
+
+
+@answers_errors("GET", "HEAD")
+async def healthz(request: HttpRequest) -> HttpResponse:
+    """Alive: the process answers."""
+    return HttpResponse("ok\n", content_type="text/plain")
+
+
+@answers_errors("GET", "HEAD")
+async def readyz(request: HttpRequest) -> HttpResponse:
+    """Ready for traffic: the log answers, the layer answers, the server is not draining."""
+    scope: dict[str, Any] = getattr(request, "scope", {})
+    server = (scope.get("extensions") or {}).get("realtime.server", {})
+    if server.get("draining"):
+        return problem(503, "This server is shutting down.")
+    try:
+        await get_log().heads([])
+    except Exception as error:
+        return problem(503, f"The event log does not answer: {type(error).__name__}.")
+    try:
+        layer = get_channel_layer(settings.CHANNEL_LAYER)
+        if layer is not None:
+            await layer.group_send("realtime.ready", {"type": "realtime.ready"})
+    except Exception as error:
+        return problem(503, f"The channel layer does not answer: {type(error).__name__}.")
+    return HttpResponse("ready\n", content_type="text/plain")
+
+
+# POSTs are checked for CSRF by _writer: a bearer token, which no browser sends by itself, needs no
+# CSRF token, and a session does.
+topic_view = csrf_exempt(topic)
+tickets_view = csrf_exempt(tickets)
+
+
+async def _reader(request: HttpRequest, topics: list[str]) -> Identity:
+    scope = request.scope  # type: ignore[attr-defined]
+    if not origin_allowed(scope):
+        raise NotAllowed("This origin is not allowed (ALLOWED_ORIGINS).")
+    identity = await identify(scope)
+    for name in topics:
+        await require(identity.user, name, "read")
+    return identity
+
+
+async def _writer(request: HttpRequest) -> Identity:
+    identity = await identify(request.scope)  # type: ignore[attr-defined]
+    if identity.source == "session":
+        refusal = CsrfViewMiddleware(lambda _: HttpResponse()).process_view(
+            request, _wants_csrf, (), {}
+        )
+        if refusal is not None:
+            raise NotAllowed(
+                "The CSRF token is missing or wrong: send the csrftoken cookie's value as "
+                "X-CSRFToken, or use an access token."
+            )
+    return identity
+
+
+def _wants_csrf(request: HttpRequest) -> HttpResponse:
+    """Stands for a view without csrf_exempt."""
+    return HttpResponse()
+
+
+def _after(request: HttpRequest) -> str | None:
+    # The header wins: a reconnecting EventSource sends it along with the URL it began with.
+    return request.headers.get("Last-Event-ID") or request.GET.get("after")
+
+
+def _stream(
+    request: HttpRequest, identity: Identity, topics: list[str], after: Any, *, combined: bool
+) -> HttpResponseBase:
+    accept = request.headers.get("Accept", "*/*")
+    if not request.accepts("text/event-stream"):
+        return problem(406, f"This is text/event-stream, which {accept!r} leaves out.")
+    scope = request.scope  # type: ignore[attr-defined]
+    response = TopicStreamResponse(scope, identity, topics, after, combined=combined)
+    response.headers["Vary"] = "Cookie, Authorization, Origin"
+    if origin := request.headers.get("Origin"):
+        response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Access-Control-Allow-Credentials"] = "true"
+    return response

@@ -1,0 +1,60 @@
+"""The least that `realtime` needs of a site; the database is TEST_DATABASE_URL's, or SQLite."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import dj_database_url
+
+_directory = Path(tempfile.gettempdir()) / f"realtime-tests-{os.getpid()}"
+
+SECRET_KEY = "only for tests"
+ALLOWED_HOSTS = ["*"]
+INSTALLED_APPS = [
+    "realtime",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+]
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+ROOT_URLCONF = "tests.urls"
+ASGI_APPLICATION = "tests.asgi.application"
+STATIC_URL = "static/"
+USE_TZ = True
+TIME_ZONE = "UTC"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+_url = os.environ.get("TEST_DATABASE_URL")
+DATABASES = {"default": dj_database_url.parse(_url or f"sqlite:///{_directory}.sqlite3")}
+if _url:
+    DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 0, "max_size": 8}}
+else:
+    DATABASES["default"]["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;",
+    }
+    # In a file: what runs in other threads has to see it.
+    DATABASES["default"]["TEST"] = {"NAME": f"{_directory}-test.sqlite3"}
+CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+REALTIME: dict[str, object] = {}
