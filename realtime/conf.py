@@ -45,7 +45,7 @@ DEFAULTS: Final[dict[str, Any]] = {
     # -- who is asking
     "PERMISSION": "realtime.permissions.default_rule",  # dotted path of the rule
     "ALLOWED_ORIGINS": [],              # besides the same origin: "https://app.example.com", or "*"
-    "RECHECK_SECONDS": 30.0,            # how often live connections' identity and rights are checked
+    "RECHECK_SECONDS": 30.0,            # how often live connections' rights are checked
     "TICKET_SECONDS": 30,               # life of a single-use ticket
     "TOKEN_TOUCH_SECONDS": 60,          # "last used" is written at most this often
 }

@@ -175,14 +175,12 @@ class Feed:
         deadline = now() + FANOUT_SLICE_SECONDS
         while self._outbox:
             event = self._outbox.popleft()
-            served = 0
-            for reader in list(self.readers):
+            for served, reader in enumerate(list(self.readers), 1):
                 try:
                     reader.deliver(event)
                 except Exception:
                     # One broken reader must not keep the event from all that come after it.
                     logger.exception("A reader of %s failed", self.topic)
-                served += 1
                 if not served % FANOUT_SLICE_CURSORS and now() > deadline:
                     yield
                     deadline = now() + FANOUT_SLICE_SECONDS

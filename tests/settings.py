@@ -1,12 +1,8 @@
-"""The least that `realtime` needs of a site; the database is TEST_DATABASE_URL's, or SQLite."""
-
-import os
-import tempfile
-from pathlib import Path
+"""The least that `realtime` needs of a site."""
 
 import dj_database_url
 
-_directory = Path(tempfile.gettempdir()) / f"realtime-tests-{os.getpid()}"
+from .databases import ON_POSTGRESQL, directory, new_database_url
 
 SECRET_KEY = "only for tests"
 ALLOWED_HOSTS = ["*"]
@@ -43,9 +39,8 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-_url = os.environ.get("TEST_DATABASE_URL")
-DATABASES = {"default": dj_database_url.parse(_url or f"sqlite:///{_directory}.sqlite3")}
-if _url:
+DATABASES = {"default": dj_database_url.parse(new_database_url())}
+if ON_POSTGRESQL:
     DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 0, "max_size": 8}}
 else:
     DATABASES["default"]["OPTIONS"] = {
@@ -54,7 +49,7 @@ else:
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;",
     }
     # In a file: what runs in other threads has to see it.
-    DATABASES["default"]["TEST"] = {"NAME": f"{_directory}-test.sqlite3"}
+    DATABASES["default"]["TEST"] = {"NAME": str(directory() / "test.sqlite3")}
 CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 REALTIME: dict[str, object] = {}

@@ -1,0 +1,67 @@
+"""Fixtures: real servers, users, tokens."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blockbuster import BlockBuster
+
+from realtime.threads import close_connections
+
+from .databases import new_database_url
+from .servers import SiteServer, Valkey, manage, prepare_site, serving
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_connection_left(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """The shared threads must let go of the test database before it is dropped."""
+    yield
+    close_connections()
+
+
+@pytest.fixture(autouse=True)
+def _blocking_calls_fail(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A blocking call in the event loop is an error, wherever our own code makes it."""
+    detector = BlockBuster("realtime")
+    detector.activate()
+    yield
+    detector.deactivate()
+
+
+@pytest.fixture(scope="session")
+def _site_template() -> dict[str, str]:
+    return prepare_site(new_database_url(), tempfile.mkdtemp(prefix="realtime-site-"))
+
+
+@pytest.fixture
+def site(_site_template: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """The environment of a fresh site with its own database: users alice, bob, admin (staff)."""
+    url = new_database_url(_site_template["DATABASE_URL"])
+    return {"DATABASE_URL": url, "DATA_DIR": str(tmp_path)}
+
+
+@pytest.fixture
+def token(site: dict[str, str]) -> Callable[[str], str]:
+    """Makes an access token for a user of the site."""
+
+    def make(username: str, *arguments: str) -> str:
+        return manage("createtoken", username, *arguments, env=site).splitlines()[-1]
+
+    return make
+
+
+@pytest.fixture
+def server(site: dict[str, str]) -> Iterator[SiteServer]:
+    """The site, served by one worker."""
+    with serving(site) as running:
+        yield running
+
+
+@pytest.fixture
+def valkey() -> Iterator[Valkey]:
+    """A Valkey of the test's own, which it may kill."""
+    running = Valkey()
+    yield running
+    running.stop()
