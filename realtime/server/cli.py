@@ -1,23 +1,30 @@
 """Daphne's command line with this server, and the two pipes a supervisor talks through."""
 
+import argparse
 import asyncio
 import os
 from collections.abc import Callable
 from typing import Any
 
-from realtime.server.server import Server  # first: it installs the reactor
+from realtime.server import limits
+from realtime.server.access import AccessLog
+from realtime.server.server import Server  # it installs the reactor, so it comes before Daphne
 
 from daphne.cli import CommandLineInterface as DaphneCommandLine  # isort: skip
 
 
 class CommandLineInterface(DaphneCommandLine):
-    """Every option of `daphne`, and `--ready-fd` and `--parent-fd` for a supervisor."""
+    """Every option of `daphne`, one for each of the server's limits, and `--ready-fd` and
+    `--parent-fd` for a supervisor."""
 
     server_class: Callable[..., Server] = Server
 
     def __init__(self) -> None:
         super().__init__()
         self.parser.prog = "python -m realtime.server"
+        limits.add_arguments(self.parser)
+        # A peer that is silent for two intervals is gone: it is pinged after one.
+        self.parser.set_defaults(ping_timeout=20)
         self.parser.add_argument(
             "--ready-fd",
             type=int,
@@ -37,14 +44,20 @@ class CommandLineInterface(DaphneCommandLine):
         self.server_class = self._bound_server_class(parsed)
         super().run(args)
 
-    def _bound_server_class(self, options: Any) -> Callable[..., Server]:
+    def _bound_server_class(self, options: argparse.Namespace) -> Callable[..., Server]:
         # Daphne's run() builds the server from its own options only; ours are bound here.
         def build(**kwargs: Any) -> Server:
-            return Server(ready_callable=lambda: self._ready(options), **kwargs)
+            log = kwargs.pop("action_logger")
+            return Server(
+                limits=limits.from_options(options),
+                ready_callable=lambda: self._ready(options),
+                action_logger=AccessLog(log.stream) if log else None,
+                **kwargs,
+            )
 
         return build
 
-    def _ready(self, options: Any) -> None:
+    def _ready(self, options: argparse.Namespace) -> None:
         loop = asyncio.get_event_loop()
         if options.ready_fd is not None:
             loop.call_soon(_tell, options.ready_fd)

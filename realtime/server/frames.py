@@ -1,0 +1,266 @@
+"""WebSocket frames (RFC 6455, section 5): masking, parsing, encoding. No I/O.
+
+Autobahn's parser is correct but spends some 30 microseconds on a small frame, in a dozen Python
+calls; this one spends two.
+"""
+
+import codecs
+from typing import Any, Final, NamedTuple
+
+TEXT: Final = 1
+BINARY: Final = 2
+CLOSE: Final = 8
+PING: Final = 9
+PONG: Final = 10
+_CONTINUATION: Final = 0
+_OPCODES: Final = frozenset((_CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
+
+NORMAL: Final = 1000
+GOING_AWAY: Final = 1001
+PROTOCOL_ERROR: Final = 1002
+NO_STATUS: Final = 1005
+ABNORMAL: Final = 1006
+INVALID_TEXT: Final = 1007
+TOO_BIG: Final = 1009
+INTERNAL_ERROR: Final = 1011
+RESTARTING: Final = 1012
+
+_MAX_CHUNKS: Final = 1_024
+MAX_CONTROL: Final = 125
+MAX_REASON: Final = MAX_CONTROL - 2  # the code takes two bytes
+
+_SMALL_HEADS: Final = {
+    opcode: [bytes((0x80 | opcode, size)) for size in range(126)] for opcode in (TEXT, BINARY)
+}
+
+
+class FrameError(Exception):
+    """The peer broke the protocol: the connection is to be failed with this code and reason."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class Frame(NamedTuple):
+    """A whole message or control frame. Text is str, everything else bytes."""
+
+    opcode: int
+    payload: str | bytes
+
+
+def may_arrive(code: int) -> bool:
+    """Whether a close frame may carry the code (section 7.4, and IANA's registry for 1012-1014)."""
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+
+
+def encode(opcode: int, payload: bytes) -> bytes:
+    """One unfragmented, unmasked frame, as a server sends it."""
+    size = len(payload)
+    if size < 126:
+        heads = _SMALL_HEADS.get(opcode)
+        head = heads[size] if heads else bytes((0x80 | opcode, size))
+    elif size < 65_536:
+        head = bytes((0x80 | opcode, 126)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((0x80 | opcode, 127)) + size.to_bytes(8, "big")
+    return head + payload
+
+
+def encode_close(code: int, reason: str = "") -> bytes:
+    """A close frame. The reason is cut to what fits, between characters."""
+    if code == NO_STATUS:
+        return encode(CLOSE, b"")
+    text = reason.encode()[:MAX_REASON].decode(errors="ignore").encode()
+    return encode(CLOSE, code.to_bytes(2, "big") + text)
+
+
+def decode_close(payload: bytes) -> tuple[int, str]:
+    """The code and reason of a close frame's payload. Raises FrameError."""
+    if not payload:
+        return NO_STATUS, ""
+    code = int.from_bytes(payload[:2], "big")
+    if len(payload) == 1 or not may_arrive(code):
+        raise FrameError(PROTOCOL_ERROR, "Invalid close code")
+    try:
+        return code, payload[2:].decode()
+    except UnicodeDecodeError:
+        raise FrameError(INVALID_TEXT, "The close reason is not UTF-8") from None
+
+
+def mask(payload: bytes, key: bytes) -> bytes:
+    """The payload masked or unmasked with the four bytes of key (section 5.3).
+
+    As one exclusive or of two large integers, which is as fast as Python gets without a module
+    in C.
+    """
+    size = len(payload)
+    return (
+        int.from_bytes(payload, "little") ^ int.from_bytes((key * (size // 4 + 1))[:size], "little")
+    ).to_bytes(size, "little")
+
+
+class FrameParser:
+    """Turns what arrives from a client into messages and control frames, in order.
+
+    `feed()` it, then call `next()` until it returns None. Text is checked as it arrives, so
+    invalid UTF-8 is found before its frame is complete. `max_frame` and `max_message` are bytes;
+    0 is no limit.
+    """
+
+    __slots__ = (
+        "_chunks",
+        "_data",
+        "_decoder",
+        "_fin",
+        "_key",
+        "_left",
+        "_message",
+        "_opcode",
+        "_position",
+        "_size",
+        "max_frame",
+        "max_message",
+    )
+
+    def __init__(self, max_frame: int, max_message: int) -> None:
+        self.max_frame = max_frame
+        self.max_message = max_message
+        self._data = b""
+        self._position = 0
+        self._left = -1  # bytes missing from the frame being read; -1 between frames
+        self._opcode = 0
+        self._fin = False
+        self._key = b""
+        self._message = 0  # opcode of the message being put together; 0 between messages
+        self._chunks: list[str | bytes] = []
+        self._size = 0
+        self._decoder: codecs.IncrementalDecoder | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is left over: no frame or message has begun."""
+        return self._left < 0 and not self._message and self._position == len(self._data)
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that were fed and not parsed yet."""
+        return len(self._data) - self._position
+
+    def feed(self, data: bytes) -> None:
+        """Take what arrived."""
+        if self._position < len(self._data):
+            data = self._data[self._position :] + data
+        self._data = data
+        self._position = 0
+
+    def next(self) -> Frame | None:
+        """The next whole message or control frame, or None until more arrives.
+
+        Raises FrameError when the connection is to be failed.
+        """
+        while self._left >= 0 or self._header():
+            frame = self._payload()
+            if frame is not None:
+                return frame
+            if self._left > 0:
+                return None
+        return None
+
+    def _header(self) -> bool:
+        data, start = self._data, self._position
+        have = len(data) - start
+        if have < 2:
+            return False
+        first, second = data[start], data[start + 1]
+        opcode, size, head = first & 0x0F, second & 0x7F, 6
+        if first & 0x70:
+            raise FrameError(PROTOCOL_ERROR, "Reserved bits are set")
+        if opcode not in _OPCODES:
+            raise FrameError(PROTOCOL_ERROR, "Reserved opcode")
+        if not second & 0x80:
+            raise FrameError(PROTOCOL_ERROR, "Frames from a client must be masked")
+        fin = first >= 0x80
+        if opcode >= CLOSE:
+            if not fin:
+                raise FrameError(PROTOCOL_ERROR, "A control frame can't be fragmented")
+            if size > MAX_CONTROL:
+                raise FrameError(PROTOCOL_ERROR, "A control frame carries at most 125 bytes")
+        elif opcode == _CONTINUATION:
+            if not self._message:
+                raise FrameError(PROTOCOL_ERROR, "There is no message to continue")
+        elif self._message:
+            raise FrameError(PROTOCOL_ERROR, "The last message is not finished")
+        if size == 126:
+            head = 8
+            if have < 4:
+                return False
+            size = int.from_bytes(data[start + 2 : start + 4], "big")
+            if size < 126:
+                raise FrameError(PROTOCOL_ERROR, "The length is not encoded minimally")
+        elif size == 127:
+            head = 14
+            if have < 10:
+                return False
+            size = int.from_bytes(data[start + 2 : start + 10], "big")
+            if size < 65_536 or size >> 63:
+                raise FrameError(PROTOCOL_ERROR, "The length is not encoded minimally")
+        if opcode < CLOSE:
+            if self.max_frame and size > self.max_frame:
+                raise FrameError(TOO_BIG, f"A frame may have {self.max_frame} bytes")
+            if self.max_message and self._size + size > self.max_message:
+                raise FrameError(TOO_BIG, f"A message may have {self.max_message} bytes")
+        if have < head:
+            return False
+        self._opcode = opcode
+        self._fin = fin
+        self._key = data[start + head - 4 : start + head]
+        self._left = size
+        self._position = start + head
+        if opcode in (TEXT, BINARY):
+            self._message = opcode
+            if opcode == TEXT:
+                self._decoder = codecs.getincrementaldecoder("utf-8")()
+        return True
+
+    def _payload(self) -> Frame | None:
+        start = self._position
+        end = min(start + self._left, len(self._data))
+        control = self._opcode >= CLOSE
+        if control and end - start < self._left:
+            return None  # at most 125 bytes: wait for all of them
+        chunk = self._data[start:end]
+        self._position = end
+        if chunk and self._key != b"\0\0\0\0":
+            turn = len(chunk) % 4
+            chunk = mask(chunk, self._key)
+            self._key = self._key[turn:] + self._key[:turn]
+        self._left -= end - start
+        ended = self._left == 0
+        if ended:
+            self._left = -1
+        if control:
+            return Frame(self._opcode, chunk)
+        self._size += len(chunk)
+        final = ended and self._fin
+        if self._decoder is not None:
+            try:
+                text = self._decoder.decode(chunk, final)
+            except UnicodeDecodeError:
+                raise FrameError(INVALID_TEXT, "The text is not UTF-8") from None
+            if text:
+                self._chunks.append(text)
+        elif chunk:
+            self._chunks.append(chunk)
+        if not final:
+            if len(self._chunks) > _MAX_CHUNKS:
+                # A message that comes byte by byte must not cost a list entry for each of them.
+                empty: Any = "" if self._decoder else b""
+                self._chunks = [empty.join(self._chunks)]
+            return None
+        chunks, opcode = self._chunks, self._message
+        self._chunks, self._size, self._message, self._decoder = [], 0, 0, None
+        if opcode == TEXT:
+            return Frame(TEXT, "".join(chunks))  # type: ignore[arg-type]
+        return Frame(BINARY, b"".join(chunks))  # type: ignore[arg-type]

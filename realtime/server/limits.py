@@ -1,0 +1,78 @@
+"""Everything that can grow or wait, with a name, a default and what happens there."""
+
+import argparse
+import os
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+ENVIRONMENT_PREFIX = "REALTIME_"
+"""Each limit can be set by the environment variable of this prefix and its name in capitals."""
+
+
+def limit(default: Any, help: str) -> Any:
+    """A dataclass field that is also a command-line option."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The server's limits. Sizes are in bytes, times in seconds.
+
+    The sizes of a WebSocket frame and message and the ping interval are Daphne's own options.
+    """
+
+    max_connections: int = limit(
+        20_000, "open connections of one worker; more are answered with 503 and Retry-After"
+    )
+    max_header_bytes: int = limit(65_536, "a request's line and headers; longer: 431")
+    max_target_bytes: int = limit(16_384, "a request's target; longer: 414")
+    max_headers: int = limit(128, "a request's header lines; more: 431")
+    header_timeout: float = limit(10.0, "time for a request's headers to arrive; then 408")
+    keep_alive_timeout: float = limit(60.0, "an idle connection between requests is closed")
+    body_timeout: float = limit(
+        60.0, "time without a byte of a request body the application waits for; then closed"
+    )
+    stall_timeout: float = limit(
+        300.0, "a client that takes none of the bytes waiting for it is dropped"
+    )
+    receive_messages: int = limit(
+        32, "WebSocket messages waiting for the application; then the socket is not read"
+    )
+    receive_bytes: int = limit(
+        65_536, "bytes of messages or request body waiting; then the socket is not read"
+    )
+    close_timeout: float = limit(5.0, "wait for the other side's WebSocket close frame")
+    half_close_grace: float = limit(
+        0.3, "a response may still finish this long after the client closed its sending side"
+    )
+    disconnect_timeout: float = limit(
+        0.5, "an HTTP application may run this long after its client left; then cancelled"
+    )
+    drain_window: float = limit(
+        5.0, "at shutdown, WebSockets and event streams are ended spread over this time"
+    )
+    drain_grace: float = limit(
+        20.0, "at shutdown, time for responses and disconnects to finish; then cancelled"
+    )
+    retry_min: int = limit(1_000, "shortest reconnection delay an event stream ends with, in ms")
+    retry_max: int = limit(5_000, "longest of the same, in ms")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One option per limit; the environment overrides the default, the option both."""
+    group = parser.add_argument_group("limits", "sizes in bytes, times in seconds")
+    for each in fields(Limits):
+        assert each.default is not MISSING
+        kind = type(each.default)
+        given = os.environ.get(ENVIRONMENT_PREFIX + each.name.upper())
+        group.add_argument(
+            "--" + each.name.replace("_", "-"),
+            type=kind,
+            default=given if given else each.default,  # argparse converts a string default
+            help=f"{each.metadata['help']} (default: {each.default})",
+        )
+
+
+def from_options(options: argparse.Namespace) -> Limits:
+    """The limits that `add_arguments` parsed."""
+    return Limits(**{each.name: getattr(options, each.name) for each in fields(Limits)})

@@ -1,0 +1,73 @@
+"""An ASGI scope, with the contents that Daphne gives it."""
+
+from typing import Any
+from urllib.parse import unquote
+
+from daphne.utils import parse_x_forwarded_for
+
+from realtime.server.gone import Gone
+from realtime.server.request import RequestHead
+from realtime.server.transport import Address, Transport
+
+ROOT_PATH_HEADER = b"daphne-root-path"
+
+
+def build(
+    kind: str, head: RequestHead, transport: Transport, gone: Gone, server: Any
+) -> dict[str, Any]:
+    """The scope of a request (`http`) or a handshake (`websocket`)."""
+    root_path = server.root_path
+    headers = []
+    for pair in head.headers:
+        name = pair[0]
+        if b"_" in name:
+            continue  # CVE-2015-0219: it would shadow the same name with a dash
+        if name == ROOT_PATH_HEADER:
+            root_path = unquote(pair[1].decode("latin1"))
+        else:
+            headers.append(pair)
+    secure = transport.secure
+    client: Address = transport.peer
+    if server.proxy_forwarded_address_header:
+        client, secure = _forwarded(head, client, secure, server)
+    path = head.path.decode("ascii")
+    scheme = ("wss" if secure else "ws") if kind == "websocket" else "https" if secure else "http"
+    return {
+        "type": kind,
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1" if head.minor else "1.0",
+        "scheme": scheme,
+        "path": unquote(path) if "%" in path else path,
+        "raw_path": head.path,
+        "root_path": root_path,
+        "query_string": head.query,
+        "headers": headers,
+        "client": client,
+        "server": transport.host,
+        "extensions": {
+            "realtime.lane": {"lane": transport.lane},
+            "realtime.disconnect": {"event": gone},
+            "realtime.server": server.state,
+        },
+    }
+
+
+def _forwarded(
+    head: RequestHead, client: Address, secure: bool, server: Any
+) -> tuple[Address, bool]:
+    headers: dict[bytes, list[bytes]] = {}
+    for name, value in head.headers:
+        headers.setdefault(name, []).append(value)
+    scheme = "https" if secure else "http"
+    try:
+        client, scheme = parse_x_forwarded_for(
+            headers,
+            server.proxy_forwarded_address_header,
+            server.proxy_forwarded_port_header,
+            server.proxy_forwarded_proto_header,
+            client,
+            scheme,
+        )
+    except UnicodeDecodeError:
+        return client, secure
+    return client, scheme in ("https", "wss")
