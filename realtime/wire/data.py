@@ -40,10 +40,9 @@ def encode_data(data: object, max_bytes: int) -> str:
     except RecursionError:
         raise InvalidData("The data is nested too deeply to be JSON; flatten it.") from None
     except UnicodeEncodeError as error:
-        raise InvalidData(
-            f"The data holds half of a surrogate pair ({error.object[error.start]!r}), "
-            "which UTF-8 can't carry."
-        ) from None
+        raise InvalidData(_half_a_pair(error)) from None
+    except ValueError as error:  # an integer with more digits than Python writes, or reads
+        raise InvalidData(f"The data can't be written as JSON: {error}.") from None
     if size > max_bytes:
         raise DataTooLarge(
             f"The data is {size} bytes of JSON, more than the {max_bytes} of MAX_EVENT_BYTES; "
@@ -53,19 +52,42 @@ def encode_data(data: object, max_bytes: int) -> str:
 
 
 def decode_data(text: str | bytes) -> Any:
-    """The value of a JSON text; raise `InvalidData` for what RFC 8259 does not allow."""
+    """The value of a JSON text (UTF-8, RFC 8259) that `encode_data` could write again.
+
+    Raises `InvalidData` for everything else, numbers too large for a float and halves of surrogate
+    pairs included: what came in has to be able to go out.
+    """
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        if isinstance(text, bytes):
+            text = text.decode()  # json.loads would guess UTF-16, and let surrogates pass
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_parse_float)
+        if "\\ud" in text or "\\uD" in text:
+            _encode(value).encode()
+        return value
     except RecursionError:
         raise InvalidData("The JSON is nested too deeply; flatten it.") from None
     except UnicodeDecodeError:
         raise InvalidData("The JSON is not UTF-8.") from None
+    except UnicodeEncodeError as error:
+        raise InvalidData(_half_a_pair(error)) from None
     except ValueError as error:
         raise InvalidData(f"This is not JSON: {error}.") from None
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _parse_float(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text:.60} is out of range")
+    return number
+
+
+def _half_a_pair(error: UnicodeEncodeError) -> str:
+    half = error.object[error.start]
+    return f"The data holds half of a surrogate pair ({half!r}), which UTF-8 can't carry."
 
 
 def _check(value: object, where: str) -> None:
