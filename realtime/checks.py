@@ -1,11 +1,15 @@
 """System checks: what is wrong with the settings, with an id, a sentence and a hint."""
 
 import inspect
+import math
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
-from typing import Any
+from functools import wraps
+from typing import Any, Final
 
+from channels.security.websocket import OriginValidator
 from django.conf import settings as django_settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, Warning
@@ -14,8 +18,12 @@ from django.utils.module_loading import import_string
 from .conf import DEFAULTS, DOTTED_PATHS, NULLABLE, settings
 from .consumers import WebSocketConsumer
 from .exceptions import RealtimeConfigurationError
+from .log.base import EventLog
 
 WORKERS_VARIABLE = "REALTIME_WORKERS"  # set by `serve` for its workers
+# As browsers write it: lower case, no path, not even a slash (RFC 6454, section 6.2).
+_ORIGIN: Final = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@A-Z]+")
+Check = Callable[..., list[CheckMessage]]
 
 
 def register_checks() -> None:
@@ -41,6 +49,20 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
     return found or _check_paths()
 
 
+def _with_usable_settings(check: Check) -> Check:
+    """Leave out a check that would stumble over what `check_settings` reports."""
+
+    @wraps(check)
+    def wrapper(**kwargs: Any) -> list[CheckMessage]:
+        unusable = {"realtime.E001", "realtime.E003"}
+        if any(message.id in unusable for message in check_settings()):
+            return []
+        return check(**kwargs)
+
+    return wrapper
+
+
+@_with_usable_settings
 def check_layer(**kwargs: Any) -> list[CheckMessage]:
     """A layer that reaches the other workers."""
     alias = settings.CHANNEL_LAYER
@@ -66,6 +88,7 @@ def check_hosts(**kwargs: Any) -> list[CheckMessage]:
     return [Warning(message, hint=hint, id="realtime.W001")]
 
 
+@_with_usable_settings
 def check_origins(**kwargs: Any) -> list[CheckMessage]:
     """Every WebSocket route has to look at the Origin."""
     if "*" in settings.ALLOWED_ORIGINS:
@@ -92,6 +115,7 @@ def check_origins(**kwargs: Any) -> list[CheckMessage]:
     ]
 
 
+@_with_usable_settings
 def check_retention(**kwargs: Any) -> list[CheckMessage]:
     """A log that is never pruned fills the disk."""
     by_age, by_count = settings.RETENTION_SECONDS, settings.RETENTION_EVENTS
@@ -111,20 +135,27 @@ def _wrong_value(name: str, value: Any) -> tuple[str, str] | None:
         if isinstance(value, str) or callable(value):
             return None
         return f"is {value!r}.", "A dotted path, as 'app.module.name'."
-    if isinstance(default, bool) or not isinstance(default, int | float):
-        right = (
-            isinstance(value, list | tuple)
-            if isinstance(default, list)
-            else (type(value) is type(default))
-        )
+    if name == "ALLOWED_ORIGINS":
+        return _wrong_origins(value)
+    if not isinstance(default, int | float):
+        right = type(value) is type(default)
         return None if right else (f"is {value!r}.", f"A {type(default).__name__}.")
-    number = isinstance(value, int) or (
-        isinstance(value, float) and (isinstance(default, float) or name in NULLABLE)
-    )
-    if isinstance(value, bool) or not number:
-        return f"is {value!r}.", f"A number, as {default!r}."
+    kinds = (int, float) if isinstance(default, float) or name.endswith("_SECONDS") else (int,)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
+        kind = "number" if float in kinds else "whole number"
+        return f"is {value!r}.", f"A {kind}, as {default!r}."
     if value <= 0:
         return f"is {value!r}.", f"More than zero, as {default!r}."
+    return None
+
+
+def _wrong_origins(value: Any) -> tuple[str, str] | None:
+    if not isinstance(value, list | tuple):
+        return f"is {value!r}.", "A list, as ['https://app.example.com']."
+    for origin in value:
+        if not isinstance(origin, str) or _ORIGIN.fullmatch(origin) is None:
+            hint = "Scheme and host in lower case, without a path: 'https://app.example.com'."
+            return f"has {origin!r}, which no browser sends as its Origin.", hint
     return None
 
 
@@ -137,16 +168,25 @@ def _check_paths() -> list[CheckMessage]:
             hint = f"The default is {DEFAULTS[name]!r}."
             found.append(Error(str(error), hint=hint, id="realtime.E006"))
             continue
-        if name == "PERMISSION" and not inspect.iscoroutinefunction(value):
+        if name == "EVENT_LOG" and not (inspect.isclass(value) and issubclass(value, EventLog)):
+            message = "REALTIME['EVENT_LOG'] is not a subclass of realtime.log.base.EventLog."
+            hint = f"The default is {DEFAULTS[name]!r}."
+            found.append(Error(message, hint=hint, id="realtime.E008"))
+        if name == "PERMISSION" and not _is_async(value):
             message = "REALTIME['PERMISSION'] is not an async function."
             hint = "Write `async def rule(user, topic, action) -> bool`."
             found.append(Error(message, hint=hint, id="realtime.E007"))
     return found
 
 
+def _is_async(rule: Any) -> bool:
+    """A coroutine function, or an object whose `__call__` is one."""
+    return inspect.iscoroutinefunction(rule) or inspect.iscoroutinefunction(type(rule).__call__)
+
+
 def _unguarded(application: Any) -> Iterator[str]:
     """Names of the consumers below an ASGI application that no Origin check stands before."""
-    if application is None or type(application).__name__ == "OriginValidator":
+    if application is None or isinstance(application, OriginValidator):
         return
     consumer = getattr(application, "consumer_class", None)
     if consumer is not None:

@@ -61,7 +61,10 @@ class RealtimeSettings:
     def __getattr__(self, name: str) -> Any:
         if name not in DEFAULTS:
             raise AttributeError(f"REALTIME has no setting {name!r}")
-        value = getattr(django_settings, "REALTIME", {}).get(name, DEFAULTS[name])
+        given = getattr(django_settings, "REALTIME", {})
+        if not isinstance(given, dict):
+            raise RealtimeConfigurationError("REALTIME is not a dict.")
+        value = given.get(name, DEFAULTS[name])
         if name in DOTTED_PATHS and isinstance(value, str):
             try:
                 value = import_string(value)

@@ -1,0 +1,303 @@
+"""`realtime.checks`: each id fires, and is silent when all is right."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.security.websocket import AllowedHostsOriginValidator, OriginValidator
+from channels.sessions import SessionMiddlewareStack
+from django.core import checks
+from django.test import override_settings
+from django.urls import path
+
+from realtime.checks import WORKERS_VARIABLE
+from realtime.consumers import TopicConsumer, WebSocketConsumer
+
+from .servers import environment
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def ids(**settings: object) -> list[str]:
+    """The ids of what the registered checks find with these of Django's settings."""
+    with override_settings(**settings):
+        return [message.id for message in run()]
+
+
+def run() -> list[checks.CheckMessage]:
+    found = checks.run_checks(tags=["realtime"])
+    assert all(message.hint for message in found), "a message without a hint"
+    return found
+
+
+def test_silent_with_the_settings_of_these_tests():
+    assert run() == []
+
+
+# -- realtime.E001 to E003, E006 to E008: the settings dict
+
+
+@pytest.mark.parametrize("value", [None, [], "MAX_TOPICS", [("MAX_TOPICS", 1)]])
+def test_e001_not_a_dict(value):
+    assert ids(REALTIME=value) == ["realtime.E001"]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("MAX_TOPIC", "Did you mean 'MAX_TOPICS'?"),
+        ("KEEPALIVE", "Did you mean 'KEEPALIVE_SECONDS'?"),
+        ("ALLOWED_ORIGIN", "Did you mean 'ALLOWED_ORIGINS'?"),
+        ("xyzzy", "See docs/settings.md."),
+        (42, "See docs/settings.md."),
+    ],
+)
+def test_e002_unknown_key(name, hint):
+    with override_settings(REALTIME={name: 1}):
+        [message] = run()
+    assert (message.id, message.hint) == ("realtime.E002", hint)
+    assert repr(name) in message.msg
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MAX_TOPICS", None),
+        ("MAX_TOPICS", "50"),
+        ("MAX_TOPICS", 50.5),
+        ("MAX_TOPICS", True),
+        ("MAX_TOPICS", 0),
+        ("MAX_TOPICS", -1),
+        ("MAX_EVENT_BYTES", [65_536]),
+        ("KEEPALIVE_SECONDS", "15"),
+        ("KEEPALIVE_SECONDS", 0.0),
+        ("KEEPALIVE_SECONDS", float("nan")),
+        ("KEEPALIVE_SECONDS", float("inf")),
+        ("KEEPALIVE_SECONDS", None),
+        ("RETENTION_EVENTS", 1000.5),
+        ("RETENTION_SECONDS", False),
+        ("RETENTION_SECONDS", "week"),
+        ("CHANNEL_LAYER", 1),
+        ("CHANNEL_LAYER", ["default"]),
+        ("EVENT_LOG", 1),
+        ("PERMISSION", None),
+        ("PERMISSION", ["realtime.permissions.default_rule"]),
+        ("ALLOWED_ORIGINS", None),
+        ("ALLOWED_ORIGINS", "https://app.example.com"),
+        ("ALLOWED_ORIGINS", [1]),
+        ("ALLOWED_ORIGINS", ["app.example.com"]),
+        ("ALLOWED_ORIGINS", ["https://app.example.com/"]),
+        ("ALLOWED_ORIGINS", ["https://ok.example.com", "https://App.example.com"]),
+    ],
+)
+def test_e003_wrong_value(name, value):
+    assert ids(REALTIME={name: value}) == ["realtime.E003"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MAX_TOPICS", 1),
+        ("KEEPALIVE_SECONDS", 1),
+        ("KEEPALIVE_SECONDS", 0.5),
+        ("TICKET_SECONDS", 1.5),
+        ("RETENTION_SECONDS", None),
+        ("RETENTION_SECONDS", 3600.0),
+        ("RETENTION_EVENTS", None),
+        ("PRUNE_INTERVAL_SECONDS", None),
+        ("CHANNEL_LAYER", "other"),
+        ("EVENT_LOG", "realtime.log.database.DatabaseLog"),
+        ("ALLOWED_ORIGINS", []),
+        ("ALLOWED_ORIGINS", ("https://app.example.com", "http://localhost:3000")),
+        ("ALLOWED_ORIGINS", ["https://[::1]:8443", "capacitor://localhost", "null"]),
+    ],
+)
+def test_right_values(name, value):
+    assert ids(REALTIME={name: value}) == []
+
+
+def test_each_wrong_setting_is_reported():
+    wrong = {"MAX_TOPIC": 1, "MAX_TOPICS": 0, "KEEPALIVE_SECONDS": "x"}
+    assert sorted(ids(REALTIME=wrong)) == ["realtime.E002", "realtime.E003", "realtime.E003"]
+
+
+@pytest.mark.parametrize("name", ["EVENT_LOG", "PERMISSION"])
+def test_e006_a_path_that_leads_nowhere(name):
+    assert ids(REALTIME={name: "nowhere.nothing"}) == ["realtime.E006"]
+
+
+def sync_rule(user, topic, action):
+    return True
+
+
+async def async_rule(user, topic, action):
+    return True
+
+
+class RuleObject:
+    async def __call__(self, user, topic, action):
+        return True
+
+
+def test_e007_the_rule_has_to_be_async():
+    assert ids(REALTIME={"PERMISSION": sync_rule}) == ["realtime.E007"]
+    assert ids(REALTIME={"PERMISSION": "tests.test_checks.sync_rule"}) == ["realtime.E007"]
+    assert ids(REALTIME={"PERMISSION": "tests.test_checks.async_rule"}) == []
+    assert ids(REALTIME={"PERMISSION": RuleObject()}) == []
+
+
+@pytest.mark.parametrize("path", ["realtime.permissions.default_rule", "realtime.events.Event"])
+def test_e008_the_log_has_to_be_one(path):
+    assert ids(REALTIME={"EVENT_LOG": path}) == ["realtime.E008"]
+
+
+# -- realtime.E004: the channel layer
+
+MEMORY = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+REDIS = {"default": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer"}}
+
+
+@pytest.mark.parametrize(
+    ("workers", "layers", "realtime", "found"),
+    [
+        ("1", MEMORY, {}, []),
+        ("1", {}, {}, []),
+        ("2", MEMORY, {}, ["realtime.E004"]),
+        ("2", {}, {}, ["realtime.E004"]),
+        ("2", REDIS, {}, []),
+        ("2", REDIS, {"CHANNEL_LAYER": "other"}, ["realtime.E004"]),
+        ("2", {**MEMORY, "other": REDIS["default"]}, {"CHANNEL_LAYER": "other"}, []),
+    ],
+)
+def test_e004_workers_that_can_not_talk(monkeypatch, workers, layers, realtime, found):
+    monkeypatch.setenv(WORKERS_VARIABLE, workers)
+    assert ids(CHANNEL_LAYERS=layers, REALTIME=realtime) == found
+
+
+def test_without_the_variable_there_is_one_worker(monkeypatch):
+    monkeypatch.delenv(WORKERS_VARIABLE, raising=False)
+    assert ids(CHANNEL_LAYERS=MEMORY) == []
+
+
+# -- realtime.W001: hosts
+
+
+@pytest.mark.parametrize(
+    ("debug", "hosts", "found"),
+    [
+        (False, [], ["realtime.W001"]),
+        (True, [], []),
+        (False, ["example.com"], []),
+    ],
+)
+def test_w001_hosts(debug, hosts, found):
+    assert ids(DEBUG=debug, ALLOWED_HOSTS=hosts) == found
+
+
+# -- realtime.W002, W003, E005: origins
+
+
+class Foreign(AsyncWebsocketConsumer):
+    """A consumer of plain Channels."""
+
+
+class Own(WebSocketConsumer):
+    """A team's own, on our base."""
+
+
+class StricterValidator(OriginValidator):
+    """A site's own validator."""
+
+
+def site(*routes: object) -> ProtocolTypeRouter:
+    return ProtocolTypeRouter({"websocket": URLRouter([path("ws", r) for r in routes])})
+
+
+foreign = site(Foreign.as_asgi(), TopicConsumer.as_asgi())
+own = site(Own.as_asgi(), TopicConsumer.as_asgi())
+nested = site(URLRouter([path("a", URLRouter([path("b", Foreign.as_asgi())]))]))
+behind_middleware = ProtocolTypeRouter(
+    {"websocket": SessionMiddlewareStack(URLRouter([path("ws", Foreign.as_asgi())]))}
+)
+validated = ProtocolTypeRouter(
+    {"websocket": AllowedHostsOriginValidator(URLRouter([path("ws", Foreign.as_asgi())]))}
+)
+validated_inside = site(SessionMiddlewareStack(StricterValidator(Foreign.as_asgi(), ["*"])))
+http_only = ProtocolTypeRouter({"http": Foreign.as_asgi()})
+
+
+async def plain(scope, receive, send):
+    """Any ASGI application: nothing can be known of it."""
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("foreign", ["realtime.W003"]),
+        ("nested", ["realtime.W003"]),
+        ("behind_middleware", ["realtime.W003"]),
+        ("own", []),
+        ("validated", []),
+        ("validated_inside", []),
+        ("http_only", []),
+        ("plain", []),
+        ("nowhere", ["realtime.E005"]),
+    ],
+)
+def test_w003_a_consumer_without_origin_check(name, found):
+    assert ids(ASGI_APPLICATION=f"{__name__}.{name}") == found
+
+
+def test_w003_names_the_consumer():
+    with override_settings(ASGI_APPLICATION=f"{__name__}.foreign"):
+        [message] = run()
+    assert "tests.test_checks.Foreign" in message.msg
+
+
+def test_a_site_without_asgi_application():
+    assert ids(ASGI_APPLICATION=None) == []
+
+
+def test_w002_any_origin():
+    assert ids(REALTIME={"ALLOWED_ORIGINS": ["*"]}) == ["realtime.W002"]
+
+
+# -- realtime.W004: retention
+
+
+@pytest.mark.parametrize(
+    ("seconds", "events", "found"),
+    [
+        (None, None, ["realtime.W004"]),
+        (60, None, []),
+        (None, 60, []),
+    ],
+)
+def test_w004_retention(seconds, events, found):
+    realtime = {"RETENTION_SECONDS": seconds, "RETENTION_EVENTS": events}
+    assert ids(REALTIME=realtime) == found
+
+
+# -- the site
+
+
+def test_check_is_clean_for_the_project():
+    command = [sys.executable, "manage.py", "check", "--fail-level", "DEBUG"]
+    env = environment({"DATABASE_URL": "sqlite:///:memory:"})
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "no issues" in done.stdout
+
+
+def test_the_ids_are_all_tested():
+    source = (ROOT / "realtime" / "checks.py").read_text()
+    here = Path(__file__).read_text()
+    used = {word for word in source.split('"') if word.startswith("realtime.")}
+    wanted = {word for word in used if word[9:10] in "EW" and word[10:].isdigit()}
+    assert len(wanted) >= 12
+    assert {word for word in wanted if f'"{word}"' not in here} == set()
+    assert os.environ.get("DJANGO_SETTINGS_MODULE") == "tests.settings"
