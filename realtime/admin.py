@@ -1,7 +1,7 @@
 """Topics, events and access tokens in Django's admin."""
 
 import json
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin, messages
@@ -46,7 +46,7 @@ class PublishForm(forms.Form):
 
     topic = forms.CharField(label=_("Topic"))
     type = forms.CharField(label=_("Type"), initial=DEFAULT_TYPE)
-    data = forms.CharField(
+    json = forms.CharField(
         label=_("Data (JSON)"), widget=forms.Textarea, initial='{"text": "hello"}', strip=False
     )
     ephemeral = forms.BooleanField(label=_("Ephemeral (not logged)"), required=False)
@@ -91,7 +91,7 @@ class TopicAdmin(ReadOnlyAdmin):
         if request.method == "POST" and form.is_valid():
             values = form.cleaned_data
             try:
-                data = decode_data(values["data"])
+                data = decode_data(values["json"])
                 event = publish(
                     values["topic"], data, type=values["type"], ephemeral=values["ephemeral"]
                 )
@@ -158,7 +158,7 @@ class AccessTokenAdmin(ModelAdmin):
     list_filter = ("revoked", "expires")
     search_fields = ("name", "user__username")
     autocomplete_fields = ("user",)
-    actions: ClassVar[list[str]] = ["revoke"]
+    actions = ("revoke",)
 
     @admin.display(description=_("state"))
     def state(self, token: AccessToken) -> str:

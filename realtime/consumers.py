@@ -51,7 +51,7 @@ class Refused(Exception):
         self.detail = detail
 
 
-class WebSocketConsumer(AsyncConsumer):  # type: ignore[misc]
+class WebSocketConsumer(AsyncConsumer):
     """A WebSocket with everything that is easily forgotten: origin, identity, heartbeats, limits.
 
     Override `connected`, `received` and `disconnected`. Messages are handled one at a time, in
@@ -73,6 +73,7 @@ class WebSocketConsumer(AsyncConsumer):  # type: ignore[misc]
 
     identity: Identity = ANONYMOUS
     scope: dict[str, Any]
+    _open = False
 
     # -- to override
 
@@ -130,7 +131,6 @@ class WebSocketConsumer(AsyncConsumer):  # type: ignore[misc]
         # every message through a thread (to close old connections, of which we hold none).
         self.scope = scope
         self.base_send = send
-        self._open = False
         self._bad_messages = 0
         self._inbox: deque[Mapping[str, Any]] = deque()
         self._inbox_changed = asyncio.Event()

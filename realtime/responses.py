@@ -47,7 +47,7 @@ class AsyncStreamResponse(StreamingHttpResponse):
     @property
     def is_untouched(self) -> bool:
         """Whether no middleware has put its own iterator around the body."""
-        return self._iterator is self._own  # type: ignore[attr-defined,no-any-return]
+        return self._iterator is self._own  # type: ignore[attr-defined]
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         # Django closes what this returns, and leaves the generators inside to the garbage

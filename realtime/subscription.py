@@ -249,7 +249,8 @@ class Subscription:
     async def _wait(self, timeout: float | None) -> bool:
         """Wait until there may be something to read; False after `timeout` seconds."""
         loop = asyncio.get_running_loop()
-        waiter = self._waiter = loop.create_future()
+        waiter: asyncio.Future[bool] = loop.create_future()
+        self._waiter = waiter
         timer = None
         if timeout is not None:
             timer = loop.call_later(timeout, _expire, waiter)

@@ -1,7 +1,7 @@
 """The HTTP side: streams of topics, publishing, tickets, health."""
 
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import wraps
+from functools import update_wrapper
 from typing import Any, Concatenate, Final, ParamSpec, TypeAlias
 
 from channels.layers import get_channel_layer
@@ -39,7 +39,6 @@ def answers_errors(*methods: str) -> Callable[[View[P]], AsyncView[P]]:
     """Allow these methods, and answer this package's errors with their status and sentence."""
 
     def decorate(view: View[P]) -> AsyncView[P]:
-        @wraps(view)
         async def wrapper(
             request: HttpRequest, *args: P.args, **kwargs: P.kwargs
         ) -> HttpResponseBase:
@@ -57,6 +56,7 @@ def answers_errors(*methods: str) -> Callable[[View[P]], AsyncView[P]]:
             except RealtimeError as error:
                 return problem(400, str(error))
 
+        update_wrapper(wrapper, view)
         return wrapper
 
     return decorate
