@@ -62,7 +62,8 @@ class Cursor:
         return self.feed
 
     def detach(self) -> None:
-        """Be served no more."""
+        """Be served no more; a fan-out that is under way passes it over too."""
+        self.placed = False
         if self.hub is not None and self.feed is not None:
             self.hub.detach(self.feed, self)
             self.hub = None
@@ -132,6 +133,7 @@ class Subscription:
         self.cursors: dict[str, Cursor] = {}
         self._ready: dict[Cursor, None] = {}  # may have something to hand out
         self._ephemeral: deque[Event] = deque(maxlen=settings.EPHEMERAL_QUEUE)
+        self._page: deque[Event | Reset] = deque()  # read, and not yet yielded by the iterator
         self._waiter: asyncio.Future[bool] | None = None
         self.closed = False
 
@@ -145,8 +147,10 @@ class Subscription:
 
         Where the position is out of reach (see `EventLog.read`), reading starts now and `recovered`
         is False. `on_start` is awaited before the first event is handed out. Raises ValueError for
-        a topic that is read already.
+        a topic that is read already, RuntimeError when closed.
         """
+        if self.closed:
+            raise RuntimeError("The subscription is closed.")
         if topic in self.cursors:
             raise ValueError(f"{topic!r} is subscribed already.")
         cursor = self.cursors[topic] = Cursor(self, topic)
@@ -154,13 +158,14 @@ class Subscription:
             feed = await cursor.attach()
             started = await _find_start(feed, after)
             cursor.position = started.position
-            if on_start is not None:
+            if on_start is not None and self._serves(cursor):
                 await on_start(started)
         except BaseException:
-            self.remove(topic)
+            if self._serves(cursor):
+                self.remove(topic)
             cursor.detach()
             raise
-        if self.cursors.get(topic) is cursor:
+        if self._serves(cursor):
             cursor.placed = True
             self.wake(cursor)
         else:  # removed, or all closed, in the meantime
@@ -173,6 +178,9 @@ class Subscription:
         if cursor is not None:
             self._ready.pop(cursor, None)
             cursor.detach()
+            self._page = deque(item for item in self._page if item.topic != topic)
+            for event in [event for event in self._ephemeral if event.topic == topic]:
+                self._ephemeral.remove(event)
 
     def close(self) -> None:
         """Stop reading all topics and end the iteration."""
@@ -193,32 +201,41 @@ class Subscription:
         Cancelling it loses nothing: positions move only when something is returned.
         """
         while not self.closed:
+            items = await self._read_next() if self._ready else []
             if self._ephemeral:
-                ephemeral: list[Event | Reset] = list(self._ephemeral)
+                # Along with the others: a flood of them must not hold up what is logged.
+                items = [*self._ephemeral, *items]
                 self._ephemeral.clear()
-                return ephemeral
-            if not self._ready:
-                if not await self._wait(timeout):
-                    return []
-                continue
-            cursor = next(iter(self._ready))
-            del self._ready[cursor]
-            try:
-                items = await cursor.read()
-            except BaseException:
-                self._ready[cursor] = None
-                raise
             if items:
-                # To the end of the line: a topic with a long history must not hold up the others.
-                if cursor.topic in self.cursors:
-                    self._ready[cursor] = None
                 return items
+            if not self._ready and not await self._wait(timeout):
+                return []
         return []
 
     async def __aiter__(self) -> AsyncIterator[Event | Reset]:
         while not self.closed:
-            for item in await self.read():
-                yield item
+            self._page.extend(await self.read())
+            while self._page:
+                yield self._page.popleft()
+
+    async def _read_next(self) -> list[Event | Reset]:
+        cursor = next(iter(self._ready))
+        del self._ready[cursor]
+        try:
+            items = await cursor.read()
+        except BaseException:
+            if self._serves(cursor):
+                self._ready[cursor] = None
+            raise
+        if not items or not self._serves(cursor):
+            return []
+        # To the end of the line: a topic with a long history must not hold up the others.
+        self._ready[cursor] = None
+        return items
+
+    def _serves(self, cursor: Cursor) -> bool:
+        """Whether the cursor was not removed while something was awaited."""
+        return self.cursors.get(cursor.topic) is cursor
 
     async def __aenter__(self) -> Self:
         return self
