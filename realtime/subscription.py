@@ -214,7 +214,8 @@ class Subscription:
 
     async def __aiter__(self) -> AsyncIterator[Event | Reset]:
         while not self.closed:
-            self._page.extend(await self.read())
+            items = await self.read()
+            self._page.extend(items)  # only now: remove() may have put another page in place
             while self._page:
                 yield self._page.popleft()
 
