@@ -1,11 +1,11 @@
 """The event log in the site's own database."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from django.db import router, transaction
-from django.db.models import F, Max, Min
+from django.db.models import F, Max, Min, OuterRef, Subquery
 from django.utils import timezone
 
 from .. import models
@@ -44,11 +44,7 @@ class DatabaseLog(EventLog):
 
     def prune(self) -> Mapping[str, int]:
         pruned: dict[str, int] = {}
-        # Offsets are consecutive: head and oldest event tell how many there are.
-        topics = models.Topic.objects.filter(head__gt=0).annotate(oldest=Min("events__offset"))
-        for topic in topics.iterator():
-            if topic.oldest is None:
-                continue
+        for topic in self._topics_with_events():
             if dropped := self._drop_through(topic, self._last_expired(topic), topic.oldest):
                 pruned[topic.name] = dropped
         return pruned
@@ -97,11 +93,24 @@ class DatabaseLog(EventLog):
         events: list[Event] = []
         room = settings.LOG_PAGE_BYTES
         for offset, type, data, epoch in values[:limit]:
-            room -= len(data)
+            room -= len(data.encode())
             if events and room < 0:
                 break
             events.append(Event(name, type, data, epoch, offset))
         return events
+
+    def _topics_with_events(self) -> Iterator[Any]:
+        """Topics with the offset of their oldest event, in pages.
+
+        Not one long query: on SQLite a connection that is still reading can't begin to write once
+        another has written.
+        """
+        events = models.Event.objects.filter(topic=OuterRef("pk")).order_by("offset")
+        topics = models.Topic.objects.annotate(oldest=Subquery(events.values("offset")[:1]))
+        last = 0
+        while page := list(topics.filter(pk__gt=last).order_by("pk")[:NAMES_PER_QUERY]):
+            yield from (topic for topic in page if topic.oldest is not None)
+            last = page[-1].pk
 
     def _last_expired(self, topic: models.Topic) -> int:
         """The offset up to which retention wants the topic's events gone; 0 for none."""
