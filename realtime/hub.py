@@ -199,6 +199,7 @@ class Hub:
         self._closing: asyncio.Task[None] | None = None
         self._changed: dict[str, None] = {}  # topics whose membership in the layer may be wrong
         self._membership: asyncio.Task[None] | None = None
+        self._layer_down = False
         self._outgoing: deque[Event] = deque()
         self._announcing: asyncio.Task[None] | None = None
 
@@ -238,11 +239,7 @@ class Hub:
         if self._layer is None:
             return
         if len(self._outgoing) >= settings.ANNOUNCE_QUEUE:
-            logger.warning(
-                "The channel layer is too slow: an announcement on %s was dropped "
-                "(ANNOUNCE_QUEUE); other processes find the event in the log.",
-                event.topic,
-            )
+            self._layer_failed("is too slow", OverflowError("ANNOUNCE_QUEUE is full"))
             return
         self._outgoing.append(event)
         if self._announcing is None:
@@ -306,7 +303,7 @@ class Hub:
                     self._has_channel.set()
                 message = await self._layer.receive(self._channel)
             except Exception as error:
-                logger.warning("The channel layer failed (%r); the log serves meanwhile", error)
+                self._layer_failed("can't be listened to", error)
                 await asyncio.sleep(RETRY_SECONDS)
                 self._rejoin()
                 continue
@@ -390,34 +387,50 @@ class Hub:
                 await self._layer.group_add(topic, self._channel)
         except Exception as error:
             # The next look at the heads tries again.
-            logger.warning("The channel layer would not change group %s: %r", topic, error)
+            self._layer_failed("takes no group changes", error)
             return
+        self._layer_works()
         feed.joined = True
         if feed.started:
             feed.catch_up()  # what was announced while we were no member
+
+    # -- the layer's health: one line when it fails, one when it is back, not one per event
+
+    def _layer_failed(self, what: str, error: Exception) -> None:
+        if not self._layer_down:
+            self._layer_down = True
+            logger.warning(
+                "The channel layer %s (%s: %s); other processes find events in the log meanwhile.",
+                what,
+                type(error).__name__,
+                error,
+            )
+
+    def _layer_works(self) -> None:
+        if self._layer_down:
+            self._layer_down = False
+            logger.warning("The channel layer works again.")
 
     # -- announcing
 
     async def _announce(self) -> None:
         try:
             while self._outgoing:
-                await send_to_layer(self._layer, self._outgoing.popleft())
+                event = self._outgoing.popleft()
+                try:
+                    await send_to_layer(self._layer, event)
+                except Exception as error:
+                    self._layer_failed("takes no announcements", error)
+                else:
+                    self._layer_works()
         finally:
             self._announcing = None
 
 
 async def send_to_layer(layer: Any, event: Event) -> None:
-    """Announce to the other processes. A failure is logged: the log makes up for it."""
-    try:
-        async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
-            await layer.group_send(event.topic, to_message(event))
-    except Exception as error:
-        logger.warning(
-            "The channel layer did not take an announcement on %s (%r); "
-            "other processes find the event in the log.",
-            event.topic,
-            error,
-        )
+    """Announce to the other processes; raises what the layer raises, and TimeoutError."""
+    async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
+        await layer.group_send(event.topic, to_message(event))
 
 
 _hubs: dict[asyncio.AbstractEventLoop, Hub] = {}

@@ -1,6 +1,7 @@
 """`publish` and `apublish`: the way in, from anywhere in Django."""
 
 import asyncio
+import logging
 
 from asgiref.sync import async_to_sync, sync_to_async
 from channels.layers import get_channel_layer
@@ -11,6 +12,8 @@ from .hub import running_hubs, send_to_layer
 from .log import get_log
 from .topics import user_topic, validate_topic
 from .wire.data import DEFAULT_TYPE, encode_data, validate_type
+
+logger = logging.getLogger("realtime.publishing")
 
 
 def publish(
@@ -73,7 +76,11 @@ async def announce(event: Event) -> None:
         # Nobody is served here, and this loop may end with its caller: wait for the layer.
         layer = get_channel_layer(settings.CHANNEL_LAYER)
         if layer is not None:
-            await send_to_layer(layer, event)
+            try:
+                await send_to_layer(layer, event)
+            except Exception as error:
+                # The event is in the log: the servers find it there.
+                logger.warning("The channel layer took no announcement: %r", error)
 
 
 def _announce_from_thread(event: Event) -> None:

@@ -40,7 +40,7 @@ def answers_errors(*methods: str) -> Callable[[View[P]], AsyncView[P]]:
 
     def decorate(view: View[P]) -> AsyncView[P]:
         async def wrapper(
-            request: HttpRequest, *args: P.args, **kwargs: P.kwargs
+            request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs
         ) -> HttpResponseBase:
             if request.method not in methods:
                 allowed = ", ".join(methods)

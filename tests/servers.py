@@ -91,7 +91,7 @@ class SiteServer:
             code = self.process.wait(START_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            raise AssertionError("SIGTERM did not end it:\n" + "\n".join(self.log)) from None
+            raise AssertionError("SIGTERM did not end it:\n" + "\n".join(self.log[-30:])) from None
         self._reader.join(5)
         assert self.process.stdout is not None
         self.process.stdout.close()
