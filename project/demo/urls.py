@@ -4,4 +4,7 @@ from django.urls import path
 
 from . import views
 
-urlpatterns = [path("", views.page, name="demo")]
+urlpatterns = [
+    path("", views.page, name="demo"),
+    path("demo/sign-in/", views.sign_in, name="demo-sign-in"),
+]

@@ -1,0 +1,12 @@
+/** The demo page: gives each panel (`data-panel`) the module that brings it to life. */
+
+import { mountRoom } from "./room.js";
+
+const PANELS = { room: mountRoom };
+
+const meta = (name) => document.querySelector(`meta[name="${name}"]`).content;
+const context = { username: meta("username"), csrfToken: meta("csrf-token") };
+
+for (const element of document.querySelectorAll("[data-panel]")) {
+  PANELS[element.dataset.panel](element, context);
+}

@@ -1,0 +1,415 @@
+/**
+ * Topics in the browser: `TopicSocket` over a WebSocket, `TopicStream` over server-sent events.
+ *
+ *     const socket = new TopicSocket("room.lobby", { after: "0" });
+ *     socket.addEventListener("event", ({ detail }) => console.log(detail.id, detail.data));
+ *     socket.connect();
+ *     await socket.publish({ text: "hello" });
+ *
+ * Both keep their position, come back by themselves, and dispatch:
+ *
+ *     state    { state, retryAt, reason }   `retryAt` as Date.now() counts, or null
+ *     event    { id, type, data }           `id` is null for an ephemeral event
+ *     reset    { id, detail }               the history between here and `id` is gone
+ *     repeat   { id }                       an id came twice, which the server promises not to do
+ *     rtt      { milliseconds }             TopicSocket only
+ *     problem  { code, detail }             TopicSocket only: an error frame that answers no request
+ *
+ * States: "idle" (not asked to connect, or asked to stop), "connecting", "live", "waiting" (lost;
+ * another attempt follows), and three that end it until `connect()` is called: "signed-out",
+ * "not-allowed", "refused".
+ */
+
+const CLOSE_RESTARTING = 1012;
+const CLOSE_NOT_IDENTIFIED = 4401;
+const CLOSE_NOT_ALLOWED = 4403;
+const CLOSE_TOO_MANY = 4429;
+
+const FIRST_DELAY_MS = 500; // doubled with every failed attempt
+const LONGEST_DELAY_MS = 20_000;
+const RESTART_DELAY_MS = 1_000; // at most, after 1012: another worker is ready already
+const STABLE_MS = 5_000; // a connection that lasted this long was a success
+const OPEN_TIMEOUT_MS = 10_000;
+const REMEMBERED_IDS = 1_000; // how far back a repeated id is noticed
+
+/** What `publish` rejects with; `code` is for programs. */
+export class PublishError extends Error {
+  /**
+   * @param {string} code the server's, or one of ours: "not_connected", "queue_full" and "ended"
+   *   (nothing was sent), "unconfirmed" (sent, but lost before the answer: it may have arrived)
+   * @param {string} message
+   */
+  constructor(code, message) {
+    super(message);
+    this.name = "PublishError";
+    this.code = code;
+  }
+}
+
+/** What both transports share: the state, the position, and when to try again. */
+class TopicConnection extends EventTarget {
+  #state = "idle";
+  #retryTimer = 0;
+  #stableTimer = 0;
+  #failures = 0;
+  #attempt = 0;
+  #ids = new Set();
+  #closed = new AbortController();
+
+  /**
+   * @param {string} topic
+   * @param {object} [options]
+   * @param {?string} [options.after] an event id; "0" for all that is kept; null for live only
+   * @param {string} [options.base] the site's address
+   */
+  constructor(topic, { after = null, base = document.baseURI } = {}) {
+    super();
+    this.topic = topic;
+    this.position = after;
+    this.base = base;
+    const options = { signal: this.#closed.signal };
+    addEventListener("online", () => this.state === "waiting" && this.connect(), options);
+  }
+
+  get state() {
+    return this.#state;
+  }
+
+  /** Connect now, from the position; also cuts a wait short. */
+  connect() {
+    if (this.#state === "connecting" || this.#state === "live") return;
+    this.#settle();
+    this._drop();
+    this._setState("connecting");
+    this._open();
+  }
+
+  /** Hang up, and stay so until `connect()`. */
+  disconnect() {
+    this.#settle();
+    this._drop();
+    this._setState("idle");
+  }
+
+  /** Hang up for good. */
+  close() {
+    this.disconnect();
+    this.#closed.abort();
+  }
+
+  // -- for the transports, which write _open() and _drop()
+
+  _url(path) {
+    const url = new URL(path, this.base);
+    if (this.position !== null) url.searchParams.set("after", this.position);
+    return url;
+  }
+
+  _setState(state, { retryAt = null, reason = "" } = {}) {
+    this.#state = state;
+    this._dispatch("state", { state, retryAt, reason });
+  }
+
+  _dispatch(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+
+  _opened() {
+    this._setState("live");
+    clearTimeout(this.#stableTimer);
+    this.#stableTimer = setTimeout(() => (this.#failures = 0), STABLE_MS);
+  }
+
+  /** The connection is gone. Try again: soon, later, or after a delay that grows. */
+  _lost(reason, { soon = false, later = false } = {}) {
+    this.#settle();
+    this._drop();
+    const longest = later
+      ? LONGEST_DELAY_MS
+      : Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** this.#failures);
+    // Jitter, so that the clients of a server that went down do not all come back at once.
+    const delay = soon ? Math.random() * RESTART_DELAY_MS : longest * (0.5 + Math.random() / 2);
+    this.#failures += 1;
+    this.#retryTimer = setTimeout(() => this.connect(), delay);
+    this._setState("waiting", { retryAt: Date.now() + delay, reason });
+  }
+
+  /** The connection is gone, and another attempt would fare no better. */
+  _ended(state, reason) {
+    this.#settle();
+    this._drop();
+    this.#failures = 0;
+    this._setState(state, { reason });
+  }
+
+  /**
+   * The server did not let us in, and a browser does not say why: ask by a plain request, whose
+   * status can be read.
+   */
+  async _askWhy() {
+    const attempt = this.#attempt;
+    const request = new AbortController();
+    const timer = setTimeout(() => request.abort(), OPEN_TIMEOUT_MS);
+    let refusal = null;
+    try {
+      const response = await fetch(this._url(`/topics/${encodeURIComponent(this.topic)}/events`), {
+        headers: { Accept: "text/event-stream" },
+        cache: "no-store",
+        signal: request.signal,
+      });
+      if (response.status >= 400 && response.status < 500 && response.status !== 429) {
+        const { detail = "" } = await response.json().catch(() => ({}));
+        refusal = { status: response.status, detail };
+      }
+    } catch {
+      // No answer at all: there is nothing to read, so it is tried again.
+    } finally {
+      clearTimeout(timer);
+      request.abort();
+    }
+    if (attempt !== this.#attempt) return; // meanwhile somebody has hung up, or connected
+    if (refusal === null) this._lost("The server does not answer.");
+    else if (refusal.status === 401) this._ended("signed-out", refusal.detail);
+    else if (refusal.status === 403) this._ended("not-allowed", refusal.detail);
+    else this._ended("refused", refusal.detail || `The server answered ${refusal.status}.`);
+  }
+
+  _event(id, type, data) {
+    if (id !== null) {
+      if (this.#ids.has(id)) this._dispatch("repeat", { id });
+      this.#ids.add(id);
+      if (this.#ids.size > REMEMBERED_IDS) this.#ids.delete(this.#ids.values().next().value);
+      this.position = id;
+    }
+    this._dispatch("event", { id, type, data });
+  }
+
+  _reset(id, detail) {
+    this.position = id;
+    this._dispatch("reset", { id, detail });
+  }
+
+  #settle() {
+    this.#attempt += 1;
+    clearTimeout(this.#retryTimer);
+    clearTimeout(this.#stableTimer);
+  }
+}
+
+/** One topic over a WebSocket, both ways: `WS /ws/topics/<topic>?after=<id>`. */
+export class TopicSocket extends TopicConnection {
+  #socket = null;
+  #openTimer = 0;
+  #beatTimer = 0;
+  #unanswered = 0; // pings since anything was heard
+  #queue = []; // requests that were never sent
+  #pending = new Map(); // by ref: requests that were sent and not answered
+  #lastRef = 0;
+
+  /**
+   * @param {string} topic
+   * @param {object} [options] as above, and
+   * @param {number} [options.heartbeatSeconds] between our pings; two without an answer mean dead
+   * @param {number} [options.maxWaiting] requests that wait for a connection or an answer; `publish`
+   *   rejects the next one
+   */
+  constructor(topic, { heartbeatSeconds = 15, maxWaiting = 50, ...options } = {}) {
+    super(topic, options);
+    this.heartbeatSeconds = heartbeatSeconds;
+    this.maxWaiting = maxWaiting;
+  }
+
+  /** How many messages are not confirmed. */
+  get waiting() {
+    return this.#queue.length + this.#pending.size;
+  }
+
+  /**
+   * Publish to the topic; resolves with the event's id (null if ephemeral) or rejects with a
+   * PublishError. Without a connection a message waits for one; an ephemeral one is not worth it.
+   */
+  publish(data, { type = "message", ephemeral = false } = {}) {
+    const live = this.state === "live";
+    if (ephemeral && !live) {
+      return Promise.reject(new PublishError("not_connected", "There is no connection."));
+    }
+    if (this.waiting >= this.maxWaiting) {
+      const message = `${this.maxWaiting} messages are waiting already.`;
+      return Promise.reject(new PublishError("queue_full", message));
+    }
+    return new Promise((resolve, reject) => {
+      this.#lastRef += 1;
+      const message = { type: "publish", event: type, data, ref: this.#lastRef };
+      if (ephemeral) message.ephemeral = true;
+      const request = { message, resolve, reject };
+      if (live) this.#sendRequest(request);
+      else this.#queue.push(request);
+    });
+  }
+
+  close() {
+    super.close();
+    const error = new PublishError("ended", "The connection was closed; nothing was sent.");
+    for (const { reject } of this.#queue.splice(0)) reject(error);
+  }
+
+  _open() {
+    const url = this._url(`/ws/topics/${encodeURIComponent(this.topic)}`);
+    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    const socket = (this.#socket = new WebSocket(url));
+    let opened = false;
+    this.#openTimer = setTimeout(() => this._lost("The server does not answer."), OPEN_TIMEOUT_MS);
+    socket.onopen = () => {
+      opened = true;
+      clearTimeout(this.#openTimer);
+      this._opened();
+      this.#unanswered = 0;
+      this.#beat();
+      for (const request of this.#queue.splice(0)) this.#sendRequest(request);
+    };
+    socket.onmessage = ({ data }) => this.#received(JSON.parse(data));
+    socket.onclose = ({ code, reason }) => {
+      if (code === CLOSE_NOT_IDENTIFIED) this._ended("signed-out", reason);
+      else if (code === CLOSE_NOT_ALLOWED) this._ended("not-allowed", reason);
+      else if (code === CLOSE_RESTARTING) this._lost("The server restarts.", { soon: true });
+      else if (code === CLOSE_TOO_MANY) this._lost(reason, { later: true });
+      else if (opened) this._lost(reason || `The connection was lost (${code}).`);
+      else this.#refused();
+    };
+  }
+
+  _drop() {
+    clearTimeout(this.#openTimer);
+    clearTimeout(this.#beatTimer);
+    const socket = this.#socket;
+    this.#socket = null;
+    if (socket !== null) {
+      // Not listened to any more: the close event of a dead peer can take minutes.
+      socket.onopen = socket.onmessage = socket.onclose = null;
+      socket.close();
+    }
+    const error = new PublishError("unconfirmed", "The connection was lost before the answer.");
+    for (const { reject } of this.#pending.values()) reject(error);
+    this.#pending.clear();
+  }
+
+  #refused() {
+    this._drop();
+    this._askWhy();
+  }
+
+  #sendRequest(request) {
+    this.#pending.set(request.message.ref, request);
+    this.#send(request.message);
+  }
+
+  #send(message) {
+    this.#socket.send(JSON.stringify(message));
+  }
+
+  /** Every interval a ping, which measures the round trip; silence since the last two is death. */
+  #beat() {
+    // Counted in pings, not in time: the timers of a tab in the background run late.
+    if (this.#unanswered >= 2) {
+      this._lost("The server has fallen silent.");
+      return;
+    }
+    this.#unanswered += 1;
+    this.#send({ type: "ping", ref: performance.now() });
+    this.#beatTimer = setTimeout(() => this.#beat(), this.heartbeatSeconds * 1000);
+  }
+
+  #received(frame) {
+    this.#unanswered = 0;
+    switch (frame.type) {
+      case "event":
+        this._event(frame.id ?? null, frame.event, frame.data);
+        break;
+      case "reset":
+        this._reset(frame.id, frame.detail);
+        break;
+      case "ping":
+        this.#send({ type: "pong" });
+        break;
+      case "pong":
+        if (typeof frame.ref === "number") {
+          this._dispatch("rtt", { milliseconds: performance.now() - frame.ref });
+        }
+        break;
+      case "published":
+        this.#answered(frame.ref)?.resolve(frame.id ?? null);
+        break;
+      case "error": {
+        const request = this.#answered(frame.ref);
+        if (request) request.reject(new PublishError(frame.code, frame.detail));
+        else this._dispatch("problem", { code: frame.code, detail: frame.detail });
+      }
+    }
+  }
+
+  #answered(ref) {
+    const request = this.#pending.get(ref);
+    this.#pending.delete(ref);
+    return request;
+  }
+}
+
+/**
+ * One topic over server-sent events, one way: `GET /topics/<topic>/events`.
+ *
+ * The browser's own EventSource reconnects with `Last-Event-ID`; only what makes it give up (an
+ * answer that is no event stream) is handled here.
+ */
+export class TopicStream extends TopicConnection {
+  #source = null;
+  #types;
+  #ephemeralTypes;
+  #last = ""; // the last event that had an id: its type and text
+
+  /**
+   * @param {string} topic
+   * @param {object} [options] as above, and
+   * @param {string[]} [options.types] the types to listen for: an EventSource does not say what
+   *   it was not asked for
+   * @param {string[]} [options.ephemeralTypes] further types, whose events come without an id
+   */
+  constructor(topic, { types = ["message"], ephemeralTypes = [], ...options } = {}) {
+    super(topic, options);
+    this.#types = types;
+    this.#ephemeralTypes = ephemeralTypes;
+  }
+
+  _open() {
+    const source = new EventSource(this._url(`/topics/${encodeURIComponent(this.topic)}/events`));
+    this.#source = source;
+    source.onopen = () => this._opened();
+    source.onerror = () => {
+      if (source.readyState === EventSource.CONNECTING) {
+        this._setState("waiting", { reason: "The browser reconnects by itself." });
+      } else {
+        this._drop();
+        this._askWhy();
+      }
+    };
+    for (const type of this.#types) {
+      source.addEventListener(type, ({ lastEventId, data }) => {
+        // For an event without an id, an EventSource reports the id of the one before.
+        const same = `${type}\n${data}`;
+        const ephemeral = lastEventId === this.position && same !== this.#last;
+        if (!ephemeral) this.#last = same;
+        this._event(ephemeral ? null : lastEventId, type, JSON.parse(data));
+      });
+    }
+    for (const type of this.#ephemeralTypes) {
+      source.addEventListener(type, (event) => this._event(null, type, JSON.parse(event.data)));
+    }
+    source.addEventListener("reset", (event) => {
+      this._reset(event.lastEventId, "History no longer reaches back to where this was.");
+    });
+  }
+
+  _drop() {
+    this.#source?.close();
+    this.#source = null;
+  }
+}

@@ -1,0 +1,355 @@
+/** The chat room: one topic over two transports, side by side. */
+
+import { TopicSocket, TopicStream } from "./realtime.js";
+
+const MAX_UNCONFIRMED = 50; // messages in the outbox; the next one is refused, and said to be
+const MAX_SHOWN = 300; // messages kept on the page; older ones are still in the log
+const TYPING_EVERY_MS = 2_000; // how often it is said that somebody is typing
+const TYPING_FOR_MS = 4_000; // how long that is believed
+const COMPARE_AFTER_MS = 250; // the panes are a few milliseconds apart all the time
+const HEARTBEAT_SECONDS = 5; // short, so that the round trip moves
+
+const STATES = {
+  idle: "cut",
+  connecting: "connecting",
+  live: "live",
+  waiting: "reconnecting",
+  "signed-out": "signed out",
+  "not-allowed": "not allowed",
+  refused: "refused",
+};
+
+/** @param {HTMLElement} panel  @param {{username: string}} context */
+export function mountRoom(panel, { username }) {
+  const find = (selector) => panel.querySelector(selector);
+  const panes = {
+    socket: new Pane(find('[data-pane="socket"]'), username),
+    stream: new Pane(find('[data-pane="stream"]'), username),
+  };
+  const outbox = new Outbox(find("[data-outbox]"), () => socket);
+  const composer = find("[data-composer]");
+  const refused = find("[data-refused]");
+  const roomForm = find("[data-room]");
+  let socket = null;
+  let stream = null;
+  let lastTyping = 0;
+  let compareTimer = 0;
+
+  function enter(room) {
+    socket?.close();
+    stream?.close();
+    const topic = `room.${room}`;
+    socket = new TopicSocket(topic, { after: "0", heartbeatSeconds: HEARTBEAT_SECONDS });
+    stream = new TopicStream(topic, { after: "0", ephemeralTypes: ["typing"] });
+    panes.socket.show(socket);
+    panes.stream.show(stream);
+    socket.addEventListener("event", ({ detail }) => outbox.arrived(detail.data?.key));
+    socket.addEventListener("problem", ({ detail }) => (refused.textContent = detail.detail));
+    for (const connection of [socket, stream]) {
+      connection.addEventListener("event", compareSoon);
+      connection.addEventListener("state", compareSoon);
+      connection.connect();
+    }
+    roomForm.elements.name.value = room;
+    const url = new URL(location);
+    url.searchParams.set("room", room);
+    history.replaceState(null, "", url);
+  }
+
+  function compareSoon() {
+    clearTimeout(compareTimer);
+    compareTimer = setTimeout(compare, COMPARE_AFTER_MS);
+  }
+
+  /** Say whether both panes are at the same event. */
+  function compare() {
+    const same = socket.position === stream.position;
+    const step = find("[data-step]");
+    const text = same ? "Both panes are at the same event." : "One pane is behind the other.";
+    step.dataset.same = same;
+    if (step.textContent !== text) step.textContent = text;
+  }
+
+  composer.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const text = composer.elements.text.value.trim();
+    if (!text) return;
+    if (outbox.size >= MAX_UNCONFIRMED) {
+      refused.textContent = `Not sent: ${MAX_UNCONFIRMED} messages are waiting below already.`;
+      return;
+    }
+    refused.textContent = "";
+    outbox.send({ user: username, text, at: Date.now(), key: newKey() });
+    composer.reset();
+    lastTyping = 0;
+  });
+
+  composer.elements.text.addEventListener("input", () => {
+    if (Date.now() - lastTyping < TYPING_EVERY_MS) return;
+    lastTyping = Date.now();
+    // Nobody misses it: whether it arrives does not matter.
+    socket.publish({ user: username }, { type: "typing", ephemeral: true }).catch(() => {});
+  });
+
+  roomForm.addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (outbox.size) {
+      refused.textContent = "Messages are still waiting below: reconnect or discard them first.";
+      return;
+    }
+    enter(roomForm.elements.name.value);
+  });
+
+  addEventListener("beforeunload", (event) => {
+    if (outbox.size) event.preventDefault();
+  });
+
+  enter(firstRoom(roomForm.elements.name));
+}
+
+/** The room of the page's address, if that names one. */
+function firstRoom(input) {
+  const standard = input.value;
+  input.value = new URLSearchParams(location.search).get("room") ?? standard;
+  return input.checkValidity() ? input.value : standard;
+}
+
+/** What makes a message recognisable when it comes back: 96 random bits. */
+function newKey() {
+  return Array.from(crypto.getRandomValues(new Uint32Array(3)), (n) => n.toString(36)).join("");
+}
+
+/** One transport's view of the room. */
+class Pane {
+  #connection = null;
+  #retryAt = null;
+  #count = 0;
+  #unshown = [];
+  #showTimer = 0;
+  #typing = new Map(); // name -> timer
+
+  constructor(element, username) {
+    const find = (selector) => element.querySelector(selector);
+    this.username = username;
+    this.state = find("[data-state]");
+    this.stateText = find("[data-state-text]");
+    this.countdown = find("[data-countdown]");
+    this.log = find("[data-log]");
+    this.typing = find("[data-typing]");
+    this.warning = find("[data-warning]");
+    this.position = find("[data-position]");
+    this.count = find("[data-count]");
+    this.rtt = find("[data-rtt]");
+    this.cut = find("[data-cut]");
+    this.reconnect = find("[data-reconnect]");
+    this.cut.addEventListener("click", () => this.#connection.disconnect());
+    this.reconnect.addEventListener("click", () => {
+      this.#connection.disconnect();
+      this.#connection.connect();
+    });
+    setInterval(() => this.#countDown(), 250);
+  }
+
+  /** Show this connection from now on, from an empty page. */
+  show(connection) {
+    this.#connection = connection;
+    this.#count = 0;
+    this.#unshown = [];
+    this.log.replaceChildren();
+    this.warning.hidden = true;
+    this.position.textContent = "–";
+    this.count.textContent = "0";
+    const listen = (type, listener) =>
+      connection.addEventListener(type, ({ detail }) => listener(detail));
+    listen("state", (detail) => this.#stateChanged(detail));
+    listen("event", (detail) => this.#received(detail));
+    listen("reset", ({ detail }) => this.#show({ divider: detail }));
+    listen("repeat", ({ id }) => this.#warn(`The event ${id} came twice. That is a bug.`));
+    listen("rtt", ({ milliseconds }) => {
+      this.rtt.textContent = `${milliseconds.toFixed(milliseconds < 10 ? 1 : 0)} ms`;
+    });
+  }
+
+  #stateChanged({ state, retryAt, reason }) {
+    this.#retryAt = retryAt;
+    this.state.dataset.state = state;
+    this.stateText.textContent = STATES[state];
+    this.countdown.textContent = "";
+    this.state.title = reason;
+    const connected = state === "live" || state === "connecting";
+    this.cut.disabled = !connected && state !== "waiting";
+    this.reconnect.disabled = connected;
+    if (this.rtt && !connected) this.rtt.textContent = "–";
+    const ended = state === "signed-out" || state === "not-allowed" || state === "refused";
+    if (ended) this.#warn(reason || `The server says: ${STATES[state]}.`);
+    else if (connected) this.warning.hidden = true;
+    this.#countDown();
+  }
+
+  #countDown() {
+    if (this.#retryAt === null) return;
+    const seconds = Math.max(0, Math.ceil((this.#retryAt - Date.now()) / 1000));
+    this.countdown.textContent = ` in ${seconds} s`;
+  }
+
+  #warn(text) {
+    this.warning.textContent = text;
+    this.warning.hidden = false;
+  }
+
+  #received({ id, type, data }) {
+    if (type === "typing") {
+      this.#isTyping(data?.user);
+      return;
+    }
+    this.#count += 1;
+    this.#isTyping(data?.user, false);
+    this.#show({ id, data });
+  }
+
+  /** A history of thousands comes at once: it is drawn in batches, and never more than fits. */
+  #show(entry) {
+    this.#unshown.push(entry);
+    if (this.#unshown.length > MAX_SHOWN) this.#unshown.shift();
+    this.#showTimer ||= setTimeout(() => this.#draw(), 16);
+  }
+
+  #draw() {
+    this.#showTimer = 0;
+    const { log } = this;
+    const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+    log.append(...this.#unshown.splice(0).map((entry) => this.#item(entry)));
+    while (log.childElementCount > MAX_SHOWN) log.firstElementChild.remove();
+    if (atEnd) log.scrollTop = log.scrollHeight;
+    this.position.textContent = this.#connection.position;
+    this.count.textContent = this.#count;
+  }
+
+  #item({ id, data, divider }) {
+    const item = document.createElement("li");
+    if (divider) {
+      item.className = "divider";
+      item.textContent = divider;
+      return item;
+    }
+    const { user, text, at } = readMessage(data);
+    item.dataset.id = id;
+    item.title = id;
+    item.classList.toggle("own", user === this.username);
+    item.style.setProperty("--hue", hueOf(user));
+    item.append(textElement("strong", user), " ");
+    if (at) {
+      const time = textElement("time", at.toLocaleTimeString([], { timeStyle: "short" }));
+      time.dateTime = at.toISOString();
+      item.append(time);
+    }
+    item.append(textElement("p", text));
+    return item;
+  }
+
+  #isTyping(user, yes = true) {
+    if (typeof user !== "string" || user === this.username) return;
+    clearTimeout(this.#typing.get(user));
+    this.#typing.delete(user);
+    if (yes && this.#typing.size < 20) {
+      this.#typing.set(
+        user,
+        setTimeout(() => this.#isTyping(user, false), TYPING_FOR_MS),
+      );
+    }
+    const names = [...this.#typing.keys()];
+    const verb = names.length === 1 ? "is" : "are";
+    this.typing.textContent = names.length ? `${names.join(", ")} ${verb} typing…` : "";
+  }
+}
+
+/** What was written here and has not come back yet. */
+class Outbox {
+  #entries = new Map(); // key -> { item, timer }
+
+  constructor(list, currentSocket) {
+    this.list = list;
+    this.currentSocket = currentSocket;
+  }
+
+  get size() {
+    return this.#entries.size;
+  }
+
+  /** Publish `message`, and show it while its fate is open. */
+  send(message) {
+    const socket = this.currentSocket();
+    const live = socket.state === "live";
+    const entry = { item: document.createElement("li"), timer: 0 };
+    this.#entries.set(message.key, entry);
+    this.#describe(entry, message, live ? "sending…" : "waits for the connection");
+    // Usually the answer is there before anybody could read this.
+    if (live) entry.timer = setTimeout(() => this.list.append(entry.item), 400);
+    else this.list.append(entry.item);
+    socket.publish(message).then(
+      () => this.arrived(message.key),
+      (error) => this.#failed(message, error),
+    );
+  }
+
+  /** The message with this key was confirmed, or has come back as an event. */
+  arrived(key) {
+    const entry = this.#entries.get(key);
+    if (!entry) return;
+    clearTimeout(entry.timer);
+    entry.item.remove();
+    this.#entries.delete(key);
+  }
+
+  #failed(message, error) {
+    const entry = this.#entries.get(message.key);
+    if (!entry) return; // it has come back meanwhile
+    clearTimeout(entry.timer);
+    const why =
+      error.code === "unconfirmed"
+        ? "not confirmed: if it has arrived, this line goes away after the reconnect"
+        : `not sent: ${error.message}`;
+    const again = button("Send again", () => {
+      this.arrived(message.key);
+      this.send(message);
+    });
+    const discard = button("Discard", () => this.arrived(message.key));
+    this.#describe(entry, message, why, again, discard);
+    this.list.append(entry.item);
+  }
+
+  #describe({ item }, message, status, ...buttons) {
+    item.replaceChildren(textElement("q", message.text), textElement("span", status), ...buttons);
+  }
+}
+
+/** Anybody may publish any JSON value to a room: show it, whatever it is. */
+function readMessage(data) {
+  if (typeof data?.text !== "string") return { user: "data", text: JSON.stringify(data), at: null };
+  const at = new Date(Number.isFinite(data.at) ? data.at : NaN);
+  return {
+    user: typeof data.user === "string" ? data.user : "somebody",
+    text: data.text,
+    at: Number.isNaN(at.getTime()) ? null : at,
+  };
+}
+
+/** A colour for a name, the same everywhere. */
+function hueOf(name) {
+  let hash = 0;
+  for (const character of name) hash = (hash * 31 + character.codePointAt(0)) % 360;
+  return hash;
+}
+
+function textElement(tag, text) {
+  const element = document.createElement(tag);
+  element.textContent = text;
+  return element;
+}
+
+function button(text, onClick) {
+  const element = textElement("button", text);
+  element.type = "button";
+  element.addEventListener("click", onClick);
+  return element;
+}

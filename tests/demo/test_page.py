@@ -1,0 +1,221 @@
+"""The page in a real browser: both transports, a killed server, nothing lost, nothing doubled."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .support import Demo, running_demo
+
+CHROMIUM = Path("/usr/bin/chromium")
+PATIENCE_MS = 15_000
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM.exists(), reason="needs a browser: apt-get install chromium"
+)
+playwright = pytest.importorskip("playwright.sync_api", reason="needs pip install playwright")
+expect = playwright.expect
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+PANES = ("socket", "stream")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Opens the demo page as a user who signs in with one click; each user has one context."""
+    contexts: dict[str, Any] = {}
+    faults: list[str] = []
+
+    def open_as(username: str, url: str, path: str = "/") -> Any:
+        if username not in contexts:
+            contexts[username] = browser.new_context()
+            page = contexts[username].new_page()
+            page.goto(url)
+            page.get_by_role("button", name=username).click()
+        else:
+            page = contexts[username].new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda message: faults.append(message.text) if is_ours(message) else 0)
+        page.goto(url + path)
+        return page
+
+    yield open_as
+    for context in contexts.values():
+        context.close()
+    assert not faults
+
+
+def is_ours(message: Any) -> bool:
+    """Whether a line in the console is an error of the page, not of a server that is down."""
+    return message.type == "error" and "Content Security Policy" in message.text
+
+
+def texts(page: Any, pane: str) -> list[str]:
+    """The messages that a pane shows, in order."""
+    found: list[str] = page.locator(f'[data-pane="{pane}"] [data-log] li p').all_inner_texts()
+    return found
+
+
+def shows(page: Any, *messages: str) -> None:
+    """Wait until both panes show exactly these messages."""
+    for pane in PANES:
+        items = page.locator(f'[data-pane="{pane}"] [data-log] li p')
+        expect(items).to_have_text(list(messages), timeout=PATIENCE_MS)
+
+
+def is_live(page: Any) -> None:
+    for pane in PANES:
+        state = page.locator(f'[data-pane="{pane}"] .state')
+        expect(state).to_have_attribute("data-state", "live", timeout=PATIENCE_MS)
+
+
+def say(page: Any, text: str) -> None:
+    page.get_by_label("Message", exact=True).fill(text)
+    page.get_by_role("button", name="Send", exact=True).click()
+
+
+def warnings(page: Any) -> int:
+    return int(page.locator("[data-warning]:visible").count())
+
+
+def test_both_panes_of_both_tabs_show_what_is_said(
+    demo: Demo, open_page: Callable[..., Any]
+) -> None:
+    alice = open_page("alice", demo.url, "/?room=tabs")
+    say(alice, "first")
+    shows(alice, "first")
+    bob = open_page("bob", demo.url, "/?room=tabs")
+    shows(bob, "first")  # the history
+    say(bob, "<b>second</b> & 東京")
+    for page in (alice, bob):
+        shows(page, "first", "<b>second</b> & 東京")
+        assert warnings(page) == 0
+        expect(page.locator("[data-step]")).to_have_text("Both panes are at the same event.")
+    expect(alice.locator("[data-rtt]")).to_contain_text(" ms")
+    positions = alice.locator("[data-position]").all_inner_texts()
+    assert positions[0] == positions[1] != "0"
+
+
+def test_typing_is_seen_and_passes(demo: Demo, open_page: Callable[..., Any]) -> None:
+    alice = open_page("alice", demo.url, "/?room=typing")
+    bob = open_page("bob", demo.url, "/?room=typing")
+    is_live(alice)
+    is_live(bob)
+    bob.get_by_label("Message", exact=True).press_sequentially("hel")
+    for pane in PANES:
+        typing = alice.locator(f'[data-pane="{pane}"] [data-typing]')
+        expect(typing).to_have_text("bob is typing…")
+        expect(typing).to_have_text("", timeout=PATIENCE_MS)
+    assert warnings(alice) == 0
+    assert texts(alice, "socket") == []
+
+
+def test_what_is_missed_while_cut_arrives_once(demo: Demo, open_page: Callable[..., Any]) -> None:
+    alice = open_page("alice", demo.url, "/?room=cut")
+    bob = open_page("bob", demo.url, "/?room=cut")
+    say(alice, "one")
+    shows(bob, "one")
+    for pane in PANES:
+        alice.locator(f'[data-pane="{pane}"] [data-cut]').click()
+        state = alice.locator(f'[data-pane="{pane}"] .state')
+        expect(state).to_have_attribute("data-state", "idle")
+    say(bob, "two")
+    shows(bob, "one", "two")
+    say(alice, "three")
+    outbox = alice.locator("[data-outbox] li")
+    expect(outbox).to_have_count(1)
+    expect(outbox).to_contain_text("waits for the connection")
+    assert texts(alice, "socket") == texts(alice, "stream") == ["one"]
+    for pane in PANES:
+        alice.locator(f'[data-pane="{pane}"] [data-reconnect]').click()
+    for page in (alice, bob):
+        shows(page, "one", "two", "three")
+        assert warnings(page) == 0
+    expect(outbox).to_have_count(0)
+
+
+def test_no_more_messages_wait_than_is_said(demo: Demo, open_page: Callable[..., Any]) -> None:
+    page = open_page("alice", demo.url, "/?room=full")
+    page.locator('[data-pane="socket"] [data-cut]').click()
+    for number in range(51):
+        say(page, f"message {number}")
+    expect(page.locator("[data-outbox] li")).to_have_count(50)
+    expect(page.locator("[data-refused]")).to_contain_text("Not sent: 50 messages")
+    expect(page.get_by_label("Message", exact=True)).to_have_value("message 50")  # not lost
+    page.locator('[data-pane="socket"] [data-reconnect]').click()
+    shows(page, *(f"message {number}" for number in range(50)))
+    expect(page.locator("[data-outbox] li")).to_have_count(0)
+
+
+def test_the_room_is_chosen(demo: Demo, open_page: Callable[..., Any]) -> None:
+    page = open_page("alice", demo.url, "/?room=old")
+    say(page, "in the old room")
+    shows(page, "in the old room")
+    page.get_by_label("Room").fill("new")
+    page.get_by_role("button", name="Open").click()
+    is_live(page)
+    shows(page)
+    assert page.url.endswith("?room=new")
+    say(page, "in the new room")
+    shows(page, "in the new room")
+
+
+def test_a_killed_server_loses_and_doubles_nothing(
+    tmp_path: Path, open_page: Callable[..., Any]
+) -> None:
+    with running_demo(tmp_path) as demo:
+        alice = open_page("alice", demo.url)
+        bob = open_page("bob", demo.url)
+        second_tab = open_page("alice", demo.url)
+        say(alice, "before")
+        for page in (alice, bob, second_tab):
+            shows(page, "before")
+        port = demo.port
+        demo.kill()
+    for pane in PANES:
+        state = alice.locator(f'[data-pane="{pane}"] .state')
+        expect(state).to_have_attribute("data-state", "waiting")
+    expect(alice.locator('[data-pane="socket"] .state')).to_contain_text("reconnecting in")
+    demo.manage("publish", "room.lobby", json.dumps({"user": "shell", "text": "meanwhile"}))
+    say(alice, "patiently")
+    with running_demo(tmp_path, "--port", str(port)):
+        for page in (alice, bob, second_tab):
+            shows(page, "before", "meanwhile", "patiently")
+            is_live(page)
+        say(bob, "after")
+        for page in (alice, bob, second_tab):
+            shows(page, "before", "meanwhile", "patiently", "after")
+            assert warnings(page) == 0
+
+
+def test_who_is_signed_out_is_told_and_left_alone(
+    demo: Demo, open_page: Callable[..., Any]
+) -> None:
+    page = open_page("bob", demo.url, "/?room=out")
+    is_live(page)
+    for pane in PANES:
+        page.locator(f'[data-pane="{pane}"] [data-cut]').click()
+    page.context.clear_cookies()
+    for pane in PANES:
+        page.locator(f'[data-pane="{pane}"] [data-reconnect]').click()
+        state = page.locator(f'[data-pane="{pane}"] .state')
+        expect(state).to_have_attribute("data-state", "signed-out")
+        warning = page.locator(f'[data-pane="{pane}"] [data-warning]')
+        expect(warning).to_contain_text("Sign in")
