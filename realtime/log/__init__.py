@@ -1,16 +1,17 @@
 """The event log: the only copy of an event that counts."""
 
-from functools import cache
+from collections.abc import Callable
+from functools import lru_cache
 
 from ..conf import settings
 from .base import EventLog
 
 
-@cache
-def _make(log_class: type[EventLog]) -> EventLog:
-    return log_class()
+@lru_cache(maxsize=4)
+def _make(make: Callable[[], EventLog]) -> EventLog:
+    return make()
 
 
 def get_log() -> EventLog:
-    """The process's event log, of the class that `EVENT_LOG` names."""
+    """The process's event log, as `EVENT_LOG` (a class, or a function that returns one log) makes it."""
     return _make(settings.EVENT_LOG)

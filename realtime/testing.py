@@ -1,0 +1,296 @@
+"""What an app's own tests need: clients for its consumers and streams, and a log to look into.
+
+    async def test_chat():
+        async with websocket(application, "/ws/topics/room.a", user=alice) as socket:
+            await apublish("room.a", {"text": "hi"})
+            assert (await socket.receive_json())["data"] == {"text": "hi"}
+
+        async with event_stream(application, "/topics/room.a/events", user=alice) as stream:
+            await apublish("room.a", {"text": "hi"})
+            assert (await stream.receive()).json() == {"text": "hi"}
+
+    def test_view(client):
+        with memory_log() as log:
+            client.post("/orders/")
+        assert [event.type for event in log.events("user.1")] == ["ordered"]
+
+The clients speak ASGI to the application in the test's own process and event loop. Database rows
+are looked up in other threads: use `pytest.mark.django_db(transaction=True)` or a
+TransactionTestCase, and a test database in a file.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Final, TypeAlias
+from urllib.parse import unquote
+
+from asgiref.sync import sync_to_async
+from django.conf import settings as django_settings
+from django.contrib import auth
+from django.test import override_settings
+
+from .log.memory import MemoryLog
+
+ASGIApplication: TypeAlias = Callable[..., Coroutine[Any, Any, None]]
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+
+WAIT_SECONDS: Final = 5.0  # a receive that takes longer fails the test
+
+
+class ConnectionRefused(Exception):
+    """The handshake or request was answered with an error."""
+
+    def __init__(self, status: int, detail: str, code: int | None = None) -> None:
+        super().__init__(f"{status}: {detail}")
+        self.status = status
+        self.detail = detail
+        self.code = code
+
+
+class ConnectionClosed(Exception):
+    """The application has closed the connection."""
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(f"{code} {reason}".strip())
+        self.code = code
+        self.reason = reason
+
+
+class _Connection:
+    """One run of an ASGI application, and what it has sent."""
+
+    def __init__(self, application: ASGIApplication, scope: Mapping[str, Any]) -> None:
+        self.incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._outgoing: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        run = application(scope, self.incoming.get, self._outgoing.put)
+        self._task = asyncio.create_task(run)
+
+    async def next(self, timeout: float) -> dict[str, Any]:
+        """The application's next message; its error if it has failed, TimeoutError if none came."""
+        getting = asyncio.ensure_future(self._outgoing.get())
+        await asyncio.wait(
+            [getting, self._task], timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+        )
+        if not getting.done():
+            getting.cancel()
+            if self._task.done():
+                self._task.result()
+                raise ConnectionClosed(1006, "The application has ended.")
+            raise TimeoutError(f"The application sent nothing within {timeout} s.")
+        return getting.result()
+
+    async def end(self, message: dict[str, Any]) -> None:
+        """Tell the application that its peer has gone, and wait for it."""
+        self.incoming.put_nowait(message)
+        done, _ = await asyncio.wait([self._task], timeout=WAIT_SECONDS)
+        if not done:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            raise TimeoutError(f"The application did not end {WAIT_SECONDS} s after its peer left.")
+        self._task.result()
+
+
+class WebSocket:
+    """A test's end of a WebSocket."""
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+        self.closed: ConnectionClosed | None = None
+
+    async def send_json(self, value: Any) -> None:
+        """Send a JSON value as a text frame."""
+        await self.send(json.dumps(value))
+
+    async def send(self, frame: str | bytes) -> None:
+        """Send a text or a binary frame."""
+        kind = "text" if isinstance(frame, str) else "bytes"
+        self._connection.incoming.put_nowait({"type": "websocket.receive", kind: frame})
+
+    async def receive_json(self, timeout: float = WAIT_SECONDS) -> Any:
+        """The next frame as a JSON value; raises `ConnectionClosed`."""
+        return json.loads(await self.receive(timeout))
+
+    async def receive(self, timeout: float = WAIT_SECONDS) -> str | bytes:
+        """The next frame; raises `ConnectionClosed` with the code once the socket is closed."""
+        message = await self._connection.next(timeout)
+        if message["type"] == "websocket.close":
+            self.closed = ConnectionClosed(message.get("code", 1000), message.get("reason") or "")
+            raise self.closed
+        frame = message.get("text")
+        return frame if frame is not None else bytes(message["bytes"])
+
+    async def receive_nothing(self, timeout: float = 0.1) -> bool:
+        """Whether nothing comes for `timeout` seconds."""
+        try:
+            await self.receive(timeout)
+        except TimeoutError:
+            return True
+        return False
+
+
+@dataclass(frozen=True)
+class ServerSentEvent:
+    """An event as a browser sees it."""
+
+    event: str
+    data: str
+    id: str
+
+    def json(self) -> Any:
+        """The data as a JSON value."""
+        return json.loads(self.data)
+
+
+class EventStream:
+    """A test's end of a stream of server-sent events."""
+
+    def __init__(self, connection: _Connection, headers: Headers) -> None:
+        self.headers = {name.decode().lower(): value.decode("latin1") for name, value in headers}
+        self.last_event_id = ""
+        self._connection = connection
+        self._buffer = ""
+
+    async def receive(self, timeout: float = WAIT_SECONDS) -> ServerSentEvent:
+        """The next event with data; comments are passed over. Raises `ConnectionClosed`."""
+        while True:
+            block, blank_line, rest = self._buffer.partition("\n\n")
+            if blank_line:
+                self._buffer = rest
+                event = self._dispatch(block)
+                if event is not None:
+                    return event
+                continue
+            message = await self._connection.next(timeout)
+            self._buffer += bytes(message.get("body", b"")).decode()
+            if not message.get("more_body") and "\n\n" not in self._buffer:
+                raise ConnectionClosed(1000, "The stream has ended.")
+
+    def _dispatch(self, block: str) -> ServerSentEvent | None:
+        fields: dict[str, list[str]] = {}
+        for line in block.split("\n"):
+            name, _, value = line.partition(":")
+            fields.setdefault(name, []).append(value.removeprefix(" "))
+        self.last_event_id = fields.get("id", [self.last_event_id])[-1]
+        if "data" not in fields:
+            return None
+        name = fields.get("event", ["message"])[-1]
+        return ServerSentEvent(name, "\n".join(fields["data"]), self.last_event_id)
+
+
+@asynccontextmanager
+async def websocket(
+    application: ASGIApplication,
+    path: str,
+    *,
+    user: Any = None,
+    token: str | None = None,
+    headers: Headers = (),
+    subprotocols: Sequence[str] = (),
+) -> AsyncIterator[WebSocket]:
+    """Open a WebSocket, signed in as `user` (by a real session) or with an access token.
+
+    Raises `ConnectionRefused` with status and detail if the application won't have it.
+    """
+    scope = await _scope("websocket", path, user, token, headers)
+    scope["subprotocols"] = list(subprotocols)
+    scope["extensions"] = {"websocket.http.response": {}}
+    connection = _Connection(application, scope)
+    connection.incoming.put_nowait({"type": "websocket.connect"})
+    code = 1000
+    try:
+        await _accepted(connection)
+        socket = WebSocket(connection)
+        yield socket
+        if socket.closed is not None:
+            code = socket.closed.code
+    finally:
+        await connection.end({"type": "websocket.disconnect", "code": code})
+
+
+@asynccontextmanager
+async def event_stream(
+    application: ASGIApplication,
+    path: str,
+    *,
+    user: Any = None,
+    token: str | None = None,
+    headers: Headers = (),
+    last_event_id: str | None = None,
+) -> AsyncIterator[EventStream]:
+    """Open a stream of server-sent events; see `websocket`."""
+    extra = [(b"accept", b"text/event-stream"), *headers]
+    if last_event_id is not None:
+        extra.append((b"last-event-id", last_event_id.encode()))
+    scope = await _scope("http", path, user, token, extra)
+    connection = _Connection(application, {**scope, "method": "GET", "http_version": "1.1"})
+    connection.incoming.put_nowait({"type": "http.request", "body": b"", "more_body": False})
+    try:
+        start = await connection.next(WAIT_SECONDS)
+        if start["status"] != 200:
+            body = (await connection.next(WAIT_SECONDS)).get("body", b"")
+            raise ConnectionRefused(start["status"], bytes(body).decode())
+        yield EventStream(connection, start["headers"])
+    finally:
+        await connection.end({"type": "http.disconnect"})
+
+
+@contextmanager
+def memory_log() -> Iterator[MemoryLog]:
+    """Publish to a log in memory, and look at what came; no database is needed."""
+    log = MemoryLog()
+    realtime = {**getattr(django_settings, "REALTIME", {}), "EVENT_LOG": lambda: log}
+    with override_settings(REALTIME=realtime):
+        yield log
+
+
+async def _accepted(connection: _Connection) -> None:
+    message = await connection.next(WAIT_SECONDS)
+    if message["type"] == "websocket.accept":
+        return
+    if message["type"] == "websocket.close":
+        raise ConnectionRefused(403, message.get("reason") or "", message.get("code"))
+    body = bytes((await connection.next(WAIT_SECONDS)).get("body", b"")).decode()
+    try:
+        detail = json.loads(body)["detail"]
+    except (ValueError, KeyError, TypeError):
+        detail = body
+    raise ConnectionRefused(message["status"], detail)
+
+
+async def _scope(
+    kind: str, path: str, user: Any, token: str | None, headers: Headers
+) -> dict[str, Any]:
+    sent = [(b"host", b"testserver"), *headers]
+    if user is not None:
+        session = await sync_to_async(_sign_in)(user)
+        cookie = f"{django_settings.SESSION_COOKIE_NAME}={session}"
+        sent.append((b"cookie", cookie.encode()))
+    if token is not None:
+        sent.append((b"authorization", f"Bearer {token}".encode()))
+    raw_path, _, query = path.partition("?")
+    return {
+        "type": kind,
+        "asgi": {"version": "3.0"},
+        "scheme": "ws" if kind == "websocket" else "http",
+        "path": unquote(raw_path),
+        "raw_path": raw_path.encode(),
+        "query_string": query.encode(),
+        "root_path": "",
+        "headers": sent,
+        "client": ("127.0.0.1", 1024),
+        "server": ("testserver", 80),
+    }
+
+
+def _sign_in(user: Any) -> str:
+    engine = import_module(django_settings.SESSION_ENGINE)
+    session = engine.SessionStore()
+    session[auth.SESSION_KEY] = user._meta.pk.value_to_string(user)
+    session[auth.BACKEND_SESSION_KEY] = django_settings.AUTHENTICATION_BACKENDS[0]
+    session[auth.HASH_SESSION_KEY] = user.get_session_auth_hash()
+    session.save()
+    return str(session.session_key)

@@ -1,0 +1,103 @@
+"""The clients and the log that apps test themselves with."""
+
+import pytest
+from django.contrib.auth.models import User
+
+from realtime import testing
+from realtime.identity import create_token
+from realtime.positions import OLDEST, START
+from realtime.publishing import apublish, publish
+
+from .asgi import application
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def alice() -> User:
+    return User.objects.create_user("alice")
+
+
+async def test_websocket_as_a_signed_in_user(alice: User) -> None:
+    async with testing.websocket(application, "/ws/topics/room.a", user=alice) as socket:
+        event = await apublish("room.a", {"text": "hi"})
+        frame = await socket.receive_json()
+        assert (frame["id"], frame["data"]) == (event.id, {"text": "hi"})
+        assert await socket.receive_nothing()
+        await socket.send_json({"type": "publish", "data": 1, "ref": 7})
+        kinds = {(await socket.receive_json())["type"] for _ in range(2)}
+        assert kinds == {"published", "event"}
+
+
+async def test_websocket_refused(alice: User) -> None:
+    with pytest.raises(testing.ConnectionRefused) as refused:
+        async with testing.websocket(application, "/ws/topics/room.a"):
+            pass
+    assert refused.value.status == 401
+    with pytest.raises(testing.ConnectionRefused) as refused:
+        async with testing.websocket(application, "/ws/topics/secret", user=alice):
+            pass
+    assert refused.value.status == 403
+
+
+async def test_websocket_closed_by_the_application(alice: User) -> None:
+    async with testing.websocket(application, "/ws/topics/room.a", user=alice) as socket:
+        with pytest.raises(testing.ConnectionClosed) as closed:
+            for _ in range(20):
+                await socket.send("{")
+                await socket.receive()
+        assert closed.value.code == 4400
+
+
+async def test_websocket_that_says_nothing(alice: User) -> None:
+    async with testing.websocket(application, "/ws/topics/room.a", user=alice) as socket:
+        with pytest.raises(TimeoutError):
+            await socket.receive(timeout=0.05)
+
+
+async def test_event_stream_by_token(alice: User) -> None:
+    from asgiref.sync import sync_to_async
+
+    token, _ = await sync_to_async(create_token)(alice)
+    await apublish("room.a", "first")
+    path = "/topics/room.a/events?after=0"
+    async with testing.event_stream(application, path, token=token) as stream:
+        assert stream.headers["content-type"] == "text/event-stream"
+        assert (await stream.receive()).json() == "first"
+        published = await apublish("room.a", "second", type="greeting")
+        event = await stream.receive()
+        assert (event.event, event.json(), event.id) == ("greeting", "second", published.id)
+    async with testing.event_stream(
+        application, "/topics/room.a/events", token=token, last_event_id=published.id
+    ) as stream:
+        await apublish("room.a", "third")
+        assert (await stream.receive()).json() == "third"
+
+
+async def test_event_stream_refused() -> None:
+    with pytest.raises(testing.ConnectionRefused) as refused:
+        async with testing.event_stream(application, "/topics/room.a/events"):
+            pass
+    assert refused.value.status == 401
+
+
+def test_memory_log() -> None:
+    with testing.memory_log() as log:
+        publish("room.a", 1)
+        publish("room.a", 2, type="x")
+        assert [(e.data, e.type, e.offset) for e in log.events("room.a")] == [
+            ("1", "message", 1),
+            ("2", "x", 2),
+        ]
+    with testing.memory_log() as log:
+        assert log.events("room.a") == []
+
+
+async def test_memory_log_serves_streams(alice: User) -> None:
+    with testing.memory_log() as log:
+        async with testing.websocket(
+            application, "/ws/topics/room.a?after=0", user=alice
+        ) as socket:
+            await apublish("room.a", 1)
+            assert (await socket.receive_json())["id"] == log.events("room.a")[0].id
+        assert (await log.read("room.b", OLDEST, 5)).position == START
