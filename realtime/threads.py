@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from django.db import Error as DatabaseError
 from django.db import InterfaceError, OperationalError, connections
 
 from .conf import settings
@@ -33,7 +34,7 @@ async def in_database_thread(function: Callable[P, T], *args: P.args, **kwargs: 
     """Run `function` in one of the shared threads, in autocommit, on that thread's connection.
 
     Any thread that is free takes it: don't count on a transaction of the caller. The connection
-    stays open for the next caller, and is closed after an error.
+    stays open for the next caller, and is closed after an error of the database.
     """
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(_pool(), lambda: _run(lambda: function(*args, **kwargs)))
@@ -60,8 +61,9 @@ def close_connections() -> None:
     if executor is None:
         return
     # A barrier sends each thread to close its own connection: Django forbids doing it for another.
-    threads = len(executor._threads)
-    barrier = threading.Barrier(threads + 1)
+    # All that there may be, or one that is still at work would be passed over for a new one.
+    threads = executor._max_workers
+    barrier = threading.Barrier(threads)
 
     def close() -> None:
         barrier.wait()
@@ -69,14 +71,22 @@ def close_connections() -> None:
 
     for _ in range(threads):
         executor.submit(close)
-    if threads:
-        barrier.wait()
     executor.shutdown()
 
 
 def _run(function: Callable[[], T]) -> T:
     try:
         return function()
-    except Exception:
+    except DatabaseError as error:
         connections.close_all()
+        if isinstance(error, InterfaceError | OperationalError):
+            _check_pools()
         raise
+
+
+def _check_pools() -> None:
+    """A server that dropped one connection has dropped those that lie idle in the pool as well."""
+    for connection in connections.all(initialized_only=True):
+        pool = getattr(connection, "pool", None)  # Django has them for PostgreSQL
+        if pool is not None:
+            pool.check()
