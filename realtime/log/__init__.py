@@ -13,5 +13,5 @@ def _make(make: Callable[[], EventLog]) -> EventLog:
 
 
 def get_log() -> EventLog:
-    """The process's event log, as `EVENT_LOG` (a class, or a function that returns one log) makes it."""
+    """The process's event log, made by what `EVENT_LOG` names: a class or a function."""
     return _make(settings.EVENT_LOG)
