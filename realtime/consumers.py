@@ -74,8 +74,13 @@ class WebSocketConsumer(AsyncConsumer):
     identity: Identity = ANONYMOUS
     scope: dict[str, Any]
     _open = False
+    _live = False  # open, and `prepare` done: events may go out
 
     # -- to override
+
+    async def prepare(self) -> None:
+        """The user is known and the socket about to open. What is subscribed here misses nothing
+        that is published once the client sees its socket open."""
 
     async def connected(self) -> None:
         """The socket is open and its user known."""
@@ -158,6 +163,7 @@ class WebSocketConsumer(AsyncConsumer):
                     raise NotIdentified("Sign in, or send an access token.")
                 await self._check_request()
                 await self.authorize()
+                await self.prepare()
         except Refused as refusal:
             await self._refuse(refusal.status, refusal.detail)
         except NotIdentified as error:
@@ -228,7 +234,9 @@ class WebSocketConsumer(AsyncConsumer):
                 return
             get_watch().add(self.identity, self)
             self._start_heartbeat()
+            self._live = True
             await self.connected()
+            self._start_writer()
             while (message := await self._next()) is not None:
                 await self._dispatch(message)
         except RealtimeError as error:
@@ -296,6 +304,7 @@ class WebSocketConsumer(AsyncConsumer):
             self.identity = await identify_token(content["token"])
             self.scope["user"] = self.user
             await self.authorize()
+            await self.prepare()
         except RealtimeError as error:
             await self._close_for(error)
             return False
@@ -379,8 +388,9 @@ class WebSocketConsumer(AsyncConsumer):
         """
         position = None if after is None else parse_position(after)
         if self._subscription is None:
-            self._subscription = Subscription(self._event_lane())
-            self._writer = spawn(self._write(self._subscription))
+            self._subscription = Subscription()
+        if self._live:
+            self._start_writer()
         return await self._subscription.add(validate_topic(topic), position, on_start)
 
     def unsubscribe(self, topic: str) -> bool:
@@ -404,6 +414,11 @@ class WebSocketConsumer(AsyncConsumer):
             return None
         lane = find_lane(self.scope)
         return EventLane(lane, WEBSOCKET_ENCODERS) if lane is not None else None
+
+    def _start_writer(self) -> None:
+        if self._subscription is not None and self._writer is None:
+            self._subscription.lane = self._event_lane()
+            self._writer = spawn(self._write(self._subscription))
 
     async def _write(self, subscription: Subscription) -> None:
         try:
@@ -432,12 +447,12 @@ class TopicConsumer(WebSocketConsumer):
     async def authorize(self) -> None:
         await require(self.user, self.topic, "read")
 
-    async def connected(self) -> None:
-        async def say_where(started: Started) -> None:
-            if not started.recovered:
-                await self.reset(Reset(self.topic, started.position))
+    async def prepare(self) -> None:
+        self.started = await self.subscribe(self.topic, self.after)
 
-        await self.subscribe(self.topic, self.after, say_where)
+    async def connected(self) -> None:
+        if not self.started.recovered:
+            await self.reset(Reset(self.topic, self.started.position))
 
     async def received(self, content: Any) -> None:
         kind = _kind(content)

@@ -9,7 +9,7 @@ a regular look at the log's heads finds the announcement that was lost with none
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, Protocol
 
@@ -425,6 +425,21 @@ class Hub:
                     self._layer_works()
         finally:
             self._announcing = None
+
+
+async def positions_now(topics: Sequence[str]) -> dict[str, Position]:
+    """Where each topic stands, without subscribing: from memory where it is served here."""
+    hub = _hubs.get(asyncio.get_running_loop())
+    feeds = hub.feeds if hub is not None else {}
+    positions = {topic: feeds[topic].position for topic in topics if _is_served(feeds, topic)}
+    if unknown := [topic for topic in topics if topic not in positions]:
+        heads = await get_log().heads(unknown)
+        positions |= {topic: heads.get(topic, START) for topic in unknown}
+    return positions
+
+
+def _is_served(feeds: Mapping[str, Feed], topic: str) -> bool:
+    return topic in feeds and feeds[topic].started
 
 
 async def send_to_layer(layer: Any, event: Event) -> None:

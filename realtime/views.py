@@ -13,11 +13,12 @@ from django.views.decorators.csrf import csrf_exempt
 
 from .conf import settings
 from .exceptions import DataTooLarge, NotAllowed, NotIdentified, RealtimeError
+from .hub import positions_now
 from .identity import Identity, create_ticket, identify
 from .log import get_log
 from .origins import origin_allowed
 from .permissions import require
-from .positions import parse_position, parse_positions
+from .positions import Position, parse_position, parse_positions
 from .publishing import publish_now
 from .streams import TopicStreamResponse
 from .topics import validate_topic
@@ -69,7 +70,7 @@ async def topic_events(request: HttpRequest, topic: str) -> HttpResponseBase:
     after = _after(request)
     positions = {} if after is None else {topic: parse_position(after)}
     identity = await _reader(request, [topic])
-    return _stream(request, identity, [topic], positions, combined=False)
+    return await _stream(request, identity, [topic], positions, combined=False)
 
 
 @answers_errors("GET")
@@ -83,7 +84,7 @@ async def events(request: HttpRequest) -> HttpResponseBase:
     after = _after(request)
     positions = {} if after is None else parse_positions(after, topics)
     identity = await _reader(request, topics)
-    return _stream(request, identity, topics, positions, combined=True)
+    return await _stream(request, identity, topics, positions, combined=True)
 
 
 @answers_errors("POST")
@@ -183,12 +184,21 @@ def _after(request: HttpRequest) -> str | None:
     return request.headers.get("Last-Event-ID") or request.GET.get("after")
 
 
-def _stream(
-    request: HttpRequest, identity: Identity, topics: list[str], after: Any, *, combined: bool
+async def _stream(
+    request: HttpRequest,
+    identity: Identity,
+    topics: list[str],
+    after: dict[str, Position],
+    *,
+    combined: bool,
 ) -> HttpResponseBase:
-    accept = request.headers.get("Accept", "*/*")
     if not request.accepts("text/event-stream"):
+        accept = request.headers.get("Accept")
         return problem(406, f"This is text/event-stream, which {accept!r} leaves out.")
+    # "From now on" means now, not when the body is first asked for: whoever sees the answer's
+    # headers and then publishes has to get the event.
+    live = [topic for topic in topics if topic not in after]
+    after = {**after, **await positions_now(live)} if live else after
     scope = request.scope  # type: ignore[attr-defined]
     response = TopicStreamResponse(scope, identity, topics, after, combined=combined)
     response.headers["Vary"] = "Cookie, Authorization, Origin"

@@ -1,9 +1,11 @@
 """The clients and the log that apps test themselves with."""
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 
 from realtime import testing
+from realtime.conf import settings
 from realtime.identity import create_token
 from realtime.positions import OLDEST, START
 from realtime.publishing import apublish, publish
@@ -42,10 +44,11 @@ async def test_websocket_refused(alice: User) -> None:
 
 async def test_websocket_closed_by_the_application(alice: User) -> None:
     async with testing.websocket(application, "/ws/topics/room.a", user=alice) as socket:
+        for _ in range(settings.MAX_BAD_MESSAGES):
+            await socket.send("{")
+            assert (await socket.receive_json())["code"] == "bad_message"
         with pytest.raises(testing.ConnectionClosed) as closed:
-            for _ in range(20):
-                await socket.send("{")
-                await socket.receive()
+            await socket.receive()
         assert closed.value.code == 4400
 
 
@@ -56,8 +59,6 @@ async def test_websocket_that_says_nothing(alice: User) -> None:
 
 
 async def test_event_stream_by_token(alice: User) -> None:
-    from asgiref.sync import sync_to_async
-
     token, _ = await sync_to_async(create_token)(alice)
     await apublish("room.a", "first")
     path = "/topics/room.a/events?after=0"

@@ -13,7 +13,7 @@ class UserSocket(WebSocketConsumer):
 
     heartbeat = True
 
-    async def connected(self) -> None:
+    async def prepare(self) -> None:
         await self.subscribe(user_topic(self.user.pk))
 
     async def received(self, content: Any) -> None:
