@@ -32,7 +32,7 @@ def build(
         client, secure = _forwarded(head, client, secure, server)
     path = head.path.decode("ascii")
     scheme = ("wss" if secure else "ws") if kind == "websocket" else "https" if secure else "http"
-    return {
+    built = {
         "type": kind,
         "asgi": {"version": "3.0"},
         "http_version": "1.1" if head.minor else "1.0",
@@ -50,6 +50,9 @@ def build(
             "realtime.server": server.state,
         },
     }
+    if kind == "http":
+        built["method"] = head.method.decode("ascii")
+    return built
 
 
 def _forwarded(

@@ -24,6 +24,8 @@ Message = dict[str, Any]
 GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 MAX_EARLY = 65_536
 """Bytes a client may send before it has been accepted."""
+LAST_WORDS = 1.0
+"""Seconds in which an application may deal with the messages before a close."""
 RESTART_REASON = "The server is restarting"
 PING_AFTER = 2  # visits without a sign of life, of which there are two per ping interval
 
@@ -46,6 +48,7 @@ class WebSocket:
         "_eager",
         "_fast",
         "_head",
+        "_last",
         "_opened",
         "_parser",
         "_pong",
@@ -86,6 +89,7 @@ class WebSocket:
         self._code = frames.ABNORMAL  # of the close frame that was sent
         self._eager = False  # the application has sent since it last waited
         self._silent = 0  # visits since something was heard
+        self._last: tuple[bytes, int, str] | None = None  # what ends it, while that has to wait
         self._pong: bytes | None = None  # a ping's payload, when its pong has to wait
         self._opened = server.loop.time()
         transport.receiver = self
@@ -200,7 +204,7 @@ class WebSocket:
                         return
                     self._deliver({"type": "websocket.receive", "text": text}, len(text))
                     return
-        if self.state == CLOSED:
+        if self.state == CLOSED or self._last is not None:
             return
         if self._parser is None:
             server = self.server
@@ -216,7 +220,8 @@ class WebSocket:
 
     def _parse(self) -> None:
         parser = self._parser
-        assert parser is not None
+        if parser is None or self._last is not None:
+            return
         try:
             while self.state == CLOSING or not self._full:
                 frame = parser.next()
@@ -225,7 +230,7 @@ class WebSocket:
                         self._parser = None
                     return
                 self._frame(frame.opcode, frame.payload)
-                if self.state == CLOSED:
+                if self.state == CLOSED or self._last is not None:
                     return
             self.transport.pause_reading()
         except FrameError as error:
@@ -266,7 +271,9 @@ class WebSocket:
     def connection_lost(self) -> None:
         self.server.connections.discard(self)
         if self.state != CLOSED:
-            self._tell(self._code if self.state == CLOSING else frames.ABNORMAL, "")
+            code = self._code if self.state == CLOSING else frames.ABNORMAL
+            _, code, reason = self._last or (b"", code, "")
+            self._tell(code, reason)
             self._end()
 
     # Called by the watch
@@ -322,6 +329,9 @@ class WebSocket:
         """ASGI's receive."""
         queue = self._queue
         while not queue:
+            if self._last is not None:
+                self._finish_now()
+                continue
             if self._waiter is not None:
                 raise RuntimeError("receive() is already being awaited.")
             self._waiter = self.server.loop.create_future()
@@ -407,15 +417,35 @@ class WebSocket:
 
     def _closed_by_peer(self, payload: bytes) -> None:
         code, reason = frames.decode_close(payload)
-        if self.state == OPEN:
-            self.transport.write(frames.encode_close(code))
-        self._tell(code, reason)
-        self._end()
+        self._finish(frames.encode_close(code), code, reason)
 
     def _fail(self, code: int, reason: str) -> None:
         """Section 7.1.7: the peer broke the protocol."""
+        self._finish(frames.encode_close(code, reason), code, reason)
+
+    def _finish(self, answer: bytes, code: int, reason: str) -> None:
+        """Answer with a close frame and end, once the application has dealt with what came before.
+
+        It may still answer that: section 5.5.1 lets an endpoint finish what it is sending.
+        """
+        waiting = self._waiter is not None and not self._waiter.done()
+        if self.state == OPEN and (self._queue or not waiting):
+            self._last = (answer, code, reason)
+            if self._parser is None:  # what else arrives must not take the short way
+                self._parser = FrameParser(0, 0)
+            self.gone.set()
+            self.server.loop.call_later(LAST_WORDS, self._finish_now)
+        else:
+            self._last = (answer, code, reason)
+            self._finish_now()
+
+    def _finish_now(self) -> None:
+        if self._last is None or self.state == CLOSED:
+            return
+        answer, code, reason = self._last
+        self._last = None
         if self.state == OPEN:
-            self.transport.write(frames.encode_close(code, reason))
+            self.transport.write(answer)
         self._tell(code, reason)
         self._end(linger=True)
 

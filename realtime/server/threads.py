@@ -1,0 +1,97 @@
+"""Threads for the synchronous parts of requests: a few for all, not one for each.
+
+asgiref gives every request a thread of its own at the first `sync_to_async`, and takes it back when
+the response has ended: an idle stream keeps its thread, and with it a database connection, for
+hours; and a short request pays for starting a thread and joining it with another. Here a request
+borrows one of a bounded number of threads. It always gets the same one, as thread-sensitive code
+expects, and between its calls the thread serves others.
+"""
+
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext
+
+T = TypeVar("T")
+
+
+class Worker:
+    """One thread, and how many calls wait for it or run in it."""
+
+    __slots__ = ("executor", "pending")
+
+    def __init__(self, number: int) -> None:
+        self.executor = ThreadPoolExecutor(1, f"request-{number}")
+        self.pending = 0
+
+
+class RequestThreads:
+    """At most `limit` threads; a request that finds all of them busy waits for its turn."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._workers: list[Worker] = []
+        self._lock = threading.Lock()
+
+    def borrow(self) -> Worker:
+        """The thread with the least to do; a new one only if all have something to do."""
+        with self._lock:
+            worker = min(self._workers, key=_pending, default=None)
+            if worker is None or (worker.pending and len(self._workers) < self._limit):
+                worker = Worker(len(self._workers) + 1)
+                self._workers.append(worker)
+            return worker
+
+    def submit(self, worker: Worker, function: Callable[..., T], *args: Any) -> "Future[T]":
+        """Call `function` in the worker's thread."""
+        with self._lock:
+            worker.pending += 1
+        future = worker.executor.submit(function, *args)
+        future.add_done_callback(lambda _: self._done(worker))
+        return future
+
+    def _done(self, worker: Worker) -> None:
+        with self._lock:
+            worker.pending -= 1
+
+
+class BorrowedThread(Executor):
+    """What asgiref takes for the request's own executor; borrows at the first call."""
+
+    def __init__(self, threads: RequestThreads) -> None:
+        self._threads = threads
+        self._worker: Worker | None = None
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
+        if self._worker is None:
+            self._worker = self._threads.borrow()
+        if kwargs:
+            return self._threads.submit(self._worker, lambda: fn(*args, **kwargs))
+        return self._threads.submit(self._worker, fn, *args)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """The thread is not ours to end."""
+
+
+def with_borrowed_threads(
+    application: Callable[..., Awaitable[None]], threads: RequestThreads
+) -> Callable[..., Awaitable[None]]:
+    """`application`, whose HTTP requests borrow their threads from `threads`."""
+
+    async def run(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            # A context that is set already is left alone by the one Django enters. It is not
+            # entered itself, because leaving it would forbid the thread to tasks that outlive the
+            # request. The entry goes with the context, which goes with the request's task.
+            context = ThreadSensitiveContext()
+            SyncToAsync.context_to_thread_executor[context] = BorrowedThread(threads)  # type: ignore[assignment]
+            SyncToAsync.thread_sensitive_context.set(context)
+        await application(scope, receive, send)
+
+    return run
+
+
+def _pending(worker: Worker) -> int:
+    return worker.pending

@@ -1,0 +1,103 @@
+"""The codec without a socket; the whole protocol is tried in test_websocket."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realtime.server import frames
+from realtime.server.frames import Frame, FrameError, FrameParser
+
+from .support import frame
+
+LIMIT = 1_000_000
+
+
+def parse(data: bytes, pieces: int = 0, limit: int = LIMIT) -> list[Frame]:
+    parser = FrameParser(limit, limit)
+    found = []
+    for start in range(0, len(data), pieces or len(data)):
+        parser.feed(data[start : start + (pieces or len(data))])
+        while (one := parser.next()) is not None:
+            found.append(one)
+    assert parser.idle
+    return found
+
+
+@given(st.binary(max_size=300), st.binary(min_size=4, max_size=4))
+def test_masking_is_its_own_inverse_and_byte_by_byte(payload: bytes, key: bytes) -> None:
+    masked = frames.mask(payload, key)
+    assert masked == bytes(byte ^ key[i % 4] for i, byte in enumerate(payload))
+    assert frames.mask(masked, key) == payload
+
+
+@given(st.lists(st.text(max_size=40), min_size=1, max_size=4), st.integers(1, 30))
+def test_any_fragmentation_and_any_reads_give_the_same_message(
+    texts: list[str], pieces: int
+) -> None:
+    whole = "".join(texts).encode()
+    third = len(whole) // 3
+    parts = [whole[:third], whole[third : 2 * third], whole[2 * third :]]
+    data = frame(1, parts[0], fin=False) + frame(9, b"p") + frame(0, parts[1], fin=False)
+    data += frame(0, parts[2])
+    assert parse(data, pieces) == [Frame(9, b"p"), Frame(1, "".join(texts))]
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535, 65_536])
+def test_every_length_encoding(size: int) -> None:
+    payload = b"z" * size
+    assert parse(frame(2, payload)) == [Frame(2, payload)]
+    encoded = frames.encode(frames.BINARY, payload)
+    assert encoded == frame(2, payload, masked=False)
+
+
+@pytest.mark.parametrize("pieces", [1, 7, 1000])
+def test_a_large_text_in_small_reads(pieces: int) -> None:
+    text = "κόσμε" * 1_000
+    assert parse(frame(1, text.encode()), pieces) == [Frame(1, text)]
+
+
+def test_a_message_read_byte_by_byte_is_compacted() -> None:
+    parser = FrameParser(0, 0)
+    data = frame(2, b"q" * 5_000)
+    for byte in data[:-1]:
+        parser.feed(bytes((byte,)))
+        assert parser.next() is None
+    assert len(parser._chunks) <= frames._MAX_CHUNKS + 1
+    parser.feed(data[-1:])
+    assert parser.next() == Frame(2, b"q" * 5_000)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (frame(1, b"x" * 11), 1009),
+        (frame(1, b"x" * 6, fin=False) + frame(0, b"x" * 5), 1009),
+        (frame(2, b"", length=2**62), 1009),
+        (frame(2, b"", head=b"\xff" + b"\x80" + bytes(7)), 1002),
+        (frame(2, b"x" * 5, head=b"\xfe\x00\x05"), 1002),
+        (frame(2, b"x" * 5, head=b"\xff" + (5).to_bytes(8, "big")), 1002),
+        (frame(1, b"x", masked=False), 1002),
+    ],
+)
+def test_what_is_too_big_or_wrong_is_known_from_the_header(data: bytes, code: int) -> None:
+    with pytest.raises(FrameError) as error:
+        parse(data, limit=10)
+    assert error.value.code == code
+
+
+def test_invalid_utf8_is_found_before_the_frame_is_complete() -> None:
+    parser = FrameParser(0, 0)
+    data = frame(1, "κόσμε".encode() + b"\xf4\x90\x80\x80" + b"edited")
+    parser.feed(data[: 6 + 11])
+    assert parser.next() is None
+    parser.feed(data[6 + 11 : 6 + 13])
+    with pytest.raises(FrameError) as error:
+        parser.next()
+    assert error.value.code == 1007
+
+
+def test_a_close_reason_is_cut_between_characters() -> None:
+    encoded = frames.encode_close(1000, "ü" * 100)
+    assert len(encoded) <= 2 + frames.MAX_CONTROL
+    assert frames.decode_close(encoded[2:]) == (1000, "ü" * 61)
+    assert frames.encode_close(frames.NO_STATUS) == b"\x88\x00"
