@@ -1,5 +1,6 @@
 """Events as messages of the channel layer."""
 
+import os
 import secrets
 from collections.abc import Mapping
 from typing import Any, Final
@@ -7,15 +8,15 @@ from typing import Any, Final
 from .events import Event
 
 MESSAGE_TYPE: Final = "realtime.event"
-# Events are handed to the hubs of the publishing process directly; what comes back is skipped.
-PROCESS: Final = secrets.token_hex(8)
+_FIELDS: Final = {"topic": str, "event": str, "data": str, "epoch": str, "offset": int}
+_HOST: Final = secrets.token_hex(8)
 
 
 def to_message(event: Event) -> dict[str, Any]:
     """What goes through the layer: values that every layer's serializer knows."""
     return {
         "type": MESSAGE_TYPE,
-        "process": PROCESS,
+        "process": _process(),
         "topic": event.topic,
         "event": event.type,
         "data": event.data,
@@ -28,11 +29,20 @@ def from_message(message: Mapping[str, Any]) -> Event | None:
     """The event of a message, None if this process sent it; ValueError if it is none of ours."""
     if message.get("type") != MESSAGE_TYPE:
         raise ValueError(f"expected type {MESSAGE_TYPE!r}, got {message.get('type')!r}")
-    if message.get("process") == PROCESS:
+    if message.get("process") == _process():
         return None
-    try:
-        return Event(
-            message["topic"], message["event"], message["data"], message["epoch"], message["offset"]
-        )
-    except KeyError as error:
-        raise ValueError(f"{error} is missing") from None
+    # Whoever reaches the layer can put anything there; a hub has to survive it.
+    for name, kind in _FIELDS.items():
+        if not isinstance(message.get(name), kind):
+            raise ValueError(f"{name!r} should be {kind.__name__}, got {message.get(name)!r:.60}")
+    return Event(
+        message["topic"], message["event"], message["data"], message["epoch"], message["offset"]
+    )
+
+
+def _process() -> str:
+    """Who announced: its own hubs get an event directly, and skip what comes back to them.
+
+    With the process id, since servers that fork after the import share everything else.
+    """
+    return f"{_HOST}.{os.getpid()}"

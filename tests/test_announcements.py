@@ -1,0 +1,68 @@
+"""`realtime.announcements`: events through the channel layer and back."""
+
+import msgpack
+import pytest
+
+from realtime import announcements
+from realtime.announcements import from_message, to_message
+from realtime.events import Event
+
+LOGGED = Event("room.a", "message", '{"a":"ž"}', "abcd1234", 2**63 - 1)
+EPHEMERAL = Event("room.a", "typing", "true")
+
+
+@pytest.fixture
+def _elsewhere(monkeypatch):
+    """As if this were another process than the one that announced."""
+    monkeypatch.setattr(announcements, "_HOST", "elsewhere")
+
+
+@pytest.mark.parametrize("event", [LOGGED, EPHEMERAL])
+def test_round_trip(event, monkeypatch):
+    sent = msgpack.unpackb(msgpack.packb(to_message(event)))  # as the Redis layers send it
+    monkeypatch.setattr(announcements, "_HOST", "elsewhere")
+    assert from_message(sent) == event
+
+
+def test_what_this_process_sent_is_skipped():
+    assert from_message(to_message(LOGGED)) is None
+
+
+def test_a_forked_process_is_another_one(monkeypatch):
+    message = to_message(LOGGED)
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    assert from_message(message) == LOGGED
+
+
+@pytest.mark.usefixtures("_elsewhere")
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"type": "chat.message"}, "expected type 'realtime.event', got 'chat.message'"),
+        ({"type": None}, "got None"),
+        ({"topic": None}, "'topic' should be str, got None"),
+        ({"topic": ["a"]}, "'topic' should be str"),
+        ({"event": 1}, "'event' should be str"),
+        ({"data": {"a": 1}}, "'data' should be str"),
+        ({"data": b"1"}, "'data' should be str"),
+        ({"epoch": 3}, "'epoch' should be str"),
+        ({"offset": "7"}, "'offset' should be int, got '7'"),
+        ({"offset": None}, "'offset' should be int"),
+        ({"offset": 1.5}, "'offset' should be int"),
+        ({"data": None, "process": None}, "'data' should be str"),
+    ],
+    ids=str,
+)
+def test_what_is_no_announcement(changes, says):
+    message = {**to_message(LOGGED), "process": "other", **changes}
+    with pytest.raises(ValueError, match=says):
+        from_message(message)
+
+
+@pytest.mark.usefixtures("_elsewhere")
+@pytest.mark.parametrize("name", ["topic", "event", "data", "epoch", "offset", "type"])
+def test_a_field_is_missing(name):
+    message = {**to_message(LOGGED), "process": "other"}
+    del message[name]
+    with pytest.raises(ValueError, match=name):
+        from_message(message)
