@@ -50,7 +50,7 @@ async def identify(
     where a session would do, so that a client learns of its mistake. Without any: anonymous.
     """
     headers = _headers(scope)
-    query = parse_qs(scope["query_string"].decode("latin1"))
+    query = parse_qs(scope["query_string"].decode("latin1"), keep_blank_values=True)
     if "header" in credentials and "authorization" in headers:
         scheme, _, token = headers["authorization"].partition(" ")
         if scheme.lower() == "bearer":
@@ -106,11 +106,29 @@ def look_up(source: str, key: str) -> User | None:
     return ANONYMOUS.user
 
 
+class _ReadOnlySession(dict[str, Any]):
+    """What is in a session.
+
+    auth.get_user renews the key of a session from before SECRET_KEY was changed (it is one of
+    SECRET_KEY_FALLBACKS then). From here no cookie could carry the new key, and the user would be
+    signed out.
+    """
+
+    def cycle_key(self) -> None:
+        """Not from here."""
+
+    def flush(self) -> None:
+        """Not from here."""
+
+
 def _find_session(session_key: str) -> Identity:
+    if "\0" in session_key:  # which PostgreSQL would refuse to look for
+        return ANONYMOUS
     engine = import_module(django_settings.SESSION_ENGINE)
     # auth.get_user checks the backend, the session's hash (so a new password ends it) and
     # is_active; all it wants of a request is its session.
-    request: Any = SimpleNamespace(session=engine.SessionStore(session_key))
+    session = _ReadOnlySession(engine.SessionStore(session_key).items())
+    request: Any = SimpleNamespace(session=session)
     user = auth.get_user(request)
     if not user.is_authenticated:
         return ANONYMOUS
@@ -161,5 +179,10 @@ def _use_ticket(ticket: str) -> Identity:
 
 
 def _headers(scope: Mapping[str, Any]) -> dict[str, str]:
-    wanted = (b"authorization", b"cookie")
-    return {k.decode(): v.decode("latin1") for k, v in scope["headers"] if k in wanted}
+    found: dict[str, str] = {}
+    for name, value in scope["headers"]:
+        if name in (b"authorization", b"cookie"):
+            key, text = name.decode(), value.decode("latin1")
+            # HTTP/2 may split the cookies over several headers (RFC 9113, section 8.2.3).
+            found[key] = f"{found[key]}; {text}" if key in found else text
+    return found
