@@ -201,6 +201,10 @@ class Subscription:
         Cancelling it loses nothing: positions move only when something is returned.
         """
         while not self.closed:
+            if not self._ready and not self._ephemeral:
+                if not await self._wait(timeout):
+                    return []
+                continue
             items = await self._read_next() if self._ready else []
             if self._ephemeral:
                 # Along with the others: a flood of them must not hold up what is logged.
@@ -208,8 +212,6 @@ class Subscription:
                 self._ephemeral.clear()
             if items:
                 return items
-            if not self._ready and not await self._wait(timeout):
-                return []
         return []
 
     async def __aiter__(self) -> AsyncIterator[Event | Reset]:
