@@ -9,6 +9,7 @@ from django.http import StreamingHttpResponse
 
 from .conf import settings
 from .tasks import spawn
+from .threads import release_request_thread
 from .wire.sse import KEEPALIVE
 
 
@@ -53,6 +54,7 @@ class AsyncStreamResponse(StreamingHttpResponse):
         # Django closes what this returns, and leaves the generators inside to the garbage
         # collector (5.2 even forgets them at shutdown): close ours by name.
         async with aclosing(self._own):
+            await release_request_thread()
             if self.is_untouched:
                 async for part in self._own:
                     yield part

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from asgiref.sync import SyncToAsync, sync_to_async
 from django.db import Error as DatabaseError
-from django.db import InterfaceError, OperationalError, connections
+from django.db import InterfaceError, OperationalError, close_old_connections, connections
 
 from .conf import settings
 
@@ -51,6 +52,25 @@ async def read_in_database_thread(function: Callable[P, T], *args: P.args, **kwa
             return _run(lambda: function(*args, **kwargs))
 
     return await asyncio.get_running_loop().run_in_executor(_pool(), read)
+
+
+async def release_request_thread() -> None:
+    """Give back what Django gave the running request: its database connection and, where the
+    server does not lend threads, its thread. A response calls this before it streams for hours."""
+    context = SyncToAsync.thread_sensitive_context.get(None)
+    if context is None:
+        return
+    executor = SyncToAsync.context_to_thread_executor.get(context)
+    if executor is None:
+        return
+    if isinstance(executor, ThreadPoolExecutor):
+        # asgiref's own, made for this request: it would stay until the response has ended. Code
+        # that needs a thread later gets a new one.
+        SyncToAsync.context_to_thread_executor.pop(context, None)
+        executor.submit(connections.close_all)
+        executor.shutdown(wait=False)
+    else:
+        await sync_to_async(close_old_connections)()
 
 
 def close_connections() -> None:

@@ -54,6 +54,9 @@ class Limits:
     drain_grace: float = limit(
         20.0, "at shutdown, time for responses and disconnects to finish; then cancelled"
     )
+    request_threads: int = limit(
+        16, "threads for the synchronous parts of all requests; more calls wait their turn"
+    )
     retry_min: int = limit(1_000, "shortest reconnection delay an event stream ends with, in ms")
     retry_max: int = limit(5_000, "longest of the same, in ms")
 

@@ -8,13 +8,14 @@ expects, and between its calls the thread serves others.
 """
 
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 
 T = TypeVar("T")
+Application = Callable[..., Coroutine[Any, Any, None]]
 
 
 class Worker:
@@ -75,9 +76,7 @@ class BorrowedThread(Executor):
         """The thread is not ours to end."""
 
 
-def with_borrowed_threads(
-    application: Callable[..., Awaitable[None]], threads: RequestThreads
-) -> Callable[..., Awaitable[None]]:
+def with_borrowed_threads(application: Application, threads: RequestThreads) -> Application:
     """`application`, whose HTTP requests borrow their threads from `threads`."""
 
     async def run(scope: Any, receive: Any, send: Any) -> None:
@@ -86,7 +85,7 @@ def with_borrowed_threads(
             # entered itself, because leaving it would forbid the thread to tasks that outlive the
             # request. The entry goes with the context, which goes with the request's task.
             context = ThreadSensitiveContext()
-            SyncToAsync.context_to_thread_executor[context] = BorrowedThread(threads)  # type: ignore[assignment]
+            SyncToAsync.context_to_thread_executor[context] = BorrowedThread(threads)
             SyncToAsync.thread_sensitive_context.set(context)
         await application(scope, receive, send)
 
