@@ -152,12 +152,15 @@ class SocketTransport:
             self.abort()
             return
         try:
-            if data:
-                self.receiver.data_received(data)
-            else:
+            if not data:
                 self._end()
+                return
+            self.receiver.data_received(data)
         except Exception:
             logger.exception("Error in the connection with %s", self.peer)
+            self.abort()
+        # uvloop reports a reset once. When data came before it, that was it.
+        if not self.closed and self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self.abort()
 
     def _end(self) -> None:

@@ -161,7 +161,8 @@ async def _agen() -> Any:
         yield b"data: 2\n\n"
     finally:
         await asyncio.sleep(0)
-        EVENTS.append("agen finally")
+        with open(os.environ["TEST_LOG"], "a") as log:
+            log.write("agen finally\n")
 
 
 async def http_agen(scope: Scope, receive: Any, send: Any) -> None:
@@ -176,12 +177,6 @@ async def http_agen(scope: Scope, receive: Any, send: Any) -> None:
     finally:
         with open(os.environ["TEST_LOG"], "a") as log:
             log.write("agen task finally\n")
-        globals()["_kept_log"] = _Logged(generator)
-
-
-class _Logged:
-    def __init__(self, generator: Any) -> None:
-        self.generator = generator
 
 
 async def http_error(scope: Scope, receive: Any, send: Any) -> None:
@@ -242,7 +237,7 @@ async def http_lane(scope: Scope, receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     first = b": hi\n\n"
     lane.arm(first)
-    await body(send, b": hi\n" + b"\n" if options.get("arm") == "other" else first)
+    await body(send, bytes(bytearray(first)) if options.get("arm") == "other" else first)
     LANES.append(lane)
     EVENTS.append(f"lane {lane.framing}")
     try:
