@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.auth import get_user_model
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -138,7 +139,11 @@ class EventAdmin(ReadOnlyAdmin):
     @admin.display(description=_("data"))
     def pretty_data(self, event: Event) -> str:
         """The data, indented."""
-        return format_html("<pre>{}</pre>", json.dumps(json.loads(event.data), indent=2))
+        try:
+            text = json.dumps(json.loads(event.data), indent=2, ensure_ascii=False)
+        except RecursionError:  # nested more deeply than there is room for below a page's rendering
+            text = event.data
+        return format_html("<pre>{}</pre>", text)
 
 
 class TokenForm(TokenModelForm):
@@ -156,9 +161,15 @@ class AccessTokenAdmin(ModelAdmin):
     form = TokenForm
     list_display = ("__str__", "user", "state", "created", "expires", "last_used")
     list_filter = ("revoked", "expires")
-    search_fields = ("name", "user__username")
-    autocomplete_fields = ("user",)
+    search_fields = ("name", f"user__{get_user_model().USERNAME_FIELD}")
     actions = ("revoke",)
+
+    def get_autocomplete_fields(self, request: HttpRequest) -> tuple[str, ...]:
+        # Not `autocomplete_fields`: a site may have users of its own that its admin doesn't know,
+        # and Django takes that for an error.
+        site, User = self.admin_site, get_user_model()
+        known = site.is_registered(User) and site.get_model_admin(User).search_fields
+        return ("user",) if known else ()
 
     @admin.display(description=_("state"))
     def state(self, token: AccessToken) -> str:

@@ -1,11 +1,13 @@
 """`manage.py createtoken USERNAME`: make an access token and print it."""
 
-from typing import Any
+from typing import Any, Final
 
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from realtime.identity import create_token
+
+MAX_EXPIRES_IN: Final = 100 * 366 * 86_400  # a century; dates end in the year 9999
 
 
 class Command(BaseCommand):
@@ -23,8 +25,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         User = get_user_model()
         username, expires_in = options["username"], options["expires_in"]
-        if expires_in is not None and expires_in <= 0:
-            raise CommandError("--expires-in is a number of seconds above zero.")
+        if expires_in is not None and not 0 < expires_in <= MAX_EXPIRES_IN:
+            raise CommandError(f"--expires-in is above zero and at most {MAX_EXPIRES_IN} seconds.")
         try:
             user = User._default_manager.get_by_natural_key(username)
         except User.DoesNotExist:
