@@ -27,6 +27,9 @@ QUICK_DEATH = 5.0
 MAX_BACKOFF = 10.0
 """Seconds: the longest delay before a restart."""
 
+VALKEY_GRACE = 5.0
+"""Seconds the embedded Valkey may take to stop."""
+
 EMBEDDED_LAYERS = ("", "redis", "redis-pubsub")
 """Values of CHANNEL_LAYER that need a Redis, so that an embedded one is started without REDIS_URL.
 """
@@ -48,22 +51,10 @@ class Worker:
         self.process = process
         self.ready = ready
         self.started = time.monotonic()
-        self.leaving = False  # it was told to stop, so its exit is no accident
-
-    def terminate(self) -> None:
-        self.leaving = True
-        with contextlib.suppress(ProcessLookupError):
-            self.process.terminate()
 
     async def end(self, grace: float) -> None:
         """SIGTERM, and SIGKILL when it still lives `grace` seconds later."""
-        self.terminate()
-        try:
-            await asyncio.wait_for(self.process.wait(), grace)
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                self.process.kill()
-            await self.process.wait()
+        await _end(self.process, grace)
 
 
 class Supervisor:
@@ -181,7 +172,7 @@ class Supervisor:
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.gather(*(w.end(self.grace) for w in self._slots if w))
             if self._valkey is not None:
-                await _end(self._valkey)
+                await _end(self._valkey, VALKEY_GRACE)
             os.close(self._alive_read)
             os.close(self._alive_write)
 
@@ -331,7 +322,7 @@ class Supervisor:
         deadline = time.monotonic() + 10
         while not await _answers_ping(port):
             if process.returncode is not None or time.monotonic() > deadline:
-                await _end(process)
+                await _end(process, VALKEY_GRACE)
                 raise SupervisorError(SET_REDIS_URL.format(reason="it does not answer"))
             await asyncio.sleep(0.02)
         self._valkey = process
@@ -352,15 +343,21 @@ class Supervisor:
                     await asyncio.sleep(1)
 
 
-async def _end(process: Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
+async def _end(process: Process, grace: float) -> None:
+    _signal(process, signal.SIGTERM)
     try:
-        await asyncio.wait_for(process.wait(), 5)
+        await asyncio.wait_for(process.wait(), grace)
     except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+        _signal(process, signal.SIGKILL)
         await process.wait()
+
+
+def _signal(process: Process, number: signal.Signals) -> None:
+    # Not process.send_signal(): that looks whether the process has ended, and takes its exit
+    # status away from the event loop, which then complains about an unknown child.
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
 
 
 async def _answers_ping(port: int) -> bool:

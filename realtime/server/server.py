@@ -84,6 +84,7 @@ class Server(DaphneServer):
         self.dead_after = PING_AFTER + max(1, math.ceil(2 * self.ping_timeout / self.ping_interval))
         self.max_connections = _within_file_limit(self.limits.max_connections)
         self._ports: list[Any] = []
+        self._inherited: set[Any] = set()  # ports on sockets that somebody else has bound
         self._accepting: dict[socket.socket, Any] = {}
         self._draining: asyncio.Task[None] | None = None
 
@@ -99,6 +100,8 @@ class Server(DaphneServer):
         for description in self.endpoints:
             logger.info("Configuring endpoint %s", description)
             listener = _endpoint(str(description)).listen(self.http_factory)
+            if str(description).startswith("fd:"):
+                listener.addCallback(self._inherit)
             listener.addCallback(self.listen_success)
             listener.addErrback(self.listen_error)
             self.listeners.append(listener)
@@ -119,6 +122,10 @@ class Server(DaphneServer):
             reactor.run(installSignalHandlers=False)
 
     # Listening
+
+    def _inherit(self, port: Any) -> Any:
+        self._inherited.add(port)
+        return port
 
     def listen_success(self, port: Any) -> None:
         """Called when an endpoint listens."""
@@ -178,7 +185,11 @@ class Server(DaphneServer):
             self.loop.remove_reader(listener.fileno())
         self._accepting.clear()
         for port in self._ports:
-            port.stopListening()
+            if port in self._inherited:
+                # Twisted would remove a Unix socket's file, on which others still listen.
+                port.socket.close()
+            else:
+                port.stopListening()
         self._ports.clear()
 
     # Connections

@@ -26,6 +26,14 @@ class Command(BaseCommand):
             help="how long a worker may drain after SIGTERM before it is killed (default: 30)",
         )
 
+        parser.add_argument(
+            "options",
+            nargs="*",
+            metavar="OPTION",
+            help="after --, options of the workers, such as --proxy-headers; all of them: "
+            "python -m realtime.server --help",
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             supervisor = Supervisor(
@@ -35,6 +43,7 @@ class Command(BaseCommand):
                 uds=options["uds"],
                 workers=options["workers"],
                 grace=options["grace"],
+                options=options["options"],
             )
             supervisor.bind()
             supervisor.run()
