@@ -1,0 +1,73 @@
+"""`realtime.models`: what the tables promise to the code above them."""
+
+from io import StringIO
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.db import IntegrityError, transaction
+
+from realtime.identity import create_token
+from realtime.models import AccessToken, Event, Ticket, Topic
+from realtime.topics import MAX_TOPIC_LENGTH
+from realtime.wire.data import MAX_TYPE_LENGTH
+
+pytestmark = pytest.mark.django_db
+
+
+def test_no_migration_is_missing():
+    call_command("makemigrations", "realtime", "--check", "--dry-run", stdout=StringIO())
+
+
+def test_what_is_valid_fits():
+    topic = Topic.objects.create(name="a" * MAX_TOPIC_LENGTH)
+    Event.objects.create(topic=topic, offset=2**63 - 1, type="🐎" * MAX_TYPE_LENGTH, data="1")
+    Topic.objects.filter(pk=topic.pk).update(head=2**63 - 1)
+    topic.refresh_from_db()
+    assert topic.head == Event.objects.get().offset
+
+
+def refuses(make) -> None:
+    with pytest.raises(IntegrityError), transaction.atomic():
+        make()
+
+
+def test_what_is_unique():
+    user = get_user_model().objects.create_user("alice")
+    topic = Topic.objects.create(name="a")
+    Event.objects.create(topic=topic, offset=1, data="1")
+    refuses(lambda: Topic.objects.create(name="a"))
+    refuses(lambda: Event.objects.create(topic=topic, offset=1, data="2"))
+    for model, expires in ((AccessToken, {}), (Ticket, {"expires": topic.created})):
+        model.objects.create(user=user, digest="d", **expires)
+        with pytest.raises(IntegrityError), transaction.atomic():
+            model.objects.create(user=user, digest="d", **expires)
+
+
+def test_each_topic_has_an_epoch_of_its_own():
+    made = [Topic.objects.create(name=name).epoch for name in "abc"]
+    assert len(set(made)) == 3
+    assert [topic.epoch for topic in Topic.objects.order_by("pk")] == made
+
+
+def test_a_topic_takes_its_events_along():
+    topic = Topic.objects.create(name="a")
+    Event.objects.create(topic=topic, offset=1, data="1")
+    topic.delete()
+    assert Event.objects.count() == 0
+
+
+def test_names_for_people():
+    topic = Topic.objects.create(name="room.a")
+    event = Event.objects.create(topic=topic, offset=7, data="1")
+    user = get_user_model().objects.create_user("alice")
+    ticket = Ticket.objects.create(user=user, digest="d", expires=topic.created)
+    (secret, named), (_, nameless) = create_token(user, name="phone"), create_token(user)
+    assert [str(row) for row in (topic, event, named, nameless, ticket)] == [
+        "room.a",
+        f"{topic.pk}-7",
+        "phone",
+        f"token {nameless.pk}",
+        f"ticket {ticket.pk}",
+    ]
+    assert secret not in repr(named)
