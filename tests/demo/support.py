@@ -71,11 +71,14 @@ class Demo:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def worker(self) -> int:
+        """The process that serves; there is one."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return int(children.read_text())
+
     def kill(self) -> None:
         """SIGKILL for all of it, as when the machine loses power."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        pids = [int(pid) for pid in children.read_text().split()]
-        for pid in [self.process.pid, *pids]:
+        for pid in (self.worker(), self.process.pid):
             os.kill(pid, signal.SIGKILL)
         self._end()
 

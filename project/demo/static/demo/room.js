@@ -75,7 +75,7 @@ export function mountRoom(panel, { username }) {
     const text = composer.elements.text.value.trim();
     if (!text) return;
     if (outbox.size >= MAX_UNCONFIRMED) {
-      refused.textContent = `Not sent: ${MAX_UNCONFIRMED} messages are waiting below already.`;
+      refused.textContent = `Not sent: ${MAX_UNCONFIRMED} messages are waiting already.`;
       return;
     }
     refused.textContent = "";
@@ -94,7 +94,7 @@ export function mountRoom(panel, { username }) {
   roomForm.addEventListener("submit", (event) => {
     event.preventDefault();
     if (outbox.size) {
-      refused.textContent = "Messages are still waiting below: reconnect or discard them first.";
+      refused.textContent = "Messages are still waiting here: reconnect or discard them first.";
       return;
     }
     enter(roomForm.elements.name.value);
