@@ -1,0 +1,1 @@
+"""The comparison: the chapter in FastAPI, in stock Channels, and here. `python -m benchmarks`."""

@@ -1,0 +1,182 @@
+"""The contestants: how each is prepared, started and spoken to."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Final
+
+from .load import Crowd
+from .machine import ServerProcess, free_port
+from .wire import StreamParser, WebSocketParser, stream_request, websocket_request
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+NO_AUTH: Final = "no auth"
+SESSION: Final = "session"
+TOKEN: Final = "token"
+
+
+@dataclass
+class Contestant:
+    """One way to build the chapter; `credentials` are header lines, one per user."""
+
+    name: str
+    label: str
+    variants: tuple[str, ...]  # the credentials it knows, the usual one first
+    room: str  # a topic that needs them
+    topic: str  # a topic anyone may read
+    env: dict[str, str] = field(default_factory=dict)
+    credentials: dict[str, list[bytes]] = field(default_factory=dict)
+
+    def command(self, port: int, *, probed: bool) -> Sequence[str]:
+        """How it is started; `probed` with the stall probe around its application."""
+        raise NotImplementedError
+
+    def prepare(self, folder: Path, redis_url: str, users: int) -> None:
+        """Make its database, with users, and its environment."""
+        raise NotImplementedError
+
+    @property
+    def publish_headers(self) -> bytes:
+        """What a POST to `topic` needs."""
+        return b""
+
+    def headers(self, variant: str, count: int) -> Iterator[bytes]:
+        """Header lines for `count` connections, each another user's as far as there are users."""
+        return islice(cycle(self.credentials.get(variant) or [b""]), count)
+
+    def seed(self, *command: str) -> None:
+        """Run a command that fills the database and prints credentials as JSON."""
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=ROOT,
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{self.label} can't be prepared:\n{done.stderr[-3_000:]}")
+        for variant, lines in json.loads(done.stdout.splitlines()[-1]).items():
+            self.credentials[variant] = [line.encode() for line in lines]
+
+    def _environment(self) -> dict[str, str]:
+        ours = ("DATABASE_URL", "REDIS_URL", "CHANNEL_LAYER", "EVENT_LOG", "DEBUG", "DEMO")
+        kept = {name: value for name, value in os.environ.items() if name not in ours}
+        return {**kept, "PYTHONPATH": str(ROOT), **self.env}
+
+    @contextmanager
+    def serving(self, core: int, *, probed: bool = False) -> Iterator["Server"]:
+        """A fresh server for the length of a with block."""
+        port = free_port()
+        process = ServerProcess(
+            self.command(port, probed=probed), self._environment(), port, core, ROOT
+        )
+        try:
+            process.wait_until_it_answers()
+            yield Server(self, process)
+        except Exception as error:
+            error.add_note(f"{self.label} had said:\n{process.tail()}")
+            raise
+        finally:
+            process.stop()
+
+
+@dataclass
+class Server:
+    """A contestant that runs."""
+
+    contestant: Contestant
+    process: ServerProcess
+
+    @property
+    def host(self) -> str:
+        """The Host header's value."""
+        return f"127.0.0.1:{self.process.port}"
+
+    def websockets(self, path: str, headers: Iterator[bytes]) -> tuple[Crowd, float]:
+        """Open a WebSocket per header line; the crowd, and the seconds it took."""
+        crowd = Crowd(self.process.port, WebSocketParser)
+        requests = [websocket_request(self.host, path, line) for line in headers]
+        return crowd, crowd.open(requests)
+
+    def streams(self, path: str, headers: Iterator[bytes]) -> tuple[Crowd, float]:
+        """Open an SSE stream per header line; the crowd, and the seconds it took."""
+        crowd = Crowd(self.process.port, StreamParser)
+        requests = [stream_request(self.host, path, line) for line in headers]
+        return crowd, crowd.open(requests)
+
+
+class Ours(Contestant):
+    """`manage.py serve`."""
+
+    def prepare(self, folder: Path, redis_url: str, users: int) -> None:
+        self.env = {
+            "SECRET_KEY": "only for benchmarks",
+            "ALLOWED_HOSTS": "127.0.0.1",
+            "DATABASE_URL": f"sqlite:///{folder / 'ours.sqlite3'}",
+            "DATA_DIR": str(folder),
+            "REDIS_URL": redis_url,
+            "LOG_LEVEL": "WARNING",
+        }
+        self.seed("-m", "benchmarks.seed", "project.settings", str(users))
+
+    @property
+    def publish_headers(self) -> bytes:
+        return self.credentials[TOKEN][0]
+
+    def command(self, port: int, *, probed: bool) -> Sequence[str]:
+        settings = ["--settings", "benchmarks.probed"] if probed else []
+        serve = [sys.executable, "manage.py", "serve", "--port", str(port), "--workers", "1"]
+        return [*serve, *settings]
+
+
+class FastAPI(Contestant):
+    """uvicorn with uvloop and httptools."""
+
+    def prepare(self, folder: Path, redis_url: str, users: int) -> None:
+        self.env = {
+            "DATABASE_URL": f"sqlite+aiosqlite:///{folder / 'fastapi.sqlite3'}",
+            "FILES_DIR": str(folder / "files"),
+            "REDIS_URL": redis_url,
+        }
+        self.seed("-m", "benchmarks.fastapi_app.seed", str(users))
+
+    def command(self, port: int, *, probed: bool) -> Sequence[str]:
+        application = "benchmarks.probed:fastapi" if probed else "benchmarks.fastapi_app.main:app"
+        options = ["--loop", "uvloop", "--http", "httptools", "--no-access-log"]
+        limits = ["--backlog", "4096", "--log-level", "warning"]
+        uvicorn = [sys.executable, "-m", "uvicorn", application, "--port", str(port)]
+        return [*uvicorn, *options, *limits]
+
+
+class StockChannels(Contestant):
+    """Stock `daphne`."""
+
+    def prepare(self, folder: Path, redis_url: str, users: int) -> None:
+        self.env = {
+            "DATABASE_PATH": str(folder / "stock.sqlite3"),
+            "REDIS_URL": redis_url,
+            "DJANGO_SETTINGS_MODULE": "benchmarks.stock_channels.settings",
+        }
+        self.seed("-m", "benchmarks.seed", "benchmarks.stock_channels.settings", str(users))
+
+    def command(self, port: int, *, probed: bool) -> Sequence[str]:
+        application = (
+            "benchmarks.probed:stock" if probed else "benchmarks.stock_channels.asgi:application"
+        )
+        return [sys.executable, "-m", "daphne", "-v", "0", "-p", str(port), application]
+
+
+def everyone() -> Mapping[str, Contestant]:
+    """By name; FastAPI is what the others are compared with."""
+    found = (
+        FastAPI("fastapi", "FastAPI", (NO_AUTH, TOKEN), "anyone.bench", "anyone.bench"),
+        Ours("ours", "Ours", (SESSION, TOKEN), "room.benches", "public.bench"),
+        StockChannels("stock", "Stock Channels", (SESSION,), "room.benches", "public.bench"),
+    )
+    return {contestant.name: contestant for contestant in found}

@@ -1,0 +1,56 @@
+"""Fan-out: an HTTP POST publishes one message, and the next goes out when all have it."""
+
+from collections.abc import Iterator
+
+from ..broadcasts import Broadcaster
+from ..contestants import Contestant, Server
+from ..load import Crowd
+from ..machine import Load
+from ..plan import Measurement, Plan
+
+LATENCY_SIZE = 1_000  # the broadcast whose latency is reported
+
+
+def websocket(contestant: Contestant, plan: Plan) -> Iterator[Measurement]:
+    """To WebSockets."""
+    path = f"/ws/topics/{contestant.topic}"
+    for size in plan.sizes:
+        with contestant.serving(plan.server_core) as server:
+            crowd, _ = server.websockets(path, contestant.headers("", size))
+            yield from _measure(server, crowd, plan, "WebSocket")
+
+
+def sse(contestant: Contestant, plan: Plan) -> Iterator[Measurement]:
+    """To server-sent event streams."""
+    path = f"/topics/{contestant.topic}/events"
+    for size in plan.sizes:
+        with contestant.serving(plan.server_core) as server:
+            crowd, _ = server.streams(path, contestant.headers("", size))
+            yield from _measure(server, crowd, plan, "SSE")
+
+
+def _measure(server: Server, crowd: Crowd, plan: Plan, kind: str) -> Iterator[Measurement]:
+    contestant = server.contestant
+    path, headers = f"/topics/{contestant.topic}/events", contestant.publish_headers
+    with crowd, Broadcaster(crowd, path, headers) as broadcaster:
+        crowd.settle()
+        with Load(server.process) as load:
+            result = broadcaster.run(plan.seconds)
+        yield Measurement(
+            f"{kind} fan-out to {len(crowd):,}",
+            contestant.label,
+            result.rate,
+            "deliveries/s",
+            tally=result.tally,
+            server_load=load.server,
+            client_load=load.client,
+        )
+        if len(crowd) == LATENCY_SIZE:
+            for percent in (50, 99):
+                yield Measurement(
+                    f"{kind} broadcast to {len(crowd):,}, p{percent}",
+                    contestant.label,
+                    result.percentile(percent) * 1_000,
+                    "ms",
+                    "less",
+                )

@@ -1,0 +1,74 @@
+"""Fill a Django contestant's database: `python -m benchmarks.seed SETTINGS USERS`.
+
+Prints one session cookie per user, and one access token where the site has them, as JSON.
+"""
+
+import json
+import os
+import secrets
+import sys
+from datetime import timedelta
+
+
+def main(settings: str, count: int) -> None:
+    """Migrate, make the users, print their credentials."""
+    os.environ["DJANGO_SETTINGS_MODULE"] = settings
+    import django
+    from django.apps import apps
+    from django.core.management import call_command
+
+    django.setup()
+    call_command("migrate", verbosity=0)
+    users = _make_users(count)
+    credentials = {"session": _make_sessions(users)}
+    if apps.is_installed("realtime"):
+        credentials["token"] = _make_tokens(users)
+    print(json.dumps(credentials))
+
+
+def _make_users(count: int) -> list:
+    from django.contrib.auth.models import User
+
+    names = [f"user{number}" for number in range(count)]
+    User.objects.bulk_create([User(username=name, password="!") for name in names])
+    return list(User.objects.filter(username__in=names))
+
+
+def _make_sessions(users: list) -> list[str]:
+    from django.contrib.sessions.backends.db import SessionStore
+    from django.contrib.sessions.models import Session
+    from django.utils import timezone
+
+    expires = timezone.now() + timedelta(days=1)
+    sessions = [
+        Session(
+            session_key=secrets.token_hex(16),
+            expire_date=expires,
+            session_data=SessionStore().encode(
+                {
+                    "_auth_user_id": str(user.pk),
+                    "_auth_user_backend": "django.contrib.auth.backends.ModelBackend",
+                    "_auth_user_hash": user.get_session_auth_hash(),
+                }
+            ),
+        )
+        for user in users
+    ]
+    Session.objects.bulk_create(sessions)
+    return [f"Cookie: sessionid={session.session_key}" for session in sessions]
+
+
+def _make_tokens(users: list) -> list[str]:
+    from realtime.identity import digest
+    from realtime.models import AccessToken
+
+    tokens = [f"rt_{secrets.token_urlsafe(32)}" for _ in users]
+    AccessToken.objects.bulk_create(
+        AccessToken(user=user, digest=digest(token))
+        for user, token in zip(users, tokens, strict=True)
+    )
+    return [f"Authorization: Bearer {token}" for token in tokens]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

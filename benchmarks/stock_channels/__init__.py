@@ -1,0 +1,1 @@
+"""The port as Channels' own tutorial would have it, for comparison."""
