@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+TWISTED_TLS = "ignore:Passing pyOpenSSL:DeprecationWarning"  # Twisted's own use of pyOpenSSL
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 
@@ -35,7 +36,8 @@ class Worker:
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-W", "error", "-u", "-m", "realtime.server"),
+                    *(sys.executable, "-W", "error", "-W", TWISTED_TLS, "-u"),
+                    *("-m", "realtime.server"),
                     *("--fd", str(fds[0]), "--ready-fd", str(fds[1])),
                     *options,
                     f"{app}:application",

@@ -1,0 +1,116 @@
+"""Each limit is met over a real socket, and can be set."""
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import fields
+
+import pytest
+
+from realtime.server.limits import Limits, add_arguments, from_options
+
+from .support import Worker, eventually
+
+Start = Callable[..., Worker]
+
+
+def parse(*words: str) -> Limits:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return from_options(parser.parse_args(list(words)))
+
+
+def test_defaults_options_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parse() == Limits()
+    monkeypatch.setenv("REALTIME_MAX_CONNECTIONS", "7")
+    monkeypatch.setenv("REALTIME_DRAIN_WINDOW", "0.5")
+    assert parse().max_connections == 7
+    assert parse("--max-connections", "9").max_connections == 9
+    assert parse().drain_window == 0.5
+
+
+def test_every_limit_says_what_happens() -> None:
+    assert all(len(each.metadata["help"]) > 20 for each in fields(Limits))
+
+
+def test_connections(start: Start) -> None:
+    worker = start("--max-connections", "2")
+    clients = [worker.client(), worker.client()]
+    for client in clients:
+        client.request("/hello")
+        client.response()
+    with worker.client() as third:
+        third.request("/hello")
+        response = third.response()
+        assert response.status == 503
+        assert response.headers["retry-after"] == "5"
+        assert third.rest() == b""
+    clients.pop().close()
+    time.sleep(0.1)
+    assert worker.get("/hello") == b"hello"
+    clients.pop().close()
+
+
+def test_header_time(start: Start) -> None:
+    worker = start("--header-timeout", "0.5")
+    with worker.client() as slow, worker.client() as mute:
+        began = time.monotonic()
+        slow.send(b"GET / HTTP/1.1\r\nHost: t\r\n")
+        for _ in range(5):
+            time.sleep(0.05)
+            slow.send(b"X: y\r\n")
+        assert slow.response().status == 408
+        assert mute.rest() == b""
+        assert time.monotonic() - began < 2
+
+
+def test_keep_alive_time(start: Start) -> None:
+    worker = start("--keep-alive-timeout", "0.3")
+    with worker.client() as client:
+        client.request("/hello")
+        client.response()
+        assert client.rest() == b""
+
+
+def test_body_time(start: Start) -> None:
+    worker = start("--body-timeout", "0.4")
+    with worker.client() as client:
+        client.send(b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\nabc")
+        began = time.monotonic()
+        assert client.rest() == b""
+        assert 0.2 < time.monotonic() - began < 2
+
+
+def test_a_slow_application_does_not_count_as_a_slow_body(start: Start) -> None:
+    worker = start("--body-timeout", "0.3")
+    with worker.client() as client:
+        client.request("/slow?wait=1.0")
+        assert client.response().body == b"slow"
+
+
+def test_stalled_clients(start: Start) -> None:
+    worker = start("--stall-timeout", "0.5")
+    with worker.client(receive_buffer=4_096) as client:
+        client.request("/firehose?mb=1000")
+        client.exactly(100)
+        eventually(lambda: "firehose finally" in worker.status()["events"], 4)
+
+
+def test_http_timeout(start: Start) -> None:
+    worker = start("--http-timeout", "1")
+    with worker.client() as client:
+        client.request("/slow")
+        assert client.response().status == 503
+
+
+def test_websocket_sizes(start: Start) -> None:
+    worker = start("--websocket-max-message-size", "10", "--websocket-max-frame-size", "5")
+    from .support import frame
+
+    with worker.client() as client:
+        client.upgrade()
+        client.send(frame(1, b"12345") + frame(1, b"1234", fin=False) + frame(0, b"12345"))
+        assert client.frame() == (0x81, b"12345")
+        assert client.frame() == (0x81, b"123412345")
+        client.send(frame(1, b"123456"))
+        assert client.closed() == 1009
