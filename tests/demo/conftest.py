@@ -32,9 +32,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Debian's Chromium."""
+    """Debian's Chromium.
+
+    For a module, not the session: as long as it runs, playwright has an event loop running in
+    this thread, where other modules' async tests want theirs.
+    """
     if not CHROMIUM.exists():
         pytest.skip("needs a browser: apt-get install chromium")
     playwright = pytest.importorskip("playwright.sync_api", reason="needs pip install playwright")
