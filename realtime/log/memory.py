@@ -54,7 +54,7 @@ class MemoryLog(EventLog):
                 or not self._dropped.get(topic, 0) <= after.offset <= head.offset
             ):
                 raise HistoryGone(f"The log of {topic!r} no longer holds what followed {after}.")
-            events = kept[skip : skip + limit]
+            events = _within(kept[skip : skip + limit], settings.LOG_PAGE_BYTES)
             if events:
                 return Page(events, events[-1].position)
             return Page([], head if after == OLDEST else after)
@@ -78,3 +78,12 @@ class MemoryLog(EventLog):
             return START
         offset = self._dropped.get(topic, 0) + len(self._topics.get(topic, ()))
         return Position(self._epochs[topic], offset)
+
+
+def _within(events: list[Event], room: int) -> list[Event]:
+    """The first events that are no more than `room` bytes, and at least one."""
+    for index, event in enumerate(events):
+        room -= len(event.data.encode())
+        if index and room < 0:
+            return events[:index]
+    return events
