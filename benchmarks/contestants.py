@@ -116,6 +116,7 @@ class Ours(Contestant):
 
     def prepare(self, folder: Path, redis_url: str, users: int) -> None:
         self.env = {
+            "DJANGO_SETTINGS_MODULE": "project.settings",
             "SECRET_KEY": "only for benchmarks",
             "ALLOWED_HOSTS": "127.0.0.1",
             "DATABASE_URL": f"sqlite:///{folder / 'ours.sqlite3'}",

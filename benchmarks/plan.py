@@ -43,5 +43,11 @@ class Measurement:
     server_load: float | None = None  # share of its core
     client_load: float | None = None
 
+    @property
+    def per_core(self) -> float | None:
+        """What a second of the server's processor time yields: the waits and whatever else the
+        machine is doing left out."""
+        return self.value / self.server_load if self.server_load else None
+
 
 Job = Callable[[Contestant, Plan], Iterator[Measurement]]

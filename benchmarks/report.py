@@ -48,7 +48,8 @@ class Report:
                     "values": [run.value for run in runs],
                     "unit": runs[0].unit,
                     "better": runs[0].better,
-                    "ratio": _ratio(runs, base),
+                    "ratio": _ratio(runs, base, "value"),
+                    "ratio_per_core": _ratio(runs, base, "per_core"),
                     "server_load": _mean_load(run.server_load for run in runs),
                     "client_load": _mean_load(run.client_load for run in runs),
                     "expected": tally.expected,
@@ -67,9 +68,10 @@ class Report:
                 better = "more is better" if row["better"] == "more" else "less is better"
                 lines += ["", f"{metric} ({row['unit']}, {better})"]
             line = f"  {row['contestant']:<28}{row['median']:>12,.1f}"
-            line += "        " if row["ratio"] is None else f"{row['ratio']:>7.2f}x"
+            line += _times(row["ratio"])
             if row["server_load"] is not None:
-                line += f"   server {row['server_load']:>4.0%}  client {row['client_load']:>4.0%}"
+                line += f"  {_times(row['ratio_per_core'])} per core"
+                line += f"  server {row['server_load']:>4.0%}  client {row['client_load']:>4.0%}"
             if row["expected"]:
                 counts = f"   {row['received']:,} of {row['expected']:,}"
                 bad = row["received"] != row["expected"] or row["strange"]
@@ -87,12 +89,15 @@ class Report:
 
     def markdown(self) -> str:
         """For a page."""
-        lines = ["| job | contestant | median | ratio to FastAPI |", "|---|---|--:|--:|"]
+        lines = [
+            "| job | contestant | median | ratio to FastAPI | per second of processor time |",
+            "|---|---|--:|--:|--:|",
+        ]
         for row in self.rows():
-            ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
+            ratio, per_core = _times(row["ratio"]).strip(), _times(row["ratio_per_core"]).strip()
             lines.append(
                 f"| {row['metric']} | {row['contestant']} | "
-                f"{row['median']:,.1f} {row['unit']} | {ratio} |"
+                f"{row['median']:,.1f} {row['unit']} | {ratio} | {per_core} |"
             )
         return "\n".join(lines) + "\n"
 
@@ -109,11 +114,17 @@ def _baseline(contestants: dict[str, list[Measurement]]) -> list[Measurement] | 
     return contestants.get(BASELINE) or contestants.get(f"{BASELINE} (no auth)")
 
 
-def _ratio(runs: list[Measurement], base: list[Measurement] | None) -> float | None:
+def _ratio(runs: list[Measurement], base: list[Measurement] | None, figure: str) -> float | None:
     """The median of the ratios, repeat by repeat: what slows one repeat down slows all in it."""
-    if base is None:
-        return None
-    return median(run.value / other.value for run, other in zip(runs, base, strict=False))
+    pairs = [
+        (getattr(run, figure), getattr(other, figure))
+        for run, other in zip(runs, base or (), strict=False)
+    ]
+    return median(ours / theirs for ours, theirs in pairs) if pairs and all(pairs[0]) else None
+
+
+def _times(ratio: float | None) -> str:
+    return " " * 8 if ratio is None else f"{ratio:>7.2f}x"
 
 
 def _mean_load(loads: Iterable[float | None]) -> float | None:

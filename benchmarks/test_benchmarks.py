@@ -1,0 +1,124 @@
+"""The benchmark's own parts: does it count what comes, and notice what does not?"""
+
+import importlib.util
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.contestants import ROOT
+from benchmarks.load import Tally, message
+from benchmarks.wire import (
+    AnswerParser,
+    Dechunker,
+    Refused,
+    StreamParser,
+    WebSocketParser,
+    text_frame,
+)
+
+UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
+STREAM = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def frame(payload: bytes, first: int = 0x81) -> bytes:
+    size = len(payload)
+    length = bytes((size,)) if size < 126 else b"\x7e" + size.to_bytes(2, "big")
+    return bytes((first,)) + length + payload
+
+
+def chunk(body: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(body), body)
+
+
+def in_pieces(data: bytes) -> list[bytes]:
+    cuts = sorted(random.sample(range(1, len(data)), 12))
+    return [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+
+
+def test_websocket_messages_are_found_however_the_bytes_arrive() -> None:
+    long = b"x" * 300
+    data = UPGRADED + frame(b"one") + frame(b"", 0x89) + frame(long) + frame(b"a", 0x01)
+    data += frame(b"b", 0x80)
+    for pieces in ([data], in_pieces(data)):
+        parser = WebSocketParser()
+        assert [text for piece in pieces for text in parser.feed(piece)] == [b"one", long, b"ab"]
+        assert parser.opened
+        assert parser.pings == [b""]
+        assert not parser.partial
+
+
+def test_a_close_frame_is_no_message() -> None:
+    parser = WebSocketParser()
+    with pytest.raises(Refused, match="closed"):
+        parser.feed(UPGRADED + frame(b"\x03\xe8", 0x88))
+
+
+def test_events_are_found_however_the_bytes_arrive() -> None:
+    bodies = [b": hello\n\n", b"retry: 1\n\n", b"id: 1\ndata: a\n\n", b"data: b\n\n: keepalive\n\n"]
+    data = STREAM + b"".join(map(chunk, bodies))
+    for pieces in ([data], in_pieces(data)):
+        parser = StreamParser()
+        events = [event for piece in pieces for event in parser.feed(piece)]
+        assert events == [b"id: 1\ndata: a", b"data: b"]
+        assert not parser.partial
+
+
+def test_an_event_that_has_come_in_part_is_partial() -> None:
+    parser = StreamParser()
+    assert parser.feed(STREAM + chunk(b"data: a")) == []
+    assert parser.partial
+    assert parser.feed(chunk(b"\n\n")) == [b"data: a"]
+
+
+def test_a_refusal_is_an_error_with_the_answer() -> None:
+    with pytest.raises(Refused, match="403"):
+        WebSocketParser().feed(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+
+def test_answers_with_and_without_chunks() -> None:
+    parser = AnswerParser()
+    plain = b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\nok"
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(b"x") + b"0\r\n\r\n"
+    data = plain + chunked + plain
+    assert [status for piece in in_pieces(data) for status in parser.feed(piece)] == [201, 200, 201]
+
+
+def test_dechunker_says_when_it_is_over() -> None:
+    chunks = Dechunker()
+    assert chunks.feed(chunk(b"ab") + chunk(b"c") + b"0\r\n\r\n") == b"abc"
+    assert chunks.ended
+
+
+def test_frames_of_a_client_are_masked() -> None:
+    sent = text_frame(b"hello")
+    mask, masked = sent[2:6], sent[6:]
+    assert sent[:2] == b"\x81\x85"
+    assert bytes(a ^ b for a, b in zip(masked, mask * 2, strict=False)) == b"hello"
+
+
+def test_a_tally_knows_loss_and_copies() -> None:
+    assert Tally(2, 2).is_clean
+    assert not Tally(2, 1).is_clean
+    assert not Tally(2, 2, strange=1).is_clean
+
+
+def test_a_message_has_the_size_that_was_asked_for() -> None:
+    data, marker = message(7, 100)
+    assert len(data) == 100 + len(b'{"text":""}')
+    assert marker in data
+
+
+@pytest.mark.skipif(
+    not importlib.util.find_spec("psutil"), reason="benchmarks/requirements.txt is not installed"
+)
+def test_the_command_measures_our_server() -> None:
+    command = [sys.executable, "-m", "benchmarks", "--short", "--contestants", "ours"]
+    small = ["--jobs", "websocket", "sse", "--sizes", "20", "--seconds", "0.2"]
+    env = {**os.environ, "PYTHONWARNINGS": "default"}
+    done = subprocess.run([*command, *small], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "WebSocket fan-out to 20" in done.stdout
+    assert "nothing lost, nothing twice" in done.stdout
