@@ -95,9 +95,10 @@ class Feed:
             self._send_out([event])
         elif not self.started:
             self._behind = True
-        elif event.offset == self.head + 1 and self.epoch in (event.epoch, UNBORN):
+        elif event.offset == self.head + 1 and event.epoch == self.epoch:
             self._advance([event])
         elif event.epoch != self.epoch or event.offset > self.head:
+            # A first event too: one of a topic that was deleted may come late, as if it were new.
             self.catch_up()
 
     def compare(self, head: Position) -> bool:
@@ -112,7 +113,7 @@ class Feed:
     def catch_up(self) -> None:
         """Read from the log what is missing here; any number of calls make one read at a time."""
         self._behind = True
-        if self._catching_up is None or self._catching_up.done():
+        if self.started and (self._catching_up is None or self._catching_up.done()):
             self._catching_up = spawn(self._catch_up())
 
     async def _catch_up(self) -> None:
@@ -261,6 +262,8 @@ class Hub:
     def _start(self) -> None:
         _hubs[self.loop] = self
         self._tasks = [spawn(self._watch())]
+        if settings.PRUNE_INTERVAL_SECONDS is not None:
+            self._tasks.append(spawn(self._prune(settings.PRUNE_INTERVAL_SECONDS)))
         if self._layer is not None:
             self._tasks.append(spawn(self._listen()))
 
@@ -275,11 +278,14 @@ class Hub:
         try:
             async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
                 await self._membership_settled()
+                while self._announcing is not None:
+                    await asyncio.shield(self._announcing)
         except TimeoutError:
             pass
-        for task in self._tasks:
+        tasks = [task for task in (self._membership, self._announcing) if task is not None]
+        for task in [*self._tasks, *tasks]:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *tasks, return_exceptions=True)
 
     async def _start_feed(self, feed: Feed) -> None:
         if self._layer is not None:
@@ -309,34 +315,37 @@ class Hub:
                 continue
             try:
                 event = from_message(message)
-            except ValueError as error:
-                logger.warning("Not an announcement of ours on the channel layer: %s", error)
-                continue
-            if event is not None:
-                self.receive(event)
+                if event is not None:
+                    self.receive(event)
+            except Exception as error:
+                logger.warning("Not an announcement of ours on the channel layer: %r", error)
             # receive() does not wait while there are messages: without this, a flood of them
             # would keep the loop from doing anything else.
             await asyncio.sleep(0)
 
     async def _watch(self) -> None:
-        """Find what the layer lost, renew memberships, apply retention."""
-        since_refresh = since_prune = 0.0
+        """Find what the layer lost, renew memberships."""
+        since_refresh = 0.0
         while True:
             interval = settings.HEAD_CHECK_SECONDS
             await asyncio.sleep(interval)
             since_refresh += interval
-            since_prune += interval
             try:
                 await self._check_heads()
                 if since_refresh >= settings.GROUP_REFRESH_SECONDS:
                     since_refresh = 0.0
                     self._rejoin()
-                prune = settings.PRUNE_INTERVAL_SECONDS
-                if prune is not None and since_prune >= prune:
-                    since_prune = 0.0
-                    await in_database_thread(get_log().prune)
             except Exception:
                 logger.warning("Can't look at the log; trying again", exc_info=True)
+
+    async def _prune(self, interval: float) -> None:
+        """Apply retention; beside the look at the heads, since it may take minutes."""
+        while True:
+            await asyncio.sleep(interval)
+            try:
+                await in_database_thread(get_log().prune)
+            except Exception:
+                logger.warning("Can't prune the log; trying again", exc_info=True)
 
     async def _check_heads(self) -> None:
         heads: Mapping[str, Position] = await get_log().heads(list(self.feeds))
