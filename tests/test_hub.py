@@ -1,0 +1,662 @@
+"""The hub against a channel layer that loses, hangs and dies, and with very many readers."""
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+from channels_redis.core import RedisChannelLayer
+from channels_redis.pubsub import RedisPubSubChannelLayer
+
+from realtime import hub as hub_module
+from realtime.events import Event
+from realtime.hub import Feed, Hub, get_hub, positions_now, running_hubs
+from realtime.positions import START, UNBORN, Position
+
+from .clients import (
+    FakeLayer,
+    InstantLoop,
+    LogFailed,
+    MemoryLog,
+    Noise,
+    eventually,
+    from_elsewhere,
+    stage,
+)
+
+
+class Reader:
+    """Reads a feed as a subscription does, and remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.got: list[Event] = []
+        self.wakes = 0
+
+    def deliver(self, event: Event) -> None:
+        self.got.append(event)
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+    @property
+    def offsets(self) -> list[int]:
+        return [event.offset for event in self.got]
+
+
+def instantly(main: Coroutine[Any, Any, None]) -> None:
+    """Run on a clock that does not wait; nothing may be left running at the end."""
+
+    async def run() -> None:
+        await main
+        await asyncio.sleep(10)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    with asyncio.Runner(loop_factory=InstantLoop) as runner:
+        runner.run(run())
+
+
+async def turns(count: int = 20) -> None:
+    """Let everything that is ready run."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def publish(layer: Any, log: MemoryLog, topic: str = "a", announced: bool = True) -> Event:
+    """Another process publishes."""
+    event = log.append(topic, "message", "1")
+    if announced:
+        await layer.group_send(topic, from_elsewhere(event))
+    return event
+
+
+@pytest.fixture
+def quiet(caplog):
+    caplog.set_level("CRITICAL", "realtime")
+
+
+# -- gaps
+
+
+def test_an_announcement_is_delivered_without_a_look_at_the_log():
+    with stage() as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            log.append("a", "message", "0")
+            feed = await hub.attach("a", reader)
+            await turns()
+            reads = log.reads
+            await publish(layer, log)
+            await turns()
+            assert reader.offsets == [2]
+            assert log.reads == reads
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_a_gap_is_filled_from_the_log_in_order():
+    with stage() as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+            for announced in (True, False, False, True):
+                await publish(layer, log, announced=announced)
+            await turns()
+            assert reader.offsets == [1, 2, 3, 4]
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_repeated_and_late_announcements_are_dropped():
+    with stage() as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+            events = [await publish(layer, log) for _ in range(3)]
+            await turns()
+            for event in [*reversed(events), *events]:
+                await layer.group_send("a", from_elsewhere(event))
+            await turns()
+            assert reader.offsets == [1, 2, 3]
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_a_lost_last_announcement_is_found_by_the_look_at_the_heads():
+    with stage(HEAD_CHECK_SECONDS=2.0) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+            await publish(layer, log, announced=False)
+            await asyncio.sleep(1.5)
+            assert reader.offsets == []
+            await asyncio.sleep(1)
+            assert reader.offsets == [1]
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_a_late_announcement_of_a_deleted_topic_is_not_its_first_event():
+    with stage() as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            old = log.append("a", "message", "old")
+            log.delete("a")
+            feed = await hub.attach("a", reader)
+            await layer.group_send("a", from_elsewhere(old))
+            await turns()
+            assert reader.got == []
+            assert feed.position == START
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_a_topic_that_is_reborn_wakes_its_readers_at_its_new_position():
+    with stage() as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            await publish(layer, log)
+            feed = await hub.attach("a", reader)
+            log.delete("a")
+            new = await publish(layer, log)
+            await turns()
+            assert reader.got == []
+            assert reader.wakes == 1
+            assert feed.position == new.position
+            assert feed.after(new.epoch, new.offset, 10) == []
+            assert feed.after("epoch001", 1, 10) is None
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_announcements_during_the_start_are_not_lost():
+    # The head is looked at, then an event is published and announced, then the look returns.
+    log = MemoryLog(Noise(1, delay=1.0, longest=1.0))
+    with stage(log=log, HEAD_CHECK_SECONDS=100.0) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            attaching = asyncio.create_task(hub.attach("a", reader))
+            for _ in range(20):
+                await asyncio.sleep(0.1)
+                await publish(layer, log)
+            feed = await attaching
+            await asyncio.sleep(10)
+            assert feed.position == Position("epoch001", 20)
+            first = reader.offsets[0]
+            assert reader.offsets == list(range(first, 21))
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_catching_up_before_the_start_leaves_no_hole_in_the_memory():
+    log = MemoryLog()
+    with stage(log=log) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            for _ in range(5):
+                await publish(layer, log, announced=False)
+            log.noise = Noise(1, delay=1.0, longest=1.0)
+            attaching = asyncio.create_task(hub.attach("a", reader))
+            await asyncio.sleep(0.01)
+            hub.catch_up()
+            feed = await attaching
+            await publish(layer, log)
+            await asyncio.sleep(5)
+            kept = feed.after("epoch001", 5, 10)
+            assert kept is not None
+            assert [event.offset for event in kept] == [6]
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_a_log_that_fails_is_asked_again(quiet):
+    with stage(HEAD_CHECK_SECONDS=1.0) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+            log.failing = True
+            await publish(layer, log, announced=False)
+            await publish(layer, log)
+            await asyncio.sleep(5)
+            assert reader.offsets == []
+            log.failing = False
+            await asyncio.sleep(2)
+            assert reader.offsets == [1, 2]
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_who_can_not_be_started_is_told_and_leaves_nothing(quiet):
+    with stage() as (_, log):
+
+        async def main() -> None:
+            hub = get_hub()
+            log.failing = True
+            attaching = [asyncio.create_task(hub.attach("a", Reader())) for _ in range(3)]
+            results = await asyncio.gather(*attaching, return_exceptions=True)
+            assert [type(result) for result in results] == [LogFailed] * 3
+            assert hub.feeds == {}
+            assert running_hubs() == []
+
+        instantly(main())
+
+
+# -- a layer that fails
+
+
+def test_a_layer_that_fails_and_forgets_is_joined_again(quiet):
+    with stage(HEAD_CHECK_SECONDS=100.0) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+            layer.fail()
+            await publish(layer, log, announced=False)
+            await asyncio.sleep(3)
+            layer.recover()
+            await asyncio.sleep(2)
+            # Found on rejoining, without a look at the heads.
+            assert reader.offsets == [1]
+            await publish(layer, log)
+            await turns()
+            assert reader.offsets == [1, 2]
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_a_layer_that_hangs_holds_up_neither_readers_nor_publishers(quiet):
+    with stage(ANNOUNCE_TIMEOUT_SECONDS=2.0, HEAD_CHECK_SECONDS=1.0) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            layer.hanging = True
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            feed = await hub.attach("a", reader)
+            assert loop.time() - begun <= 2.1
+            for _ in range(3):
+                hub.announce(log.append("a", "message", "1"))
+            await publish(layer, log, announced=False)
+            await asyncio.sleep(1.5)
+            assert reader.offsets == [1, 2, 3, 4]
+            layer.hanging = False
+            await asyncio.sleep(5)
+            assert layer.groups == {"a": {hub._channel}}
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_a_full_queue_of_announcements_drops_the_rest(quiet):
+    with stage(ANNOUNCE_QUEUE=3) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+            layer.hanging = True
+            for _ in range(50):
+                hub.announce(log.append("a", "message", "1"))
+            await turns()
+            assert len(hub._outgoing) <= 3
+            # Not so for the readers of this process.
+            assert reader.offsets == list(range(1, 51))
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "somebody.else"},
+        {"type": "realtime.event", "topic": "a"},
+        {**from_elsewhere(Event("a", "message", "1", "e", 1)), "offset": "one"},
+        "not even a dict",
+    ],
+)
+def test_a_message_that_is_not_ours_stops_nothing(message, quiet):
+    with stage(HEAD_CHECK_SECONDS=100.0) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+            await layer.group_send("a", message)
+            await publish(layer, log)
+            await turns()
+            assert reader.offsets == [1]
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+# -- coming and going
+
+
+def test_the_last_reader_to_leave_takes_everything_along():
+    with stage() as (layer, _):
+
+        async def main() -> None:
+            hub, readers = get_hub(), [Reader() for _ in range(3)]
+            feeds = [await hub.attach(topic, reader) for topic in "ab" for reader in readers]
+            assert running_hubs() == [hub]
+            assert set(layer.groups) == {"a", "b"}
+            for feed in feeds:
+                for reader in readers:
+                    hub.detach(feed, reader)
+            assert running_hubs() == []
+            assert get_hub() is not hub
+            await asyncio.sleep(1)
+            assert layer.groups == {}
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+        instantly(main())
+
+
+def test_a_hub_that_closes_waits_for_no_layer_that_hangs(quiet):
+    with stage(ANNOUNCE_TIMEOUT_SECONDS=2.0) as (layer, log):
+
+        async def main() -> None:
+            hub, reader = get_hub(), Reader()
+            feeds = [await hub.attach(f"topic.{number}", reader) for number in range(200)]
+            layer.hanging = True
+            for _ in range(100):
+                hub.announce(log.append("topic.1", "message", "1"))
+            for feed in feeds:
+                hub.detach(feed, reader)
+            await asyncio.sleep(2.5)
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+        instantly(main())
+
+
+def test_attach_detach_attach_ends_as_a_member():
+    # The layer takes its time: what was asked first must not be what counts last.
+    for seed in range(30):
+        layer = FakeLayer(Noise(seed, delay=0.7, longest=0.4))
+        with stage(layer, HEAD_CHECK_SECONDS=100.0) as (layer, log):
+
+            async def main(seed: int = seed, layer: Any = layer, log: Any = log) -> None:
+                chance = Noise(seed, delay=0.8, longest=0.3)
+                keeper, hub = Reader(), get_hub()
+                kept = await hub.attach("keeper", keeper)
+                for _ in range(6):
+                    reader = Reader()
+                    feed = await hub.attach("a", reader)
+                    await chance.wait()
+                    hub.detach(feed, reader)
+                    await chance.wait()
+                reader = Reader()
+                feed = await hub.attach("a", reader)
+                await asyncio.sleep(5)
+                assert "a" in layer.groups
+                await publish(layer, log)
+                await asyncio.sleep(1)
+                assert reader.offsets == [1]
+                hub.detach(feed, reader)
+                await asyncio.sleep(5)
+                assert set(layer.groups) == {"keeper"}
+                hub.detach(kept, keeper)
+
+            instantly(main())
+
+
+def test_who_leaves_while_it_waits_for_the_start_takes_nobody_along():
+    log = MemoryLog(Noise(1, delay=1.0, longest=1.0))
+    with stage(log=log):
+
+        async def main() -> None:
+            hub = get_hub()
+            first, second = Reader(), Reader()
+            leaving = asyncio.create_task(hub.attach("a", first))
+            staying = asyncio.create_task(hub.attach("a", second))
+            await asyncio.sleep(0)
+            leaving.cancel()
+            feed = await staying
+            assert list(feed.readers) == [second]
+            hub.detach(feed, second)
+
+        instantly(main())
+
+
+async def test_five_thousand_topics_at_once():
+    # Debug mode keeps a stack for each of thousands of tasks, which takes half a minute.
+    asyncio.get_running_loop().set_debug(False)
+    with stage() as (layer, log):
+        hub, reader = get_hub(), Reader()
+        names = [f"topic.{number}" for number in range(5_000)]
+        feeds = await asyncio.gather(*(hub.attach(name, reader) for name in names))
+        assert len(hub.feeds) == 5_000
+        await eventually(lambda: len(layer.groups) == 5_000)
+        for name in names[::1000]:
+            await publish(layer, log, name)
+        await eventually(lambda: len(reader.got) == 5)
+        for feed in feeds:
+            hub.detach(feed, reader)
+        await eventually(lambda: layer.groups == {})
+        await hub._closing
+
+
+async def test_positions_now_come_from_memory_where_a_topic_is_served():
+    with stage() as (layer, log):
+        hub, reader = get_hub(), Reader()
+        here = await publish(layer, log, "here")
+        there = await publish(layer, log, "there")
+        feed = await hub.attach("here", reader)
+        assert await positions_now(["here", "there", "nowhere"]) == {
+            "here": here.position,
+            "there": there.position,
+            "nowhere": START,
+        }
+        hub.detach(feed, reader)
+        await hub._closing
+
+
+# -- fan-out
+
+
+class Stall:
+    """Measures how long the loop was kept from its other work."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+        self.turns = 0
+
+    async def run(self) -> None:
+        before = time.perf_counter()
+        while True:
+            await asyncio.sleep(0)
+            now = time.perf_counter()
+            self.longest = max(self.longest, now - before)
+            self.turns += 1
+            before = now
+
+
+def make_feed() -> Feed:
+    feed = Feed("a")
+    feed.start(Position("epoch", 0))
+    feed.epoch = "epoch"
+    return feed
+
+
+async def test_a_large_fan_out_lets_the_loop_run_in_between():
+    # asyncio's debug mode makes each step slower: what is measured is an upper bound.
+    class Slow(Reader):
+        def deliver(self, event: Event) -> None:
+            super().deliver(event)
+            sum(range(100))
+
+    feed, readers = make_feed(), [Slow() for _ in range(10_000)]
+    feed.readers = dict.fromkeys(readers)
+    stall = Stall()
+    measuring = asyncio.create_task(stall.run())
+    await asyncio.sleep(0.01)
+    stall.turns = 0
+    for offset in range(1, 11):
+        feed.offer(Event("a", "message", "1", "epoch", offset))
+    await eventually(lambda: all(len(reader.got) == 10 for reader in readers))
+    measuring.cancel()
+    assert all(reader.offsets == list(range(1, 11)) for reader in readers)
+    assert stall.turns > 10
+    assert stall.longest < 0.05
+
+
+async def test_a_reader_that_raises_hurts_no_other(caplog):
+    class Broken(Reader):
+        def deliver(self, event: Event) -> None:
+            raise RuntimeError("broken on purpose")
+
+    feed, readers = make_feed(), [Reader(), Broken(), Reader()]
+    feed.readers = dict.fromkeys(readers)
+    for offset in (1, 2):
+        feed.offer(Event("a", "message", "1", "epoch", offset))
+    assert [reader.offsets for reader in readers] == [[1, 2], [], [1, 2]]
+    assert "broken on purpose" in caplog.text
+
+
+def test_the_memory_of_a_feed_has_limits():
+    with stage(TAIL_EVENTS=4, TAIL_BYTES=100):
+
+        async def main() -> None:
+            feed = make_feed()
+            for offset in range(1, 11):
+                feed.offer(Event("a", "message", "1", "epoch", offset))
+            assert feed.after("epoch", 5, 10) is None
+            kept = feed.after("epoch", 6, 2)
+            assert kept is not None
+            assert [event.offset for event in kept] == [7, 8]
+            feed.offer(Event("a", "message", "x" * 99, "epoch", 11))
+            assert feed.after("epoch", 8, 10) is None
+            feed.offer(Event("a", "message", "x" * 200, "epoch", 12))
+            assert feed.after("epoch", 11, 10) is None
+            assert feed.after("epoch", 12, 10) == []
+            assert feed.after("epoch", 13, 10) is None
+            assert feed.after(UNBORN, 0, 10) is None
+
+        instantly(main())
+
+
+# -- real Redis layers
+
+
+REDIS_LAYERS = {"core": RedisChannelLayer, "pubsub": RedisPubSubChannelLayer}
+
+
+@pytest.fixture(autouse=True)
+def _redis_knows_its_version(monkeypatch):
+    # redis-py looks it up on the disk for each connection, which blocks the loop: not our doing.
+    monkeypatch.setattr("redis.utils.get_lib_version", lambda: "0")
+
+
+@pytest.fixture(params=REDIS_LAYERS)
+def redis_layer(request, valkey):
+    return REDIS_LAYERS[request.param](hosts=[valkey.url])
+
+
+async def close_layer(layer: Any) -> None:
+    close = getattr(layer, "close_pools", None) or layer.flush
+    await close()
+
+
+async def test_a_valkey_that_is_killed_and_restarted_costs_nothing(redis_layer, valkey, quiet):
+    loop = asyncio.get_running_loop()
+    with stage(redis_layer, HEAD_CHECK_SECONDS=0.5) as (layer, log):
+        hub, reader = get_hub(), Reader()
+        feed = await hub.attach("a", reader)
+        published = 0
+
+        async def publish_some(count: int) -> None:
+            nonlocal published
+            for _ in range(count):
+                published += 1
+                event = log.append("a", "message", "1")
+                try:
+                    async with asyncio.timeout(1):
+                        await layer.group_send("a", from_elsewhere(event))
+                except Exception:
+                    pass
+
+        await publish_some(5)
+        await eventually(lambda: len(reader.got) == 5)
+        await asyncio.to_thread(valkey.kill)
+        await publish_some(5)
+        # The log serves while the layer is down.
+        await eventually(lambda: len(reader.got) == 10, 5)
+        await asyncio.to_thread(valkey.start)
+        await publish_some(5)
+        restarted = loop.time()
+        await eventually(lambda: len(reader.got) == 15, 5)
+        # And soon the layer serves again: an ephemeral event has no other way.
+        while not any(event.type == "alive" for event in reader.got):
+            assert loop.time() - restarted < 10, "The layer did not come back."
+            ephemeral = Event("a", "alive", "1")
+            async with asyncio.timeout(2):
+                await layer.group_send("a", from_elsewhere(ephemeral))
+            await asyncio.sleep(0.1)
+        await publish_some(5)
+        await eventually(lambda: len([o for o in reader.offsets if o]) == published)
+        assert [o for o in reader.offsets if o] == list(range(1, published + 1))
+        hub.detach(feed, reader)
+        await hub._closing
+        await close_layer(layer)
+
+
+async def test_an_overflow_of_the_layer_s_capacity_is_made_up_for(valkey):
+    layer = RedisChannelLayer(hosts=[valkey.url], capacity=5)
+    with stage(layer, HEAD_CHECK_SECONDS=0.3) as (layer, log):
+        hub, reader = get_hub(), Reader()
+        feed = await hub.attach("a", reader)
+        for _ in range(60):
+            await publish(layer, log)
+        await eventually(lambda: len(reader.got) == 60)
+        assert reader.offsets == list(range(1, 61))
+        hub.detach(feed, reader)
+        await hub._closing
+        await close_layer(layer)
+
+
+async def test_groups_are_left_on_redis(redis_layer, valkey):
+    with stage(redis_layer) as (layer, _):
+        hub, reader = get_hub(), Reader()
+        feeds = [await hub.attach(f"topic.{number}", reader) for number in range(60)]
+        for feed in feeds:
+            hub.detach(feed, reader)
+        await hub._closing
+        assert asyncio.all_tasks() == {asyncio.current_task()} or isinstance(
+            layer, RedisPubSubChannelLayer
+        )
+        if isinstance(layer, RedisChannelLayer):
+            connection = layer.connection(0)
+            assert await connection.keys("asgi:group:*") == []
+        else:
+            assert layer._shards[0]._subscribed_to == set()
+        await close_layer(layer)
+
+
+async def test_hubs_are_one_per_loop():
+    with stage():
+        hub, reader = get_hub(), Reader()
+        assert isinstance(hub, Hub)
+        feed = await hub.attach("a", reader)
+        assert get_hub() is hub
+        assert hub_module._hubs[asyncio.get_running_loop()] is hub
+        hub.detach(feed, reader)
+        await hub._closing
