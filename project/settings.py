@@ -46,14 +46,15 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
 ]
 MIDDLEWARE = [
-    "django.middleware.security.SecurityMiddleware",
+    # Django's own, without a thread hop each; Django's work here too.
+    "realtime.middleware.SecurityMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.common.CommonMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "realtime.middleware.SessionMiddleware",
+    "realtime.middleware.CommonMiddleware",
+    "realtime.middleware.CsrfViewMiddleware",
+    "realtime.middleware.AuthenticationMiddleware",
+    "realtime.middleware.MessageMiddleware",
+    "realtime.middleware.XFrameOptionsMiddleware",
 ]
 ROOT_URLCONF = "project.urls"
 ASGI_APPLICATION = "project.asgi.application"

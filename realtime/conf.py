@@ -46,13 +46,21 @@ DEFAULTS: Final[dict[str, Any]] = {
     "PERMISSION": "realtime.permissions.default_rule",  # dotted path of the rule
     "ALLOWED_ORIGINS": [],              # besides the same origin: "https://app.example.com", or "*"
     "RECHECK_SECONDS": 30.0,            # how often live connections' rights are checked
+    "IDENTITY_CACHE_SECONDS": 5.0,      # a process trusts a look-up that long; None: look each time
     "TICKET_SECONDS": 30,               # life of a single-use ticket
     "TOKEN_TOUCH_SECONDS": 60,          # "last used" is written at most this often
 }
 # fmt: on
 
 DOTTED_PATHS: Final = frozenset({"EVENT_LOG", "PERMISSION"})
-NULLABLE: Final = frozenset({"RETENTION_SECONDS", "RETENTION_EVENTS", "PRUNE_INTERVAL_SECONDS"})
+NULLABLE: Final = frozenset(
+    {
+        "RETENTION_SECONDS",
+        "RETENTION_EVENTS",
+        "PRUNE_INTERVAL_SECONDS",
+        "IDENTITY_CACHE_SECONDS",
+    }
+)
 
 
 class RealtimeSettings:

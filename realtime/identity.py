@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import import_module
@@ -19,6 +19,7 @@ from django.utils import timezone
 
 from .conf import settings
 from .exceptions import NotIdentified
+from .identity_cache import identity_cache
 from .models import AccessToken, Ticket
 from .permissions import User
 from .threads import in_database_thread, read_in_database_thread
@@ -62,13 +63,13 @@ async def identify(
     if "session" in credentials and "cookie" in headers:
         session_key = parse_cookie(headers["cookie"]).get(django_settings.SESSION_COOKIE_NAME)
         if session_key:
-            return await read_in_database_thread(_find_session, session_key)
+            return await _remembered("session", session_key, _find_session)
     return ANONYMOUS
 
 
 async def identify_token(token: str) -> Identity:
     """The identity an access token stands for; raises `NotIdentified`."""
-    return await read_in_database_thread(_find_token, token)
+    return await _remembered("token", token, _find_token)
 
 
 def create_token(
@@ -119,6 +120,11 @@ class _ReadOnlySession(dict[str, Any]):
 
     def flush(self) -> None:
         """Not from here."""
+
+
+async def _remembered(source: str, secret: str, find: Callable[[str], Identity]) -> Identity:
+    key = (source, digest(secret))
+    return await identity_cache.get(key, lambda: read_in_database_thread(find, secret))
 
 
 def _find_session(session_key: str) -> Identity:

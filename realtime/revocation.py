@@ -13,6 +13,7 @@ from django.db.models.signals import post_delete, post_save
 from .conf import settings
 from .events import Event
 from .identity import Identity, look_up
+from .identity_cache import identity_cache
 from .models import AccessToken
 from .publishing import publish
 from .subscription import Subscription
@@ -54,6 +55,8 @@ class Watch:
         if not self._connections and self._task is not None:
             self._task.cancel()
             self._task = None
+            identity_cache.trusted = False
+            identity_cache.forget()
 
     async def check(self, user_ids: set[str] | None = None) -> None:
         """Look the identities up again, or those of some users, and tell their connections."""
@@ -79,11 +82,15 @@ class Watch:
                 try:
                     if TOPIC not in subscription.cursors:
                         await subscription.add(TOPIC)
+                        identity_cache.trusted = True
                     items = await subscription.read(max(0.0, next_round - now()))
-                    if now() >= next_round:
+                    if now() >= next_round or subscription.dropped:
+                        subscription.dropped = 0
                         next_round = now() + settings.RECHECK_SECONDS
+                        identity_cache.forget()
                         await self.check()
                     elif changed := {json.loads(e.data) for e in items if isinstance(e, Event)}:
+                        identity_cache.forget(changed)
                         await self.check(changed)
                 except Exception:
                     logger.warning("Can't check live connections; trying again", exc_info=True)

@@ -129,6 +129,7 @@ class Subscription:
 
     def __init__(self, lane: FastLane | None = None) -> None:
         self.lane = lane
+        self.dropped = 0  # ephemeral events that went unread
         self.waiting = False  # nothing to hand out: the fast lane may be used
         self.cursors: dict[str, Cursor] = {}
         self._ready: dict[Cursor, None] = {}  # may have something to hand out
@@ -258,6 +259,8 @@ class Subscription:
 
     def keep_ephemeral(self, event: Event) -> None:
         """Hold an ephemeral event until it is read; over `EPHEMERAL_QUEUE` the oldest goes."""
+        if len(self._ephemeral) == self._ephemeral.maxlen:
+            self.dropped += 1
         self._ephemeral.append(event)
         self._release()
 

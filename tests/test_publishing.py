@@ -21,6 +21,7 @@ from realtime import publishing
 from realtime.announcements import to_message
 from realtime.events import Event
 from realtime.exceptions import DataTooLarge, InvalidData, InvalidEventType, InvalidTopic
+from realtime.hub import get_hub
 from realtime.models import Event as EventRow
 from realtime.models import Topic
 from realtime.publishing import apublish, publish, publish_now, send_to_user
@@ -40,7 +41,7 @@ class Listener:
     """A subscriber in a loop of its own, in a thread of its own: what a server process has."""
 
     def __init__(self, *topics: str) -> None:
-        self._topics = [*topics, "marker"]
+        self._topics = topics
         self._heard: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._listen()))
@@ -61,15 +62,20 @@ class Listener:
         return [self._heard.get(timeout=10) for _ in range(count)]
 
     def heard(self) -> list[Event]:
-        """What was heard until now: up to a marker that is published now, by another thread."""
+        """What was heard until now."""
+        # What a publisher in another thread has handed to the loop comes before this.
+        asyncio.run_coroutine_threadsafe(self._settle(), self._loop).result(10)
         events = []
-        # Ephemeral, since it must not wait for a transaction that is open; and twice, since an
-        # ephemeral event may overtake a logged one that comes at the same moment.
-        for _ in range(2):
-            in_thread(publish, "marker", "now", ephemeral=True)
-            while (event := self._heard.get(timeout=10)).topic != "marker":
-                events.append(event)
+        while not self._heard.empty():
+            events.append(self._heard.get_nowait())
         return events
+
+    async def _settle(self) -> None:
+        feeds = get_hub().feeds.values()
+        while not self._subscription.waiting or any(
+            feed._catching_up is not None and not feed._catching_up.done() for feed in feeds
+        ):
+            await asyncio.sleep(0.001)
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._subscription.close)

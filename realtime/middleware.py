@@ -1,0 +1,106 @@
+"""Django's own middleware without a thread hop per class and request.
+
+Under ASGI, Django runs each `process_request`, `process_view` and `process_response` in a thread:
+a dozen hops for a request whose middleware mostly looks at headers. These subclasses call them in
+the event loop where they do no input or output, and in a thread where they may: when a session has
+to be saved, or a form to be parsed. List them in MIDDLEWARE in place of Django's; what they do is
+the same.
+"""
+
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.contrib.auth import middleware as auth
+from django.contrib.messages import middleware as messages
+from django.contrib.sessions import middleware as sessions
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.middleware import clickjacking, common, csrf, security
+
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")
+
+
+class InlineMixin:
+    """Calls a `MiddlewareMixin`'s methods in the event loop unless they may block."""
+
+    get_response: Any  # MiddlewareMixin has it
+
+    def request_blocks(self, request: HttpRequest) -> bool:
+        """Whether `process_request` may do input or output."""
+        return False
+
+    def response_blocks(self, request: HttpRequest, response: HttpResponseBase) -> bool:
+        """Whether `process_response` may do input or output."""
+        return False
+
+    async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
+        process_request = getattr(self, "process_request", None)
+        process_response = getattr(self, "process_response", None)
+        response: HttpResponseBase | None = None
+        if process_request is not None:
+            if self.request_blocks(request):
+                response = await sync_to_async(process_request)(request)
+            else:
+                response = process_request(request)
+        if response is None:
+            response = await self.get_response(request)
+        assert response is not None
+        if process_response is not None:
+            if self.response_blocks(request, response):
+                response = await sync_to_async(process_response)(request, response)
+            else:
+                response = process_response(request, response)
+        return response
+
+
+class SecurityMiddleware(InlineMixin, security.SecurityMiddleware):
+    """Looks at headers alone."""
+
+
+class CommonMiddleware(InlineMixin, common.CommonMiddleware):
+    """Looks at headers and URLs alone."""
+
+
+class XFrameOptionsMiddleware(InlineMixin, clickjacking.XFrameOptionsMiddleware):
+    """Sets a header."""
+
+
+class SessionMiddleware(InlineMixin, sessions.SessionMiddleware):
+    """Loads nothing until the session is looked into; a thread only to save one."""
+
+    def response_blocks(self, request: HttpRequest, response: HttpResponseBase) -> bool:
+        session = getattr(request, "session", None)
+        changed = session is not None and session.modified
+        return changed or settings.SESSION_SAVE_EVERY_REQUEST
+
+
+class AuthenticationMiddleware(InlineMixin, auth.AuthenticationMiddleware):
+    """`request.user` is looked up when it is first used, here as there."""
+
+
+class MessageMiddleware(InlineMixin, messages.MessageMiddleware):
+    """A thread only where messages were read or added."""
+
+    def response_blocks(self, request: HttpRequest, response: HttpResponseBase) -> bool:
+        storage = getattr(request, "_messages", None)
+        return storage is not None and (storage.used or storage.added_new)
+
+
+class CsrfViewMiddleware(InlineMixin, csrf.CsrfViewMiddleware):
+    """A thread only where the secret is in the session or the token in a form."""
+
+    def request_blocks(self, request: HttpRequest) -> bool:
+        return settings.CSRF_USE_SESSIONS
+
+    def response_blocks(self, request: HttpRequest, response: HttpResponseBase) -> bool:
+        return settings.CSRF_USE_SESSIONS
+
+    async def process_view(  # type: ignore[override]
+        self, request: HttpRequest, callback: Any, callback_args: Any, callback_kwargs: Any
+    ) -> HttpResponseBase | None:
+        """Django awaits a coroutine function, and sends any other through a thread."""
+        check = super().process_view
+        if getattr(callback, "csrf_exempt", False) or request.method in _SAFE_METHODS:
+            return check(request, callback, callback_args, callback_kwargs)
+        return await sync_to_async(check)(request, callback, callback_args, callback_kwargs)
