@@ -305,12 +305,15 @@ class Exchange:
                     if not self.response.head_sent:
                         self.transport.write(CONTINUE)
                 server.watch.bodies[self.connection] = server.loop.time()
-            self._waiter = server.loop.create_future()
+            if self._waiter is not None and not self._waiter.done():
+                raise RuntimeError("receive() is already being awaited.")
+            waiter = self._waiter = server.loop.create_future()
             self._eager = False
             try:
-                await self._waiter
+                await waiter
             finally:
-                self._waiter = None
+                if self._waiter is waiter:  # not when a cancelled receive() was replaced
+                    self._waiter = None
 
     # The response
 

@@ -32,7 +32,7 @@ from realtime.server.access import logger
 from realtime.server.http import Exchange, HTTPConnection
 from realtime.server.limits import Limits
 from realtime.server.request import RequestHead
-from realtime.server.threads import Application, RequestThreads, with_borrowed_threads
+from realtime.server.threads import Application, RequestThreads
 from realtime.server.transport import SocketTransport, Transport, TwistedTransport
 from realtime.server.watch import Watch
 from realtime.server.websocket import PING_AFTER, WebSocket
@@ -108,12 +108,12 @@ class Server(DaphneServer):
         asyncio.set_event_loop(self.loop)
         if self.verbosity >= 3:
             self.loop.set_debug(True)
-        self.watch.start(self.loop)
         # Twisted's handlers would stop the loop at once.
         if self.signal_handlers and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self.loop.add_signal_handler(number, self.stop)
         if not self.abort_start:
+            self.watch.start(self.loop)
             if self.ready_callable:
                 self.ready_callable()
             # What has been imported stays; the collector need not look at it again.

@@ -10,6 +10,8 @@ import select
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
+from realtime.server.access import logger
+
 if TYPE_CHECKING:
     from realtime.server.limits import Limits
 
@@ -67,26 +69,31 @@ class Watch:
         self._buckets[bucket].discard(visited)
 
     async def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        limits = self.limits
         while True:
             await asyncio.sleep(INTERVAL)
-            now = loop.time()
-            for queue, timeout in (
-                (self.heads, limits.header_timeout),
-                (self.idle, limits.keep_alive_timeout),
-                (self.bodies, limits.body_timeout),
-            ):
-                for connection in list(_expired(queue, now - timeout)):
-                    queue.pop(connection, None)
-                    connection.timed_out()
-            for transport in _stale(self.stalled, now - limits.stall_timeout):
-                transport.abort()
-            self._poll()
-            self._turn = (self._turn + 1) % self._visits
-            for number, visited in enumerate(list(self._buckets[self._turn])):
-                visited.visit(now)
-                if number % SLICE == SLICE - 1:
-                    await asyncio.sleep(0)
+            try:
+                await self._sweep(loop.time())
+            except Exception:  # one bad connection must not end the watch over all others
+                logger.exception("Error in the watch over the connections")
+
+    async def _sweep(self, now: float) -> None:
+        limits = self.limits
+        for queue, timeout in (
+            (self.heads, limits.header_timeout),
+            (self.idle, limits.keep_alive_timeout),
+            (self.bodies, limits.body_timeout),
+        ):
+            for connection in list(_expired(queue, now - timeout)):
+                queue.pop(connection, None)
+                connection.timed_out()
+        for transport in _stale(self.stalled, now - limits.stall_timeout):
+            transport.abort()
+        self._poll()
+        self._turn = (self._turn + 1) % self._visits
+        for number, visited in enumerate(list(self._buckets[self._turn])):
+            visited.visit(now)
+            if number % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
 
     def _poll(self) -> None:
         """A socket that is not read does not say that its peer has left; ask."""

@@ -252,7 +252,10 @@ class WebSocket:
                 self.transport.write(frames.encode(frames.PONG, payload))
 
     def eof_received(self) -> None:
-        self.transport.abort()
+        if self._last is not None:
+            self._finish_now()  # it may still be reading, and waits for our close frame
+        else:
+            self.transport.abort()
 
     def peer_left(self, reset: bool) -> None:
         if reset:
@@ -332,14 +335,15 @@ class WebSocket:
             if self._last is not None:
                 self._finish_now()
                 continue
-            if self._waiter is not None:
+            if self._waiter is not None and not self._waiter.done():
                 raise RuntimeError("receive() is already being awaited.")
-            self._waiter = self.server.loop.create_future()
+            waiter = self._waiter = self.server.loop.create_future()
             self._eager = False
             try:
-                await self._waiter
+                await waiter
             finally:
-                self._waiter = None
+                if self._waiter is waiter:  # not when a cancelled receive() was replaced
+                    self._waiter = None
         message = queue.pop(0)
         if self._bytes:
             self._bytes -= len(message.get("text") or message.get("bytes") or b"")
@@ -410,6 +414,9 @@ class WebSocket:
         self._code = code
         self.transport.lane.shut()
         self.transport.write(frames.encode_close(code, reason))
+        if self._last is not None:
+            self._finish_now()
+            return
         self.transport.resume_reading()
         if self._parser is not None:
             self._parse()
@@ -476,6 +483,8 @@ class WebSocket:
                 self._refuse(503, RESTART_REASON)
             else:
                 self._refuse(500, "Internal server error")
+        elif self._last is not None:
+            self._finish_now()
         elif self.state == OPEN:
             self.close(frames.INTERNAL_ERROR if failed else frames.NORMAL, "")
 

@@ -176,11 +176,11 @@ class Client:
 
     def rest(self) -> bytes:
         """Everything up to the end of the connection."""
+        parts, self.buffer = [self.buffer], b""
         with suppress(ConnectionResetError):
             while data := self.sock.recv(65_536):
-                self.buffer += data
-        found, self.buffer = self.buffer, b""
-        return found
+                parts.append(data)
+        return b"".join(parts)
 
     def head(self) -> Response:
         first, *lines = self.until(b"\r\n\r\n").decode("latin1").split("\r\n")[:-2]

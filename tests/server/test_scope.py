@@ -1,0 +1,60 @@
+"""What a scope contains beyond what test_http reads over a socket."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from realtime.server import scope
+from realtime.server.gone import Gone
+from realtime.server.limits import Limits
+from realtime.server.request import parse_head
+
+
+def build(kind: str = "http", *headers: str, secure: bool = False, proxied: bool = False) -> Any:
+    lines = "\r\n".join(["GET /a%2Fb?x HTTP/1.1", "Host: h", *headers]).encode("latin1")
+    transport: Any = SimpleNamespace(peer=["1.1.1.1", 5], host=None, secure=secure, lane="lane")
+    server = SimpleNamespace(
+        root_path="",
+        state={"draining": False},
+        proxy_forwarded_address_header="X-Forwarded-For" if proxied else None,
+        proxy_forwarded_port_header="X-Forwarded-Port",
+        proxy_forwarded_proto_header="X-Forwarded-Proto",
+    )
+    return scope.build(kind, parse_head(lines, Limits()), transport, Gone(), server)
+
+
+@pytest.mark.parametrize(
+    ("kind", "secure", "scheme"),
+    [
+        ("http", False, "http"),
+        ("http", True, "https"),
+        ("websocket", False, "ws"),
+        ("websocket", True, "wss"),
+    ],
+)
+def test_schemes(kind: str, secure: bool, scheme: str) -> None:
+    built = build(kind, secure=secure)
+    assert built["scheme"] == scheme
+    assert ("method" in built) is (kind == "http")
+
+
+def test_the_proxys_words_count_only_when_they_are_asked_for() -> None:
+    headers = ("X-Forwarded-For: 9.9.9.9", "X-Forwarded-Port: 7", "X-Forwarded-Proto: https")
+    assert build("http", *headers)["client"] == ["1.1.1.1", 5]
+    built = build("http", *headers, proxied=True)
+    assert (built["client"], built["scheme"]) == (["9.9.9.9", 7], "https")
+    assert build("http", "X-Forwarded-For: \xff", proxied=True)["client"] == ["1.1.1.1", 5]
+
+
+def test_the_root_path_header() -> None:
+    built = build("http", "Daphne-Root-Path: /a%20b")
+    assert built["root_path"] == "/a b"
+    assert [name for name, _ in built["headers"]] == [b"host"]
+
+
+def test_extensions() -> None:
+    extensions = build()["extensions"]
+    assert extensions["realtime.lane"] == {"lane": "lane"}
+    assert extensions["realtime.server"] == {"draining": False}
+    assert not extensions["realtime.disconnect"]["event"].is_set()
