@@ -109,6 +109,7 @@ def test_e003_wrong_value(name, value):
         ("RETENTION_SECONDS", 3600.0),
         ("RETENTION_EVENTS", None),
         ("PRUNE_INTERVAL_SECONDS", None),
+        ("IDENTITY_CACHE_SECONDS", None),
         ("CHANNEL_LAYER", "other"),
         ("EVENT_LOG", "realtime.log.database.DatabaseLog"),
         ("ALLOWED_ORIGINS", []),
