@@ -124,6 +124,8 @@ class _ReadOnlySession(dict[str, Any]):
 
 async def _remembered(source: str, secret: str, find: Callable[[str], Identity]) -> Identity:
     key = (source, digest(secret))
+    if identity_cache.is_refused(key):
+        return ANONYMOUS
     return await identity_cache.get(key, lambda: read_in_database_thread(find, secret))
 
 

@@ -27,6 +27,7 @@ class IdentityCache:
         self.trusted = False
         self._known: dict[Key, tuple[float, Identity]] = {}
         self._asked: dict[Key, asyncio.Task[Identity]] = {}
+        self._refused: dict[Key, None] = {}
 
     async def get(self, key: Key, look_up: Callable[[], Awaitable["Identity"]]) -> "Identity":
         """The identity behind `key`; raises what `look_up` raises, which is not remembered."""
@@ -41,6 +42,19 @@ class IdentityCache:
         if task is None:
             task = self._asked[key] = spawn(self._ask(key, look_up, now + seconds))
         return await asyncio.shield(task)
+
+    def refuse(self, key: Key) -> None:
+        """These credentials are dead, whatever a look-up says: Django announces a sign-out before
+        it deletes the session."""
+        while len(self._refused) >= MAX_ENTRIES:
+            del self._refused[next(iter(self._refused))]
+        self._refused[key] = None
+        self._known.pop(key, None)
+        self._asked.pop(key, None)
+
+    def is_refused(self, key: Key) -> bool:
+        """Whether `refuse` was told these."""
+        return key in self._refused
 
     def forget(self, user_ids: set[str] | None = None) -> None:
         """Drop the identities of some users, or all."""

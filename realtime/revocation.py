@@ -6,13 +6,15 @@ import logging
 from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
+from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.auth.signals import user_logged_out
 from django.db.models.signals import post_delete, post_save
+from django.utils import timezone
 
 from .conf import settings
 from .events import Event
-from .identity import Identity, look_up
+from .identity import Identity, digest, look_up
 from .identity_cache import identity_cache
 from .models import AccessToken
 from .publishing import publish
@@ -22,7 +24,7 @@ from .threads import read_in_database_thread
 
 logger = logging.getLogger("realtime.revocation")
 
-TOPIC: Final = "realtime.revocation"  # carries the ids of users to look at; staff only by default
+TOPIC: Final = "realtime.revocation"  # whom to look at; for staff only, by the default rule
 CHUNK: Final = 100  # identities looked up in one turn of a database thread
 
 
@@ -68,11 +70,21 @@ class Watch:
         for start in range(0, len(identities), CHUNK):
             chunk = identities[start : start + CHUNK]
             for identity, fresh in await read_in_database_thread(_refresh, chunk):
-                for connection in list(self._connections.get(identity, ())):
-                    try:
-                        await connection.recheck(fresh)
-                    except Exception:
-                        logger.exception("A connection could not be checked again")
+                await self._tell(identity, fresh)
+
+    async def end_session(self, session: str) -> None:
+        """The session with this digest is over, even if it can still be found."""
+        identity_cache.refuse(("session", session))
+        for identity in list(self._connections):
+            if identity.source == "session" and digest(identity.key) == session:
+                await self._tell(identity, None)
+
+    async def _tell(self, identity: Identity, fresh: Identity | None) -> None:
+        for connection in list(self._connections.get(identity, ())):
+            try:
+                await connection.recheck(fresh)
+            except Exception:
+                logger.exception("A connection could not be checked again")
 
     async def _run(self) -> None:
         now = asyncio.get_running_loop().time
@@ -89,12 +101,22 @@ class Watch:
                         next_round = now() + settings.RECHECK_SECONDS
                         identity_cache.forget()
                         await self.check()
-                    elif changed := {json.loads(e.data) for e in items if isinstance(e, Event)}:
-                        identity_cache.forget(changed)
-                        await self.check(changed)
+                    else:
+                        await self._hear([e for e in items if isinstance(e, Event)])
                 except Exception:
                     logger.warning("Can't check live connections; trying again", exc_info=True)
                     await asyncio.sleep(1)
+
+    async def _hear(self, events: list[Event]) -> None:
+        # Staff may publish anything to any topic, this one included.
+        said = [json.loads(event.data) for event in events]
+        changes = [change for change in said if isinstance(change, dict)]
+        for change in changes:
+            if session := change.get("session"):
+                await self.end_session(str(session))
+        if users := {str(change["user"]) for change in changes if "user" in change}:
+            identity_cache.forget(users)
+            await self.check(users)
 
 
 def get_watch() -> Watch:
@@ -114,8 +136,8 @@ def _refresh(identities: list[Identity]) -> list[tuple[Identity, Identity | None
     return fresh
 
 
-def _announce_change(user_id: Any) -> None:
-    publish(TOPIC, str(user_id), ephemeral=True)
+def _announce(**change: str) -> None:
+    publish(TOPIC, change, ephemeral=True)
 
 
 def _user_saved(
@@ -123,21 +145,28 @@ def _user_saved(
 ) -> None:
     # Every login saves last_login; that changes nobody's rights.
     if not created and update_fields != frozenset({"last_login"}):
-        _announce_change(instance.pk)
+        _announce(user=str(instance.pk))
 
 
 def _user_deleted(*, instance: Any, **kwargs: Any) -> None:
-    _announce_change(instance.pk)
+    _announce(user=str(instance.pk))
 
 
 def _token_changed(*, instance: AccessToken, created: bool = False, **kwargs: Any) -> None:
     if not created:
-        _announce_change(instance.user_id)
+        _announce(user=str(instance.user_id))
 
 
-def _logged_out(*, user: Any, **kwargs: Any) -> None:
-    if user is not None:
-        _announce_change(user.pk)
+def _logged_out(*, request: Any, **kwargs: Any) -> None:
+    session = getattr(request, "session", None)
+    if session is not None and session.session_key:
+        _announce(session=digest(session.session_key))
+
+
+def _session_deleted(*, instance: Any, **kwargs: Any) -> None:
+    # Not what clearsessions sweeps away: an expired session has no connection.
+    if instance.expire_date > timezone.now():
+        _announce(session=digest(instance.session_key))
 
 
 def connect_signals() -> None:
@@ -147,4 +176,9 @@ def connect_signals() -> None:
     post_delete.connect(_user_deleted, sender=User, dispatch_uid="realtime-user-deleted")
     post_save.connect(_token_changed, sender=AccessToken, dispatch_uid="realtime-token-saved")
     post_delete.connect(_token_changed, sender=AccessToken, dispatch_uid="realtime-token-deleted")
+    # Any session store tells of a sign-out; one in the database also of a session that ends by
+    # signing in as somebody else, or in the admin.
     user_logged_out.connect(_logged_out, dispatch_uid="realtime-logged-out")
+    if apps.is_installed("django.contrib.sessions"):
+        session = apps.get_model("sessions", "Session")
+        post_delete.connect(_session_deleted, sender=session, dispatch_uid="realtime-session")

@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from realtime.supervisor import Supervisor, SupervisorError
@@ -35,6 +36,11 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            _ = settings.SECRET_KEY
+        except ImproperlyConfigured:
+            hint = "Set SECRET_KEY: sessions and CSRF tokens are signed with it."
+            raise CommandError(hint) from None
         try:
             supervisor = Supervisor(
                 application_path(),
