@@ -118,7 +118,9 @@ class WebSocketConsumer(AsyncConsumer):
         await self.send_text(frames.error_text(code, detail, ref))
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close the socket. A reason over 123 bytes is cut."""
+        """Close the socket; what was received and not handled yet is not handled any more. A
+        reason over 123 bytes is cut."""
+        self._done = True
         if self._open:
             self._open = False
             reason = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
@@ -139,6 +141,8 @@ class WebSocketConsumer(AsyncConsumer):
         self._bad_messages = 0
         self._inbox: deque[Mapping[str, Any]] = deque()
         self._inbox_changed = asyncio.Event()
+        self._done = False  # closed from here: a user who is signed out gives no more orders
+        self._pinging: asyncio.Task[None] | None = None
         self._answered_ping = False
         self._last_received = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -199,17 +203,24 @@ class WebSocketConsumer(AsyncConsumer):
     async def _serve(self, receive: Callable[[], Awaitable[Mapping[str, Any]]]) -> int:
         """Read until the disconnect, with the handler beside; returns the close code."""
         handler = asyncio.create_task(self._handle())
+        gone = _disconnect_event(self.scope)
+        if gone is not None:
+            gone.add_callback(self._inbox_changed.set)
         try:
             while True:
                 message = await receive()
                 if message["type"] == "websocket.disconnect":
                     return int(message.get("code") or 1005)
                 self._last_received = asyncio.get_running_loop().time()
-                self._inbox.append(message)
-                self._inbox_changed.set()
+                if len(self._inbox) < settings.INBOX_MESSAGES:  # else its peer has left, see below
+                    self._inbox.append(message)
+                    self._inbox_changed.set()
                 while len(self._inbox) >= settings.INBOX_MESSAGES and not handler.done():
                     # No more is read until the handler has caught up: the server's own queue
-                    # fills, and then the socket is left alone.
+                    # fills, and then the socket is left alone. Unless the peer has left: what
+                    # says so stands behind the messages.
+                    if gone is not None and gone.is_set():
+                        break
                     self._inbox_changed.clear()
                     await self._inbox_changed.wait()
                 if handler.done():
@@ -217,6 +228,8 @@ class WebSocketConsumer(AsyncConsumer):
                     self._inbox.clear()
         finally:
             self._open = False
+            if gone is not None:
+                gone.remove_callback(self._inbox_changed.set)
             await self._finish(handler)
 
     async def _finish(self, handler: asyncio.Task[None]) -> None:
@@ -253,6 +266,8 @@ class WebSocketConsumer(AsyncConsumer):
             await self._inbox_changed.wait()
         message = self._inbox.popleft()
         self._inbox_changed.set()
+        if self._done:
+            return None
         return message if message["type"] == "websocket.receive" else None
 
     async def _dispatch(self, message: Mapping[str, Any]) -> None:
@@ -306,14 +321,16 @@ class WebSocketConsumer(AsyncConsumer):
             await self.authorize()
             await self.prepare()
         except RealtimeError as error:
-            await self._close_for(error)
+            await self._close_for(error, otherwise=CLOSE_NOT_IDENTIFIED)
             return False
         return True
 
-    async def _close_for(self, error: RealtimeError) -> None:
-        code = CLOSE_NOT_IDENTIFIED
+    async def _close_for(self, error: RealtimeError, otherwise: int = CLOSE_BAD_MESSAGE) -> None:
+        code = otherwise
         if isinstance(error, NotAllowed):
             code = CLOSE_NOT_ALLOWED
+        elif isinstance(error, NotIdentified):
+            code = CLOSE_NOT_IDENTIFIED
         await self.close(code, str(error))
 
     async def _send(self, message: Mapping[str, Any]) -> None:
@@ -366,7 +383,8 @@ class WebSocketConsumer(AsyncConsumer):
             spawn(self.close(CLOSE_ERROR, "No answer to two heartbeats; reconnect."))
             return
         self._timer = loop.call_later(interval, self._beat)
-        spawn(self._send({"type": "websocket.send", "text": frames.PING}))
+        if self._pinging is None or self._pinging.done():  # it waits while the peer does not read
+            self._pinging = spawn(self._send({"type": "websocket.send", "text": frames.PING}))
 
     # -- topics
 
@@ -562,3 +580,9 @@ def _error_code(error: RealtimeError) -> str:
 
 def _query(scope: Mapping[str, Any]) -> dict[str, str]:
     return dict(parse_qsl(scope["query_string"].decode("latin1"), keep_blank_values=True))
+
+
+def _disconnect_event(scope: Mapping[str, Any]) -> Any:
+    """The server's event for a peer that has left, where it offers one; else None."""
+    extension = (scope.get("extensions") or {}).get("realtime.disconnect")
+    return extension["event"] if extension else None
