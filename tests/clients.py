@@ -5,10 +5,12 @@ import contextlib
 import json
 import random
 import selectors
-import socket
 import struct
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from socket import SO_LINGER, SOL_SOCKET
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -24,7 +26,8 @@ from realtime.exceptions import HistoryGone
 from realtime.log.base import EventLog, Page
 from realtime.positions import OLDEST, START, UNBORN, Position
 
-from .servers import SiteServer
+from .databases import new_database_url
+from .servers import manage, serving
 
 # -- HTTP and WebSocket clients
 
@@ -34,7 +37,7 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def publish(server: SiteServer, token: str, topic: str, data: Any, **query: str) -> str:
+def publish(server: Any, token: str, topic: str, data: Any, **query: str) -> str:
     """Publish by POST; the event's id."""
     url = f"{server.url}/topics/{topic}/events"
     answer = httpx.post(url, json=data, headers=bearer(token), params=query, timeout=10)
@@ -42,24 +45,33 @@ def publish(server: SiteServer, token: str, topic: str, data: Any, **query: str)
     return str(answer.json()["id"])
 
 
-def sign_in(server: SiteServer, username: str, password: str = "sesame") -> httpx.Client:
-    """A browser's cookies after the login form; `X-CSRFToken` and `Referer` are set as well."""
-    client = httpx.Client(base_url=server.url, timeout=10)
-    client.get("/admin/login/")
-    form = {
-        "username": username,
-        "password": password,
-        "csrfmiddlewaretoken": client.cookies["csrftoken"],
-    }
-    answer = client.post("/login/", data=form, headers={"Referer": server.url})
-    assert answer.status_code == 302, answer.text
-    client.headers["X-CSRFToken"] = client.cookies["csrftoken"]
-    return client
+@contextlib.contextmanager
+def signed_in(server: Any, username: str, password: str = "sesame") -> Iterator[httpx.Client]:
+    """A browser's cookies after the login form; it sends the CSRF token too."""
+    with httpx.Client(base_url=server.url, timeout=10) as client:
+        client.get("/login/")
+        form = {
+            "username": username,
+            "password": password,
+            "csrfmiddlewaretoken": client.cookies["csrftoken"],
+        }
+        answer = client.post("/login/", data=form, headers={"Referer": server.url})
+        assert answer.status_code == 302, answer.text
+        client.headers["X-CSRFToken"] = client.cookies["csrftoken"]
+        yield client
 
 
-def session_cookie(client: httpx.Client) -> dict[str, str]:
-    """The Cookie header of a signed-in client, for a WebSocket."""
-    return {"Cookie": f"sessionid={client.cookies['sessionid']}"}
+def session_cookie(server: Any, username: str) -> dict[str, str]:
+    """The Cookie header of a user who has signed in, for a WebSocket."""
+    with signed_in(server, username) as client:
+        return {"Cookie": f"sessionid={client.cookies['sessionid']}"}
+
+
+def reset_on_close(socket: Any) -> None:
+    """Have a WebSocket end with RST, as that of a peer which crashes."""
+    linger = struct.pack("ii", 1, 0)
+    connection = socket.transport.get_extra_info("socket")
+    connection.setsockopt(SOL_SOCKET, SO_LINGER, linger)
 
 
 class Stream:
@@ -144,12 +156,6 @@ async def refusal(url: str, **options: Any) -> tuple[int, Any]:
         return error.response.status_code, json.loads(error.response.body)
 
 
-def cut(connection: socket.socket) -> None:
-    """Close with RST, as a peer does that crashes."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
-
-
 async def eventually(condition: Callable[[], Any], seconds: float = 10.0, what: str = "it") -> Any:
     """Await until `condition` returns something true; fail after `seconds` of the loop's clock."""
     now = asyncio.get_running_loop().time
@@ -159,6 +165,44 @@ async def eventually(condition: Callable[[], Any], seconds: float = 10.0, what: 
             raise AssertionError(f"{what} did not happen within {seconds} s")
         await asyncio.sleep(0.01)
     return value
+
+
+# -- sites
+
+
+def shortened(site: Mapping[str, str], constants: Mapping[str, Any], **more: str) -> dict[str, str]:
+    """The environment of a site whose REALTIME settings are overridden."""
+    ours = {"DJANGO_SETTINGS_MODULE": "tests.site_settings", "TEST_REALTIME": json.dumps(constants)}
+    return {**site, **ours, **more}
+
+
+@contextlib.contextmanager
+def site_for_module(
+    template: Mapping[str, str],
+    constants: Mapping[str, Any],
+    *arguments: str,
+    **more: str,
+) -> Iterator[SimpleNamespace]:
+    """A served site that several tests share: tokens of its users, and where it is."""
+    url = new_database_url(template["DATABASE_URL"])
+    with tempfile.TemporaryDirectory(prefix="realtime-site-") as data:
+        site = {"DATABASE_URL": url, "DATA_DIR": data}
+        env = shortened(site, constants, **more)
+
+        def make_token(username: str, *options: str) -> str:
+            return manage("createtoken", username, *options, env=site).splitlines()[-1]
+
+        tokens = {name: make_token(name) for name in ("alice", "bob", "admin")}
+        with serving(env, *arguments) as server:
+            yield SimpleNamespace(
+                server=server,
+                url=server.url,
+                ws_url=server.ws_url,
+                log=server.log,
+                tokens=tokens,
+                make_token=make_token,
+                env=env,
+            )
 
 
 # -- a clock that does not wait

@@ -1,0 +1,75 @@
+"""The project's URLs, and views that only the tests need."""
+
+import asyncio
+import gc
+import os
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+from channels.layers import get_channel_layer
+from django.db import connections
+from django.http import HttpRequest, JsonResponse
+from django.urls import path
+
+from project.urls import urlpatterns as project_urlpatterns
+from realtime.hub import running_hubs
+from realtime.responses import EventStreamResponse
+from realtime.revocation import get_watch
+from realtime.subscription import Subscription
+from realtime.wire.sse import encode_sse
+
+finished: list[str] = []  # sources whose `finally` has run
+
+
+async def inside(request: HttpRequest) -> JsonResponse:
+    """What the server process holds at this moment."""
+    gc.collect()
+    layer: Any = get_channel_layer()
+    ours = asyncio.current_task()
+    tasks = [task for task in asyncio.all_tasks() if task is not ours]
+    return JsonResponse(
+        {
+            "tasks": sorted(getattr(task.get_coro(), "__qualname__", "?") for task in tasks),
+            "hubs": {
+                topic: len(f.readers) for hub in running_hubs() for topic, f in hub.feeds.items()
+            },
+            "groups": {name: len(members) for name, members in layer.groups.items()},
+            "channels": len(layer.channels),
+            "watched": len(get_watch()._connections),
+            "subscriptions": sum(isinstance(each, Subscription) for each in gc.get_objects()),
+            "threads": sorted(thread.name for thread in threading.enumerate()),
+            "files": len(os.listdir("/proc/self/fd")),
+            "connections": sum(
+                1 for each in gc.get_objects() if type(each).__name__ == "DatabaseWrapper"
+            ),
+            "here": len(connections.all(initialized_only=True)),
+            "finished": finished,
+            "pid": os.getpid(),
+        }
+    )
+
+
+async def _ticking(name: str, interval: float, count: int, error: bool) -> AsyncIterator[bytes]:
+    try:
+        for number in range(count):
+            yield encode_sse(str(number))
+            await asyncio.sleep(interval)
+        if error:
+            raise RuntimeError("The source failed on purpose.")
+    finally:
+        finished.append(name)
+
+
+async def ticking(request: HttpRequest) -> EventStreamResponse:
+    """A stream over a site's own generator."""
+    given = request.GET
+    interval, count = float(given.get("interval", "0.05")), int(given.get("count", "3"))
+    return EventStreamResponse(_ticking(given["name"], interval, count, "error" in given))
+
+
+urlpatterns = [
+    path("tests/inside", inside),
+    path("tests/ticking", ticking),
+    *project_urlpatterns,
+]
