@@ -18,6 +18,7 @@ WITHOUT_TESTS = {
 WITHOUT_SOURCE = {
     "test_main_job.py": "the whole, with everything failing",
     "test_mirror.py": "this",
+    "test_packaging.py": "what is installed, and works there",
     "test_subscription_properties.py": "test_subscription's by chance",
 }
 
@@ -58,7 +59,7 @@ def test_tests_have_their_module():
         if path.parts[0] not in own
         and not any(p.exists() for p in paths_of_source(path.as_posix()))
     }
-    assert orphans == set(WITHOUT_SOURCE)
+    assert orphans <= set(WITHOUT_SOURCE)
 
 
 def test_the_exceptions_are_about_what_exists():
