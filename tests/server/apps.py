@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 
 EVENTS: list[str] = []
 LANES: list[Any] = []
+RUNNING: list[str] = []
 BLOCK = b"x" * 65_536
 Scope = dict[str, Any]
 
@@ -23,7 +24,11 @@ async def application(scope: Scope, receive: Any, send: Any) -> None:
     prefix = "http" if scope["type"] == "http" else "ws"
     name = scope["path"].strip("/").split("/")[0] or "hello"
     scope["options"] = {k: v[0] for k, v in parse_qs(scope["query_string"].decode()).items()}
-    await globals()[f"{prefix}_{name}"](scope, receive, send)
+    RUNNING.append(name)
+    try:
+        await globals()[f"{prefix}_{name}"](scope, receive, send)
+    finally:
+        RUNNING.remove(name)
 
 
 async def respond(send: Any, body: bytes, status: int = 200, headers: Any = ()) -> None:
@@ -213,6 +218,15 @@ async def http_chunks(scope: Scope, receive: Any, send: Any) -> None:
     for part in (b"one", b"", b"two"):
         await body(send, part)
     await body(send, b"three", more=False)
+
+
+async def http_reset(scope: Scope, receive: Any, send: Any) -> None:
+    """Forget the events once nothing else is running; until then 503."""
+    if len(RUNNING) > 1:
+        await respond(send, " ".join(RUNNING).encode(), 503)
+    else:
+        EVENTS.clear()
+        await respond(send, b"")
 
 
 async def http_events(scope: Scope, receive: Any, send: Any) -> None:

@@ -35,7 +35,22 @@ def start() -> Iterator[Callable[..., Worker]]:
         worker.stop()
 
 
+@pytest.fixture(scope="session")
+def _pool() -> Iterator[list[Worker]]:
+    workers: list[Worker] = []
+    yield workers
+    for worker in workers:
+        worker.stop()
+
+
 @pytest.fixture
-def worker(start: Callable[..., Worker]) -> Worker:
-    """A server with the default options."""
-    return start()
+def worker(_pool: list[Worker]) -> Worker:
+    """A server with the default options, where nothing has happened and nothing runs.
+
+    It is the last test's if that left it alive and idle: starting one takes most of a second.
+    """
+    if not _pool or not _pool[-1].reset():
+        while _pool:
+            _pool.pop().stop()
+        _pool.append(Worker())
+    return _pool[-1]

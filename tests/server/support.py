@@ -23,6 +23,7 @@ class Worker:
     """`python -m realtime.server` on an inherited socket."""
 
     def __init__(self, *options: str, app: str = "tests.server.apps", uds: str = "") -> None:
+        self.seen = 0  # how much of the output belongs to tests before this one
         self.directory = tempfile.TemporaryDirectory()
         self.log = Path(self.directory.name, "log")
         self.output = Path(self.directory.name, "output")
@@ -57,8 +58,8 @@ class Worker:
 
     @property
     def text(self) -> str:
-        """Everything it has written to stdout and stderr."""
-        return self.output.read_text()
+        """What it has written to stdout and stderr since the test began."""
+        return self.output.read_bytes()[self.seen :].decode()
 
     def client(self, **options: Any) -> "Client":
         return Client(self.address, **options)
@@ -68,6 +69,19 @@ class Worker:
         with self.client() as client:
             client.request(path, "Connection: close")
             return client.response().body
+
+    def reset(self) -> bool:
+        """Make it as good as new for the next test; False if it isn't."""
+        end = time.monotonic() + 1.5
+        while self.process.poll() is None and time.monotonic() < end:
+            with self.client() as client:
+                client.request("/reset", "Connection: close")
+                if client.response().status == 200:
+                    self.seen = self.output.stat().st_size
+                    self.log.unlink(missing_ok=True)
+                    return True
+            time.sleep(0.02)
+        return False
 
     def status(self) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(self.get("/events"))
@@ -96,6 +110,7 @@ class Worker:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+        self.seen = 0
         text = self.text
         self.directory.cleanup()
         for complaint in ("Error in the connection", "Exception in callback", "never retrieved"):

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -176,9 +175,8 @@ def test_a_body_is_not_read_before_the_application_wants_it(worker: Worker) -> N
 @pytest.mark.parametrize("path", ["slow", "sse", "deaf", "tiny", "firehose"])
 @pytest.mark.parametrize("how", ["close", "reset"])
 def test_within_a_second_of_the_client_leaving_the_finally_has_run(
-    start: Callable[..., Worker], path: str, how: str
+    worker: Worker, path: str, how: str
 ) -> None:
-    worker = start()
     client = worker.client()
     client.request(f"/{path}")
     if path != "slow":

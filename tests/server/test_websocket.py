@@ -407,8 +407,7 @@ def test_a_peer_that_does_not_answer_a_close_is_cut_off(start: Callable[..., Wor
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
-def test_a_peer_that_vanishes(start: Callable[..., Worker], how: str) -> None:
-    worker = start()
+def test_a_peer_that_vanishes(worker: Worker, how: str) -> None:
     client = worker.client()
     client.upgrade()
     getattr(client, how)()
