@@ -133,7 +133,7 @@ class Ours(Contestant):
     def command(self, port: int, *, probed: bool) -> Sequence[str]:
         settings = ["--settings", "benchmarks.probed"] if probed else []
         serve = [sys.executable, "manage.py", "serve", "--port", str(port), "--workers", "1"]
-        return [*serve, *settings]
+        return [*serve, *settings, "--", "-v", "0"]  # no access log, as the others
 
 
 class FastAPI(Contestant):
