@@ -12,7 +12,7 @@ from typing import Final
 
 from .wire import PONG, Parser, Refused, WebSocketParser, text_frame
 
-READ: Final = 4_096  # bytes taken from a socket at once; a message here has some 200
+READ: Final = 448  # bytes taken at once: small enough for the allocator, larger than a message
 EVENTS: Final = 1_024  # events taken from epoll at once
 PER_ADDRESS: Final = 5_000  # connections from one source address, of about 28,000 local ports
 AT_ONCE: Final = 64  # handshakes under way in a storm
