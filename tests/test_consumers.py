@@ -108,10 +108,11 @@ async def test_what_follows_the_last_bad_message_is_not_handled(here):
         for text in ["{", "{", "{", message]:
             await socket.send(text)
         assert await close_code(socket) == 4400
+    await asyncio.to_thread(publish, here, here.tokens["alice"], topic, "the only one")
     async with connect(
         f"{here.ws_url}/ws/topics/{topic}?after=0&token={here.tokens['alice']}"
     ) as socket:
-        assert await ask(socket, {"type": "ping"}) == {"type": "pong"}
+        assert (await receive(socket))["data"] == "the only one"
 
 
 async def test_a_failing_handler_closes_with_1011(here):
