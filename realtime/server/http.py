@@ -83,14 +83,25 @@ class HTTPConnection:
     def eof_received(self) -> None:
         self._ended = True
         if self._exchange is None:
-            self.transport.close()
+            self.transport.close()  # after what is pending
         elif not self._exchange.body_complete:
             self.transport.abort()
         else:
-            # The client may have closed only its side and still be reading, or it may be gone:
-            # that looks the same. A quick answer gets through, a stream ends.
-            grace = self.server.limits.half_close_grace
-            self.server.loop.call_later(grace, self.transport.abort)
+            self._await_half_closed(-1)
+
+    def _await_half_closed(self, sent: int) -> None:
+        """The client may have closed only its side and still be reading, or it may be gone: that
+        looks the same. A quick answer gets through, and so does a long one as long as it flows:
+        to a client that is gone it would meet a reset. A stream that says nothing is ended."""
+        exchange, transport = self._exchange, self.transport
+        if transport.closed or exchange is None:
+            return
+        if exchange.response.sent == sent and not transport.pending:
+            transport.abort()
+            return
+        self.server.loop.call_later(
+            self.server.limits.half_close_grace, self._await_half_closed, exchange.response.sent
+        )
 
     def peer_left(self, reset: bool) -> None:
         # With a request body still unread, an orderly end only says that it was sent whole.

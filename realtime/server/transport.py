@@ -155,7 +155,8 @@ class SocketTransport:
             if not data:
                 self._end()
                 return
-            self.receiver.data_received(data)
+            if not self._closing:  # else what was said last is still going out; no more requests
+                self.receiver.data_received(data)
         except Exception:
             logger.exception("Error in the connection with %s", self.peer)
             self.abort()
@@ -356,7 +357,8 @@ class TwistedTransport(TwistedProtocol):
         self.accepted(self)
 
     def dataReceived(self, data: bytes) -> None:
-        self.receiver.data_received(data)
+        if not self.closed:
+            self.receiver.data_received(data)
 
     def connectionLost(self, reason: Any = None) -> None:
         if not self.closed:

@@ -195,6 +195,22 @@ def test_a_client_that_closes_its_side_still_gets_a_quick_answer(shared: Worker)
         assert client.rest() == b""
 
 
+def test_a_client_that_closes_its_side_and_reads_on_gets_a_long_answer(shared: Worker) -> None:
+    with shared.client(receive_buffer=65_536) as client:
+        client.request("/firehose?mb=6")
+        client.sock.shutdown(1)
+        time.sleep(1)
+        assert len(client.response().body) == 6 * 16 * 65_536
+
+
+def test_nothing_is_served_behind_a_refusal_that_is_still_going_out(shared: Worker) -> None:
+    with shared.client(receive_buffer=4_096) as client:
+        client.request("/firehose?mb=3", "Connection: close")
+        client.exactly(100)
+        client.request("/hello")
+        assert not client.rest().endswith(b"hello")
+
+
 def test_a_client_that_leaves_in_the_middle_of_its_body(worker: Worker) -> None:
     with worker.client() as client:
         client.send(b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\nabc")
