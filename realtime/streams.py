@@ -56,9 +56,13 @@ class TopicStreamResponse(EventStreamResponse):
         try:
             lost: list[Reset] = []
             for topic in self._topics:
+                if subscription.closed:
+                    break
                 started = await subscription.add(topic, self._after.get(topic))
                 if not started.recovered:
                     lost.append(Reset(topic, started.position))
+            if subscription.closed:
+                return  # `recheck` has ended it meanwhile
             positions = subscription.positions
             # An id without data dispatches nothing, but is what EventSource sends when it
             # reconnects: a plug pulled before the first event loses nothing either.
