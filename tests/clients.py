@@ -83,9 +83,11 @@ class Stream:
         self._events = EventSource(response).aiter_sse()
 
     async def next(self, seconds: float = 10.0) -> ServerSentEvent:
-        """The next event that has data."""
+        """The next event that has data; without data nothing is dispatched, says the standard."""
         async with asyncio.timeout(seconds):
-            return await anext(self._events)
+            while not (event := await anext(self._events)).data:
+                pass
+            return event
 
     async def take(self, count: int, seconds: float = 10.0) -> list[Any]:
         """The decoded data of the next `count` events."""
