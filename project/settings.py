@@ -87,7 +87,9 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
 elif DATABASES["default"]["ENGINE"].endswith("postgresql"):
-    # A pool: threads come and go under ASGI, connections should not.
+    # A pool: threads come and go under ASGI, connections should not. One that the server has
+    # dropped is noticed before it is used.
+    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
     DATABASES["default"]["OPTIONS"] = {
         "pool": {"min_size": 0, "max_size": int(os.environ.get("DATABASE_POOL", "8"))}
     }

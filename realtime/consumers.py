@@ -1,11 +1,9 @@
-"""WebSocket consumers: the base a team subclasses, and the two that serve topics."""
+"""The WebSocket consumer that a team subclasses."""
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar, Final, Literal
-from urllib.parse import parse_qsl
 
 from channels.consumer import AsyncConsumer
 
@@ -13,23 +11,22 @@ from .conf import settings
 from .events import Event
 from .exceptions import (
     InvalidData,
-    InvalidPosition,
     NotAllowed,
     NotIdentified,
     RealtimeError,
 )
 from .identity import ANONYMOUS, EVERY_CREDENTIAL, Credential, Identity, identify, identify_token
+from .inbox import Inbox, Receive, find_gone
 from .lanes import WEBSOCKET_ENCODERS, EventLane, find_lane
 from .origins import origin_allowed
-from .permissions import User, may, require
+from .permissions import User, may
 from .positions import parse_position
-from .publishing import publish_now
 from .revocation import get_watch
 from .subscription import Reset, Started, Subscription
 from .tasks import spawn
 from .topics import validate_topic
 from .wire import frames
-from .wire.data import DEFAULT_TYPE, decode_data
+from .wire.data import decode_data
 
 logger = logging.getLogger("realtime.consumers")
 
@@ -73,8 +70,20 @@ class WebSocketConsumer(AsyncConsumer):
 
     identity: Identity = ANONYMOUS
     scope: dict[str, Any]
+    # State as class attributes: a socket keeps only what differs.
     _open = False
+    _done = False  # closed from here: a user who is signed out gives no more orders
     _live = False  # open, and `prepare` done: events may go out
+    _bad_messages = 0
+    _answered_ping = False
+    _last_received = 0.0
+    _out_of_time = False  # the peer has left, and the handler had its grace
+    _handling: asyncio.Task[Any] | None = None
+    _pinging: asyncio.Task[None] | None = None
+    _writer: asyncio.Task[None] | None = None
+    _timer: asyncio.TimerHandle | None = None
+    _grace: asyncio.TimerHandle | None = None
+    _subscription: Subscription | None = None
 
     # -- to override
 
@@ -131,30 +140,28 @@ class WebSocketConsumer(AsyncConsumer):
     async def __call__(
         self,
         scope: dict[str, Any],
-        receive: Callable[[], Awaitable[Mapping[str, Any]]],
+        receive: Receive,
         send: Callable[[Mapping[str, Any]], Awaitable[None]],
     ) -> None:
         # Not AsyncConsumer's own loop: it gives every socket a channel of the layer and sends
         # every message through a thread (to close old connections, of which we hold none).
         self.scope = scope
         self.base_send = send
-        self._bad_messages = 0
-        self._inbox: deque[Mapping[str, Any]] = deque()
-        self._inbox_changed = asyncio.Event()
-        self._done = False  # closed from here: a user who is signed out gives no more orders
-        self._pinging: asyncio.Task[None] | None = None
-        self._answered_ping = False
-        self._last_received = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._subscription: Subscription | None = None
-        self._writer: asyncio.Task[None] | None = None
         if (await receive())["type"] != "websocket.connect":
             return
+        gone = find_gone(scope)
+        inbox = None
+        if gone is None:
+            inbox = Inbox(receive, settings.INBOX_MESSAGES)
+            receive, gone = inbox.receive, inbox.gone
         code = 1006
+        gone.add_callback(self._peer_has_left)
         try:
             if await self._handshake():
                 code = await self._serve(receive)
         finally:
+            if inbox is not None:
+                inbox.close()
             await self._clean_up(code)
 
     async def _handshake(self) -> bool:
@@ -200,75 +207,59 @@ class WebSocketConsumer(AsyncConsumer):
         await self.base_send(start)
         await self.base_send({"type": "websocket.http.response.body", "body": body})
 
-    async def _serve(self, receive: Callable[[], Awaitable[Mapping[str, Any]]]) -> int:
-        """Read until the disconnect, with the handler beside; returns the close code."""
-        handler = asyncio.create_task(self._handle())
-        gone = _disconnect_event(self.scope)
-        if gone is not None:
-            gone.add_callback(self._inbox_changed.set)
-        try:
-            while True:
-                message = await receive()
-                if message["type"] == "websocket.disconnect":
-                    return int(message.get("code") or 1005)
+    async def _serve(self, receive: Receive) -> int:
+        """Handle what comes until the disconnect; returns the close code."""
+        if self.authentication == "message":
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(settings.FIRST_MESSAGE_SECONDS, self._no_token_came)
+        else:
+            await self._handle(None)
+        while True:
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                return int(message.get("code") or 1005)
+            if not self._done:
                 self._last_received = asyncio.get_running_loop().time()
-                if len(self._inbox) < settings.INBOX_MESSAGES:  # else its peer has left, see below
-                    self._inbox.append(message)
-                    self._inbox_changed.set()
-                while len(self._inbox) >= settings.INBOX_MESSAGES and not handler.done():
-                    # No more is read until the handler has caught up: the server's own queue
-                    # fills, and then the socket is left alone. Unless the peer has left: what
-                    # says so stands behind the messages.
-                    if gone is not None and gone.is_set():
-                        break
-                    self._inbox_changed.clear()
-                    await self._inbox_changed.wait()
-                if handler.done():
-                    # It has failed or closed the socket; nothing more will be handled.
-                    self._inbox.clear()
-        finally:
-            self._open = False
-            if gone is not None:
-                gone.remove_callback(self._inbox_changed.set)
-            await self._finish(handler)
+                await self._handle(message)
 
-    async def _finish(self, handler: asyncio.Task[None]) -> None:
-        # What came before the disconnect is still handled: "publish, then close" publishes.
-        self._inbox.append({"type": "websocket.disconnect"})
-        self._inbox_changed.set()
-        _, pending = await asyncio.wait([handler], timeout=settings.HANDLER_GRACE_SECONDS)
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(handler, return_exceptions=True)
-
-    async def _handle(self) -> None:
+    async def _handle(self, message: Mapping[str, Any] | None) -> None:
+        self._handling = asyncio.current_task()
         try:
-            if self.authentication == "message" and not await self._authenticate_by_message():
-                return
-            get_watch().add(self.identity, self)
-            self._start_heartbeat()
-            self._live = True
-            await self.connected()
-            self._start_writer()
-            while (message := await self._next()) is not None:
+            if not self._live:
+                if message is not None:
+                    await self._authenticate_by(message)
+                await self._begin()
+            elif message is not None:
                 await self._dispatch(message)
         except RealtimeError as error:
             await self._close_for(error)
         except Exception:
             logger.exception("A WebSocket consumer failed: %s", type(self).__name__)
             await self.close(CLOSE_ERROR, "The server failed to handle this; reconnect.")
+        except asyncio.CancelledError:
+            if not self._out_of_time:
+                raise
+            # Cancelled by _give_up; what is left to do is to receive the disconnect.
+            self._handling.uncancel()  # type: ignore[union-attr]
         finally:
-            self._inbox_changed.set()  # the reader may be waiting for room
+            self._handling = None
 
-    async def _next(self) -> Mapping[str, Any] | None:
-        while not self._inbox:
-            self._inbox_changed.clear()
-            await self._inbox_changed.wait()
-        message = self._inbox.popleft()
-        self._inbox_changed.set()
-        if self._done:
-            return None
-        return message if message["type"] == "websocket.receive" else None
+    async def _begin(self) -> None:
+        get_watch().add(self.identity, self)
+        self._start_heartbeat()
+        self._live = True
+        await self.connected()
+        self._start_writing()
+
+    def _peer_has_left(self) -> None:
+        """What was received is still handled, "publish, then close" publishes; but not for long."""
+        loop = asyncio.get_running_loop()
+        self._grace = loop.call_later(settings.HANDLER_GRACE_SECONDS, self._give_up)
+
+    def _give_up(self) -> None:
+        self._done = self._out_of_time = True
+        if self._handling is not None:
+            self._handling.cancel()
 
     async def _dispatch(self, message: Mapping[str, Any]) -> None:
         try:
@@ -282,7 +273,7 @@ class WebSocketConsumer(AsyncConsumer):
         try:
             await self.received(content)
         except RealtimeError as error:
-            await self._bad_message(_error_code(error), str(error), _ref(content))
+            await self._bad_message(error.code, str(error), frames.ref_of(content))
 
     def _decode(self, message: Mapping[str, Any]) -> Any:
         text, data = message.get("text"), message.get("bytes")
@@ -302,31 +293,26 @@ class WebSocketConsumer(AsyncConsumer):
         if self._bad_messages >= settings.MAX_BAD_MESSAGES:
             await self.close(CLOSE_BAD_MESSAGE, f"{self._bad_messages} messages were wrong.")
 
-    async def _authenticate_by_message(self) -> bool:
-        try:
-            async with asyncio.timeout(settings.FIRST_MESSAGE_SECONDS):
-                message = await self._next()
-        except TimeoutError:
-            seconds = settings.FIRST_MESSAGE_SECONDS
-            await self.close(CLOSE_NO_AUTH_IN_TIME, f"No token came within {seconds:g} s.")
-            return False
-        if message is None:
-            return False
+    def _no_token_came(self) -> None:
+        seconds = settings.FIRST_MESSAGE_SECONDS
+        spawn(self.close(CLOSE_NO_AUTH_IN_TIME, f"No token came within {seconds:g} s."))
+
+    async def _authenticate_by(self, message: Mapping[str, Any]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         try:
             content = decode_data(message.get("text") or message.get("bytes") or b"")
-            if not isinstance(content, dict) or not isinstance(content.get("token"), str):
-                raise NotIdentified('The first message has to be {"token": "..."}.')
-            self.identity = await identify_token(content["token"])
-            self.scope["user"] = self.user
-            await self.authorize()
-            await self.prepare()
-        except RealtimeError as error:
-            await self._close_for(error, otherwise=CLOSE_NOT_IDENTIFIED)
-            return False
-        return True
+        except InvalidData:
+            content = None
+        if not isinstance(content, dict) or not isinstance(content.get("token"), str):
+            raise NotIdentified('The first message has to be {"token": "..."}.')
+        self.identity = await identify_token(content["token"])
+        self.scope["user"] = self.user
+        await self.authorize()
+        await self.prepare()
 
-    async def _close_for(self, error: RealtimeError, otherwise: int = CLOSE_BAD_MESSAGE) -> None:
-        code = otherwise
+    async def _close_for(self, error: RealtimeError) -> None:
+        code = CLOSE_BAD_MESSAGE
         if isinstance(error, NotAllowed):
             code = CLOSE_NOT_ALLOWED
         elif isinstance(error, NotIdentified):
@@ -339,8 +325,10 @@ class WebSocketConsumer(AsyncConsumer):
 
     async def _clean_up(self, code: int) -> None:
         self._open = False
-        if self._timer is not None:
-            self._timer.cancel()
+        self._done = True
+        for timer in (self._timer, self._grace):
+            if timer is not None:
+                timer.cancel()
         get_watch().discard(self.identity, self)
         if self._subscription is not None:
             self._subscription.close()
@@ -408,7 +396,7 @@ class WebSocketConsumer(AsyncConsumer):
         if self._subscription is None:
             self._subscription = Subscription()
         if self._live:
-            self._start_writer()
+            self._start_writing()
         return await self._subscription.add(validate_topic(topic), position, on_start)
 
     def unsubscribe(self, topic: str) -> bool:
@@ -433,14 +421,22 @@ class WebSocketConsumer(AsyncConsumer):
         lane = find_lane(self.scope)
         return EventLane(lane, WEBSOCKET_ENCODERS) if lane is not None else None
 
-    def _start_writer(self) -> None:
-        if self._subscription is not None and self._writer is None:
-            self._subscription.lane = self._event_lane()
+    def _start_writing(self) -> None:
+        subscription = self._subscription
+        if subscription is not None and subscription.on_ready is None:
+            subscription.lane = self._event_lane()
+            subscription.on_ready = self._write_events
+            if not subscription.waiting:
+                self._write_events()
+
+    def _write_events(self) -> None:
+        # A task only while there is something to write: an idle socket has none.
+        if self._writer is None and self._subscription is not None:
             self._writer = spawn(self._write(self._subscription))
 
     async def _write(self, subscription: Subscription) -> None:
         try:
-            async for item in subscription:
+            async for item in subscription.ready():
                 if isinstance(item, Reset):
                     await self.reset(item)
                 else:
@@ -448,141 +444,5 @@ class WebSocketConsumer(AsyncConsumer):
         except Exception:
             logger.exception("A subscription failed; its socket is closed")
             await self.close(CLOSE_ERROR, "The server failed to read the log; reconnect.")
-
-
-class TopicConsumer(WebSocketConsumer):
-    """`/ws/topics/<topic>?after=<id>`: one topic; clients may publish to it."""
-
-    authentication = "optional"  # the permission rule decides; `public.*` is open to all
-    heartbeat = True
-
-    async def _check_request(self) -> None:
-        self.topic = validate_topic(self.scope["url_route"]["kwargs"]["topic"])
-        self.after = _query(self.scope).get("after")
-        if self.after is not None:
-            parse_position(self.after)
-
-    async def authorize(self) -> None:
-        await require(self.user, self.topic, "read")
-
-    async def prepare(self) -> None:
-        self.started = await self.subscribe(self.topic, self.after)
-
-    async def connected(self) -> None:
-        if not self.started.recovered:
-            await self.reset(Reset(self.topic, self.started.position))
-
-    async def received(self, content: Any) -> None:
-        kind = _kind(content)
-        if kind == "ping":
-            await self.send_text(frames.reply("pong", _ref(content)))
-        elif kind == "publish":
-            await publish_from(self, self.topic, content)
-        else:
-            raise InvalidData(f"Unknown message type {kind!r:.60}; publish and ping are known.")
-
-
-class MultiplexConsumer(WebSocketConsumer):
-    """`/ws`: any number of topics on one socket, up to `MAX_TOPICS`."""
-
-    authentication = "optional"
-    heartbeat = True
-
-    async def received(self, content: Any) -> None:
-        kind = _kind(content)
-        handler = self._handlers.get(kind)
-        if handler is None:
-            known = ", ".join(self._handlers)
-            raise InvalidData(f"Unknown message type {kind!r:.60}; known are {known}.")
-        await handler(self, content)
-
-    async def lost_permission(self, topic: str) -> None:
-        self.unsubscribe(topic)
-        detail = f"You may not read {topic!r} any more."
-        await self.send_text(frames.reply("unsubscribed", topic=topic, detail=detail))
-
-    async def _subscribe(self, content: Mapping[str, Any]) -> None:
-        topic, ref = validate_topic(content.get("topic")), _ref(content)
-        after = content.get("after")
-        if after is not None and not isinstance(after, str):
-            raise InvalidPosition("'after' is an event id, which is a string.")
-        await require(self.user, topic, "read")
-        if topic in self.topics:
-            raise InvalidData(f"{topic!r} is subscribed already; unsubscribe first.")
-        if len(self.topics) >= settings.MAX_TOPICS:
-            detail = f"{settings.MAX_TOPICS} topics are the most for one socket (MAX_TOPICS)."
-            await self.send_error("too_many", detail, ref)
-            return
-
-        async def say_where(started: Started) -> None:
-            answer = {"id": str(started.position), "recovered": started.recovered}
-            await self.send_text(frames.reply("subscribed", ref, topic=topic, **answer))
-
-        await self.subscribe(topic, after, say_where)
-
-    async def _unsubscribe(self, content: Mapping[str, Any]) -> None:
-        topic = validate_topic(content.get("topic"))
-        if not self.unsubscribe(topic):
-            raise InvalidData(f"{topic!r} is not subscribed here.")
-        await self.send_text(frames.reply("unsubscribed", _ref(content), topic=topic))
-
-    async def _publish(self, content: Mapping[str, Any]) -> None:
-        await publish_from(self, validate_topic(content.get("topic")), content)
-
-    async def _ping(self, content: Mapping[str, Any]) -> None:
-        await self.send_text(frames.reply("pong", _ref(content)))
-
-    _handlers: ClassVar[dict[str, Callable[..., Awaitable[None]]]] = {
-        "subscribe": _subscribe,
-        "unsubscribe": _unsubscribe,
-        "publish": _publish,
-        "ping": _ping,
-    }
-
-
-async def publish_from(consumer: WebSocketConsumer, topic: str, content: Mapping[str, Any]) -> None:
-    """Publish what a client sent over its socket, and tell it the id."""
-    await require(consumer.user, topic, "publish")
-    if "data" not in content:
-        raise InvalidData("A publish message needs 'data'.")
-    ephemeral = content.get("ephemeral", False)
-    if not isinstance(ephemeral, bool):
-        raise InvalidData("'ephemeral' is true or false.")
-    kind = content.get("event", DEFAULT_TYPE)
-    event = await publish_now(topic, content["data"], type=kind, ephemeral=ephemeral)
-    await consumer.send_text(frames.reply("published", _ref(content), id=event.id))
-
-
-def _kind(content: Any) -> str:
-    if not isinstance(content, dict) or not isinstance(content.get("type"), str):
-        raise InvalidData('A message is an object with a "type".')
-    return str(content["type"])
-
-
-def _ref(content: Any) -> Any:
-    return content.get("ref") if isinstance(content, dict) else None
-
-
-_CODES: Final = {
-    "InvalidTopic": "bad_topic",
-    "InvalidData": "bad_message",
-    "DataTooLarge": "too_large",
-    "InvalidEventType": "bad_event",
-    "InvalidPosition": "bad_id",
-    "NotIdentified": "not_identified",
-    "NotAllowed": "not_allowed",
-}
-
-
-def _error_code(error: RealtimeError) -> str:
-    return _CODES.get(type(error).__name__, "error")
-
-
-def _query(scope: Mapping[str, Any]) -> dict[str, str]:
-    return dict(parse_qsl(scope["query_string"].decode("latin1"), keep_blank_values=True))
-
-
-def _disconnect_event(scope: Mapping[str, Any]) -> Any:
-    """The server's event for a peer that has left, where it offers one; else None."""
-    extension = (scope.get("extensions") or {}).get("realtime.disconnect")
-    return extension["event"] if extension else None
+        finally:
+            self._writer = None

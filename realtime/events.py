@@ -24,6 +24,11 @@ class Event:
         return Position(self.epoch, self.offset)
 
     @property
+    def size(self) -> int:
+        """Bytes of the data in UTF-8."""
+        return len(self.data) if self.data.isascii() else len(self.data.encode())
+
+    @property
     def id(self) -> str | None:
         """The id on the wire; None for an ephemeral event."""
         return f"{self.epoch}-{self.offset}" if self.offset else None

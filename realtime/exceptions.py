@@ -17,27 +17,40 @@ from django.core.exceptions import ImproperlyConfigured
 
 
 class RealtimeError(Exception):
-    """Base of everything this package raises on purpose; its text is fit for a client to read."""
+    """Base of everything this package raises on purpose; its text is fit for a client to read,
+    and `code` is what an error frame calls it."""
+
+    code = "error"
 
 
 class InvalidTopic(RealtimeError, ValueError):
     """The topic's name is outside the alphabet or too long."""
 
+    code = "bad_topic"
+
 
 class InvalidData(RealtimeError, ValueError):
     """The data is not a JSON value; nothing was stored."""
+
+    code = "bad_message"
 
 
 class DataTooLarge(InvalidData):
     """The data's JSON text is over `MAX_EVENT_BYTES`; nothing was stored."""
 
+    code = "too_large"
+
 
 class InvalidEventType(RealtimeError, ValueError):
     """The event's type is empty, too long or holds a character no wire format could carry."""
 
+    code = "bad_event"
+
 
 class InvalidPosition(RealtimeError, ValueError):
     """The event id is not one that this log could have written."""
+
+    code = "bad_id"
 
 
 class HistoryGone(RealtimeError):
@@ -47,9 +60,13 @@ class HistoryGone(RealtimeError):
 class NotIdentified(RealtimeError):
     """Nobody is signed in, or the credentials sent are unknown, expired or revoked."""
 
+    code = "not_identified"
+
 
 class NotAllowed(RealtimeError):
     """The user is known and may not do this."""
+
+    code = "not_allowed"
 
 
 class RealtimeConfigurationError(ImproperlyConfigured):

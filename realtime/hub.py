@@ -139,11 +139,11 @@ class Feed:
         for event in fresh:
             self.epoch, self.head = event.epoch, event.offset
             self._tail.append(event)
-            self._tail_bytes += len(event.data)
+            self._tail_bytes += event.size
         while self._tail and (
             len(self._tail) > settings.TAIL_EVENTS or self._tail_bytes > settings.TAIL_BYTES
         ):
-            self._tail_bytes -= len(self._tail.popleft().data)
+            self._tail_bytes -= self._tail.popleft().size
         self._send_out(fresh)
 
     def _restart(self, position: Position) -> None:

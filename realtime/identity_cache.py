@@ -39,7 +39,7 @@ class IdentityCache:
         if entry is not None and entry[0] > now:
             return entry[1]
         task = self._asked.get(key)
-        if task is None:
+        if task is None or task.get_loop() is not asyncio.get_running_loop():
             task = self._asked[key] = spawn(self._ask(key, look_up, now + seconds))
         return await asyncio.shield(task)
 

@@ -70,21 +70,19 @@ class Watch:
         for start in range(0, len(identities), CHUNK):
             chunk = identities[start : start + CHUNK]
             for identity, fresh in await read_in_database_thread(_refresh, chunk):
-                await self._tell(identity, fresh)
+                self._tell(identity, fresh)
 
-    async def end_session(self, session: str) -> None:
+    def end_session(self, session: str) -> None:
         """The session with this digest is over, even if it can still be found."""
         identity_cache.refuse(("session", session))
         for identity in list(self._connections):
             if identity.source == "session" and digest(identity.key) == session:
-                await self._tell(identity, None)
+                self._tell(identity, None)
 
-    async def _tell(self, identity: Identity, fresh: Identity | None) -> None:
+    def _tell(self, identity: Identity, fresh: Identity | None) -> None:
         for connection in list(self._connections.get(identity, ())):
-            try:
-                await connection.recheck(fresh)
-            except Exception:
-                logger.exception("A connection could not be checked again")
+            # Each by itself: to tell a client that does not read may take for ever.
+            spawn(_recheck(connection, fresh))
 
     async def _run(self) -> None:
         now = asyncio.get_running_loop().time
@@ -113,10 +111,17 @@ class Watch:
         changes = [change for change in said if isinstance(change, dict)]
         for change in changes:
             if session := change.get("session"):
-                await self.end_session(str(session))
+                self.end_session(str(session))
         if users := {str(change["user"]) for change in changes if "user" in change}:
             identity_cache.forget(users)
             await self.check(users)
+
+
+async def _recheck(connection: Connection, fresh: Identity | None) -> None:
+    try:
+        await connection.recheck(fresh)
+    except Exception:
+        logger.exception("A connection could not be checked again")
 
 
 def get_watch() -> Watch:

@@ -6,7 +6,6 @@ and live join without a gap, and why a client that stops reading costs nothing.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
@@ -122,10 +121,24 @@ class Cursor:
 
 
 class Subscription:
-    """Reads topics from given positions; iterate it, or call `read` for what is there at once.
+    """Reads topics from given positions: iterate it, or call `read`, or have `on_ready` called and
+    iterate `ready`.
 
     Use it as an async context manager, or call `close`: an open subscription is served.
     """
+
+    __slots__ = (
+        "_ephemeral",
+        "_page",
+        "_ready",
+        "_waiter",
+        "closed",
+        "cursors",
+        "dropped",
+        "lane",
+        "on_ready",
+        "waiting",
+    )
 
     def __init__(self, lane: FastLane | None = None) -> None:
         self.lane = lane
@@ -133,8 +146,9 @@ class Subscription:
         self.waiting = False  # nothing to hand out: the fast lane may be used
         self.cursors: dict[str, Cursor] = {}
         self._ready: dict[Cursor, None] = {}  # may have something to hand out
-        self._ephemeral: deque[Event] = deque(maxlen=settings.EPHEMERAL_QUEUE)
-        self._page: deque[Event | Reset] = deque()  # read, and not yet yielded by the iterator
+        self.on_ready: Callable[[], None] | None = None  # called when `ready` may have something
+        self._ephemeral: list[Event] = []
+        self._page: list[Event | Reset] = []  # read, and not yet yielded by the iterator
         self._waiter: asyncio.Future[bool] | None = None
         self.closed = False
 
@@ -179,9 +193,8 @@ class Subscription:
         if cursor is not None:
             self._ready.pop(cursor, None)
             cursor.detach()
-            self._page = deque(item for item in self._page if item.topic != topic)
-            for event in [event for event in self._ephemeral if event.topic == topic]:
-                self._ephemeral.remove(event)
+            self._page = [item for item in self._page if item.topic != topic]
+            self._ephemeral = [event for event in self._ephemeral if event.topic != topic]
 
     def close(self) -> None:
         """Stop reading all topics and end the iteration."""
@@ -202,10 +215,29 @@ class Subscription:
         Cancelling it loses nothing: positions move only when something is returned.
         """
         while not self.closed:
-            if not self._ready and not self._ephemeral:
-                if not await self._wait(timeout):
-                    return []
-                continue
+            if items := await self._take():
+                return items
+            if self.closed or not await self._wait(timeout):
+                return []
+        return []
+
+    async def ready(self) -> AsyncIterator[Event | Reset]:
+        """What can be handed out without waiting for more, to the last; `on_ready` tells of new."""
+        while items := await self._take():
+            self._page.extend(items)  # only now: remove() may have put another page in place
+            while self._page:
+                yield self._page.pop(0)
+
+    async def __aiter__(self) -> AsyncIterator[Event | Reset]:
+        while not self.closed:
+            async for item in self.ready():
+                yield item
+            if not self.closed:
+                await self._wait(None)
+
+    async def _take(self) -> list[Event | Reset]:
+        """What comes next, or nothing: then the subscription is waiting."""
+        while self._ready or self._ephemeral:
             items = await self._read_next() if self._ready else []
             if self._ephemeral:
                 # Along with the others: a flood of them must not hold up what is logged.
@@ -213,14 +245,8 @@ class Subscription:
                 self._ephemeral.clear()
             if items:
                 return items
+        self.waiting = not self.closed
         return []
-
-    async def __aiter__(self) -> AsyncIterator[Event | Reset]:
-        while not self.closed:
-            items = await self.read()
-            self._page.extend(items)  # only now: remove() may have put another page in place
-            while self._page:
-                yield self._page.popleft()
 
     async def _read_next(self) -> list[Event | Reset]:
         cursor = next(iter(self._ready))
@@ -259,7 +285,8 @@ class Subscription:
 
     def keep_ephemeral(self, event: Event) -> None:
         """Hold an ephemeral event until it is read; over `EPHEMERAL_QUEUE` the oldest goes."""
-        if len(self._ephemeral) == self._ephemeral.maxlen:
+        if len(self._ephemeral) >= settings.EPHEMERAL_QUEUE:
+            del self._ephemeral[0]
             self.dropped += 1
         self._ephemeral.append(event)
         self._release()
@@ -268,6 +295,8 @@ class Subscription:
         self.waiting = False
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(True)
+        elif self.on_ready is not None:
+            self.on_ready()
 
     async def _wait(self, timeout: float | None) -> bool:
         """Wait until there may be something to read; False after `timeout` seconds."""

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asgiref.sync import SyncToAsync
 from blockbuster import BlockBuster
+from django.db import connections
 
 from realtime.threads import close_connections
 
@@ -19,6 +21,8 @@ def _no_connection_left(django_db_setup: None, django_db_blocker: Any) -> Iterat
     """The shared threads must let go of the test database before it is dropped."""
     yield
     close_connections()
+    # asgiref's thread for those who have none of their own, such as a test's async client.
+    SyncToAsync.single_thread_executor.submit(connections.close_all).result()
 
 
 @pytest.fixture(autouse=True)

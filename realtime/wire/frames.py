@@ -4,6 +4,7 @@ import json
 from typing import Any, Final
 
 from ..events import Event
+from ..exceptions import InvalidData
 from ..positions import Position
 
 dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -42,6 +43,18 @@ def reply(kind: str, ref: Any = None, **fields: Any) -> str:
     if ref is not None:
         message["ref"] = ref
     return dumps(message)
+
+
+def type_of(content: Any) -> str:
+    """The type of a request; raises `InvalidData` for what is no request."""
+    if not isinstance(content, dict) or not isinstance(content.get("type"), str):
+        raise InvalidData('A message is an object with a "type".')
+    return str(content["type"])
+
+
+def ref_of(content: Any) -> Any:
+    """The `ref` of a request, which its answer carries."""
+    return content.get("ref") if isinstance(content, dict) else None
 
 
 def error_text(code: str, detail: str, ref: Any = None) -> str:
