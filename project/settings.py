@@ -34,8 +34,8 @@ if DEMO or DEBUG:
     ALLOWED_HOSTS += ["localhost", "127.0.0.1", "[::1]"]
 
 INSTALLED_APPS = [
+    "realtime",  # before daphne: its runserver is this server's
     "daphne",
-    "realtime",
     "project.demo",
     "django.contrib.admin",
     "django.contrib.auth",

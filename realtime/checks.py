@@ -28,7 +28,7 @@ Check = Callable[..., list[CheckMessage]]
 
 def register_checks() -> None:
     """Called when the app registry is ready."""
-    for check in (check_settings, check_layer, check_hosts, check_origins, check_retention):
+    for check in CHECKS:
         checks.register(check, "realtime")
 
 
@@ -116,6 +116,17 @@ def check_origins(**kwargs: Any) -> list[CheckMessage]:
 
 
 @_with_usable_settings
+def check_order(**kwargs: Any) -> list[CheckMessage]:
+    """Of two apps with a runserver command, Django takes the first."""
+    apps = list(django_settings.INSTALLED_APPS)
+    names = [app for app in apps if app == "daphne" or app.partition(".")[0] == "realtime"]
+    if names[:1] != ["daphne"]:
+        return []
+    hint = 'INSTALLED_APPS = ["realtime", "daphne", ...]'
+    message = "'daphne' comes before 'realtime': runserver is stock Daphne, without its promises."
+    return [Warning(message, hint=hint, id="realtime.W005")]
+
+
 def check_retention(**kwargs: Any) -> list[CheckMessage]:
     """A log that is never pruned fills the disk."""
     by_age, by_count = settings.RETENTION_SECONDS, settings.RETENTION_EVENTS
@@ -124,6 +135,16 @@ def check_retention(**kwargs: Any) -> list[CheckMessage]:
     hint = "Set RETENTION_SECONDS or RETENTION_EVENTS."
     message = "Events are kept for ever: the log grows until the disk is full."
     return [Warning(message, hint=hint, id="realtime.W004")]
+
+
+CHECKS = (
+    check_settings,
+    check_layer,
+    check_hosts,
+    check_origins,
+    check_retention,
+    check_order,
+)
 
 
 def _wrong_value(name: str, value: Any) -> tuple[str, str] | None:

@@ -10,12 +10,14 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator, OriginValidator
 from channels.sessions import SessionMiddlewareStack
+from django.conf import settings
 from django.core import checks
 from django.test import override_settings
 from django.urls import path
 
 from realtime.checks import WORKERS_VARIABLE
-from realtime.consumers import TopicConsumer, WebSocketConsumer
+from realtime.consumers import WebSocketConsumer
+from realtime.topic_consumers import TopicConsumer
 
 from .servers import environment
 
@@ -302,3 +304,22 @@ def test_the_ids_are_all_tested():
     assert len(wanted) >= 12
     assert {word for word in wanted if f'"{word}"' not in here} == set()
     assert os.environ.get("DJANGO_SETTINGS_MODULE") == "tests.settings"
+
+
+# -- realtime.W005: which runserver
+
+
+@pytest.mark.parametrize(
+    ("apps", "expected"),
+    [
+        (["daphne", "realtime"], ["realtime.W005"]),
+        (["daphne", "realtime.apps.RealtimeConfig"], ["realtime.W005"]),
+        (["realtime", "daphne"], []),
+        (["realtime"], []),
+    ],
+)
+def test_w005_the_order_of_apps(apps, expected):
+    others = [app for app in settings.INSTALLED_APPS if app != "realtime"]
+    with override_settings(INSTALLED_APPS=["realtime", *others]):
+        settings.INSTALLED_APPS = [*apps, *others]  # what is checked; nothing is loaded by it
+        assert [message.id for message in run()] == expected
