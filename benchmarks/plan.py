@@ -27,7 +27,7 @@ class Plan:
         return max(self.storm, self.idle)
 
 
-SHORT = Plan(sizes=(100, 1_000), seconds=0.8, storm=300, idle=300, stall=1_000)
+SHORT = Plan(sizes=(1_000,), seconds=0.8, storm=300, idle=300, stall=1_000)
 
 
 @dataclass

@@ -7,6 +7,7 @@ with the application exchanged.
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -26,7 +27,7 @@ class Probed:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-            self._last = self._loop.time()
+            self._last = time.perf_counter()
             self._tick()
         if scope["type"] == "http" and scope["path"] == PATH:
             body = str(self._longest).encode()
@@ -39,8 +40,7 @@ class Probed:
 
     def _tick(self) -> None:
         assert self._loop is not None
-        # The loop's own time stands still while a callback runs; this is read when we run.
-        now = self._loop.time()
+        now = time.perf_counter()  # uvloop's own time stands still during a turn of the loop
         self._longest = max(self._longest, now - self._last - INTERVAL)
         self._last = now
         self._loop.call_later(INTERVAL, self._tick)

@@ -33,7 +33,9 @@ class Event:
 
     @cached_property
     def text(self) -> str:
-        """The WebSocket frame's text."""
+        """The WebSocket frame's text; on a user's own topic the data alone."""
+        if self.topic.startswith("user."):
+            return orjson.dumps(self.data).decode()
         frame = {
             "type": "event",
             "topic": self.topic,

@@ -4,8 +4,12 @@ import asyncio
 import json
 import secrets
 import sys
+from datetime import UTC, datetime
+from decimal import Decimal
 
-from .database import AccessToken, Base, LoginSession, Session, User, digest, engine
+from .database import AccessToken, Base, Item, LoginSession, Session, User, digest, engine
+
+ITEMS = 1_000
 
 
 async def seed(count: int) -> dict[str, list[str]]:
@@ -21,6 +25,9 @@ async def seed(count: int) -> dict[str, list[str]]:
         for user, token, key in zip(users, tokens, keys, strict=True):
             session.add(AccessToken(digest=digest(token), user_id=user.id))
             session.add(LoginSession(key=key, user_id=user.id))
+        for number in range(1, ITEMS + 1):
+            price = Decimal(99 + number) / 100
+            session.add(Item(name=f"Item {number}", price=price, created=datetime.now(UTC)))
     await engine.dispose()
     return {
         "token": [f"Authorization: Bearer {token}" for token in tokens],

@@ -70,7 +70,8 @@ async def auth_by_message(websocket: WebSocket) -> None:
         first = orjson.loads(await websocket.receive_text())
     except (WebSocketDisconnect, orjson.JSONDecodeError):
         first = None
-    user = await user_of_token(first["token"]) if isinstance(first, dict) and first else None
+    token = first.get("token") if isinstance(first, dict) else None
+    user = await user_of_token(token) if isinstance(token, str) else None
     if user is None:
         await websocket.close(4401)
         return
