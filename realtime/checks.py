@@ -115,7 +115,6 @@ def check_origins(**kwargs: Any) -> list[CheckMessage]:
     ]
 
 
-@_with_usable_settings
 def check_order(**kwargs: Any) -> list[CheckMessage]:
     """Of two apps with a runserver command, Django takes the first."""
     apps = list(django_settings.INSTALLED_APPS)
@@ -127,6 +126,7 @@ def check_order(**kwargs: Any) -> list[CheckMessage]:
     return [Warning(message, hint=hint, id="realtime.W005")]
 
 
+@_with_usable_settings
 def check_retention(**kwargs: Any) -> list[CheckMessage]:
     """A log that is never pruned fills the disk."""
     by_age, by_count = settings.RETENTION_SECONDS, settings.RETENTION_EVENTS
