@@ -6,6 +6,8 @@ import json
 import random
 import selectors
 import struct
+import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -27,7 +29,7 @@ from realtime.log.base import EventLog, Page
 from realtime.positions import OLDEST, START, UNBORN, Position
 
 from .databases import new_database_url
-from .servers import manage, serving
+from .servers import ROOT, environment, serving
 
 # -- HTTP and WebSocket clients
 
@@ -178,6 +180,52 @@ def shortened(site: Mapping[str, str], constants: Mapping[str, Any], **more: str
     return {**site, **ours, **more}
 
 
+_SHELL = """
+import json, sys, django
+django.setup()
+from django.contrib.auth.models import User
+from realtime.identity import create_token
+for line in sys.stdin:
+    result = None
+    exec(json.loads(line))
+    print(json.dumps(result), flush=True)
+"""
+
+
+class SiteShell:
+    """Another process of a site, which runs what it is told; a management command for each thing
+    takes a second."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _SHELL],
+            cwd=ROOT,
+            env=environment({"DJANGO_SETTINGS_MODULE": "project.settings", **env}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, code: str) -> Any:
+        """Run statements; the value that they give to `result`."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(code) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        assert answer, f"This failed in the site's shell: {code}"
+        return json.loads(answer)
+
+    def make_token(self, username: str, expires_in: float | None = None) -> str:
+        """A new access token of a user."""
+        code = f"user = User.objects.get(username={username!r})\n"
+        return str(self.run(f"{code}result = create_token(user, expires_in={expires_in})[0]"))
+
+    def close(self) -> None:
+        """End it, and see that it ends."""
+        self.process.communicate(timeout=20)
+
+
 @contextlib.contextmanager
 def site_for_module(
     template: Mapping[str, str],
@@ -188,21 +236,16 @@ def site_for_module(
     """A served site that several tests share: tokens of its users, and where it is."""
     url = new_database_url(template["DATABASE_URL"])
     with tempfile.TemporaryDirectory(prefix="realtime-site-") as data:
-        site = {"DATABASE_URL": url, "DATA_DIR": data}
-        env = shortened(site, constants, **more)
+        env = shortened({"DATABASE_URL": url, "DATA_DIR": data}, constants, **more)
 
-        def make_token(username: str, *options: str) -> str:
-            return manage("createtoken", username, *options, env=site).splitlines()[-1]
-
-        tokens = {name: make_token(name) for name in ("alice", "bob", "admin")}
-        with serving(env, *arguments) as server:
+        with serving(env, *arguments) as server, contextlib.closing(SiteShell(env)) as shell:
             yield SimpleNamespace(
                 server=server,
                 url=server.url,
                 ws_url=server.ws_url,
                 log=server.log,
-                tokens=tokens,
-                make_token=make_token,
+                shell=shell,
+                tokens={name: shell.make_token(name) for name in ("alice", "bob", "admin")},
                 env=env,
             )
 

@@ -154,7 +154,7 @@ async def test_by_query_token(here):
 
 
 async def test_an_expired_token_is_401(here):
-    token = here.make_token("bob", "--expires-in", "0.001")
+    token = here.shell.make_token("bob", 0.001)
     assert (await refusal(f"{here.ws_url}/ws/auth/query?token={token}"))[0] == 401
 
 
