@@ -4,6 +4,7 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -114,3 +115,9 @@ def test_websocket_sizes(start: Start) -> None:
         assert client.frame() == (0x81, b"123412345")
         client.send(frame(1, b"123456"))
         assert client.closed() == 1009
+
+
+def test_each_limit_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "server.md").read_text()
+    for each in fields(Limits):
+        assert f"| `{each.name}` | {each.default} |" in page, f"docs/server.md lacks {each.name}"
