@@ -3,13 +3,18 @@
 import importlib.util
 import os
 import random
+import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
+from benchmarks import broadcasts
 from benchmarks.contestants import ROOT
-from benchmarks.load import Tally, message
+from benchmarks.load import Crowd, Tally, message
+from benchmarks.plan import Measurement
+from benchmarks.report import Report
 from benchmarks.wire import (
     AnswerParser,
     Dechunker,
@@ -17,6 +22,7 @@ from benchmarks.wire import (
     StreamParser,
     WebSocketParser,
     text_frame,
+    websocket_request,
 )
 
 UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
@@ -122,3 +128,49 @@ def test_the_command_measures_our_server() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "WebSocket fan-out to 20" in done.stdout
     assert "nothing lost, nothing twice" in done.stdout
+
+
+class Careless(threading.Thread):
+    """Accepts WebSockets and sends every POST's body on, to each as often as `copies` says."""
+
+    def __init__(self, copies: list[int]) -> None:
+        super().__init__(daemon=True)
+        self.copies = copies
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+
+    def run(self) -> None:
+        peers = [self.listener.accept()[0] for _ in self.copies]
+        for peer in peers:
+            peer.recv(4_096)
+            peer.sendall(UPGRADED)
+        publisher = self.listener.accept()[0]
+        while request := publisher.recv(4_096):
+            body = request.partition(b"\r\n\r\n")[2]
+            for peer, copies in zip(peers, self.copies, strict=True):
+                peer.sendall(frame(body) * copies)
+            publisher.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+        for sock in [self.listener, publisher, *peers]:
+            sock.close()
+
+
+@pytest.mark.parametrize(
+    ("copies", "is_clean"),
+    [([1, 1, 1], True), ([1, 0, 1], False), ([1, 1, 2], False), ([2, 0, 1], False)],
+    ids=["all", "one lost", "one twice", "one twice for another"],
+)
+def test_a_loss_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, copies: list[int], is_clean: bool
+) -> None:
+    monkeypatch.setattr(broadcasts, "STALL_SECONDS", 0.2)
+    server = Careless(copies)
+    server.start()
+    with Crowd(server.port, WebSocketParser) as crowd:
+        crowd.open(websocket_request("127.0.0.1", "/") for _ in copies)
+        with broadcasts.Broadcaster(crowd, "/") as broadcaster:
+            result = broadcaster.run(0, at_least=2, warm_up=1)
+    server.join()
+    report = Report()
+    report.add(Measurement("Fan-out", "Careless", result.rate, "deliveries/s", tally=result.tally))
+    assert report.is_clean == is_clean
+    assert ("\033[31m" in report.table(color=True)) != is_clean
