@@ -9,4 +9,4 @@ from project.settings import MIDDLEWARE, REALTIME
 REALTIME = {**REALTIME, **json.loads(os.environ.get("TEST_REALTIME", "{}"))}
 ROOT_URLCONF = "tests.site_urls"
 ASGI_APPLICATION = "tests.site_asgi.application"
-MIDDLEWARE = [*json.loads(os.environ.get("TEST_MIDDLEWARE", "[]")), *MIDDLEWARE]
+MIDDLEWARE = [*MIDDLEWARE, *json.loads(os.environ.get("TEST_MIDDLEWARE", "[]"))]
