@@ -3,7 +3,9 @@
 import asyncio
 import gc
 import os
+import re
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -19,6 +21,7 @@ from realtime.revocation import get_watch
 from realtime.subscription import Subscription
 from realtime.wire.sse import encode_sse
 
+_DIGITS = re.compile("[0-9]+")  # of an executor's number
 finished: list[str] = []  # sources whose `finally` has run
 
 
@@ -30,7 +33,7 @@ async def inside(request: HttpRequest) -> JsonResponse:
     tasks = [task for task in asyncio.all_tasks() if task is not ours]
     return JsonResponse(
         {
-            "tasks": sorted(getattr(task.get_coro(), "__qualname__", "?") for task in tasks),
+            "tasks": Counter(getattr(task.get_coro(), "__qualname__", "?") for task in tasks),
             "hubs": {
                 topic: len(f.readers) for hub in running_hubs() for topic, f in hub.feeds.items()
             },
@@ -38,7 +41,7 @@ async def inside(request: HttpRequest) -> JsonResponse:
             "channels": len(layer.channels),
             "watched": len(get_watch()._connections),
             "subscriptions": sum(isinstance(each, Subscription) for each in gc.get_objects()),
-            "threads": sorted(thread.name for thread in threading.enumerate()),
+            "threads": Counter(_DIGITS.sub("", each.name) for each in threading.enumerate()),
             "files": len(os.listdir("/proc/self/fd")),
             "connections": sum(
                 1 for each in gc.get_objects() if type(each).__name__ == "DatabaseWrapper"
