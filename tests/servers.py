@@ -18,11 +18,11 @@ ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 30.0
 
 
-def manage(*arguments: str, env: Mapping[str, str]) -> str:
+def manage(*arguments: str, env: Mapping[str, str], seconds: float = 60) -> str:
     """Run a management command; its stdout."""
     command = [sys.executable, "manage.py", *arguments]
     done = subprocess.run(
-        command, cwd=ROOT, env=environment(env), capture_output=True, text=True, timeout=60
+        command, cwd=ROOT, env=environment(env), capture_output=True, text=True, timeout=seconds
     )
     assert done.returncode == 0, f"{arguments} exited with {done.returncode}:\n{done.stderr}"
     return done.stdout
