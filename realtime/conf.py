@@ -29,13 +29,24 @@ DEFAULTS: Final[dict[str, Any]] = {
     "GROUP_REFRESH_SECONDS": 300.0,     # how often the layer's group memberships are renewed
     "ANNOUNCE_TIMEOUT_SECONDS": 2.0,    # an announcement the layer has not taken by then is dropped
     "ANNOUNCE_QUEUE": 1_000,            # announcements waiting for the layer; more are dropped
-    "TAIL_EVENTS": 512,                 # newest events kept in memory per served topic
-    "TAIL_BYTES": 1_048_576,            # and their bytes; older ones are read from the log
+    "TAIL_EVENTS": 256,                 # newest events kept in memory per served topic
+    "TAIL_BYTES": 262_144,              # and their bytes; older ones are read from the log
     "EPHEMERAL_QUEUE": 64,              # unsent ephemeral events per subscriber; the oldest go
     # -- the streams
     "KEEPALIVE_SECONDS": 15.0,          # SSE comment when nothing else was sent
     "SSE_RETRY_MS": 2_000,              # reconnection time told to EventSource
     "MAX_TOPICS": 50,                   # topics on one stream or socket
+    # -- rows and files
+    "TRANSFER_THREADS": 4,              # threads per process that read rows, files and archives
+    "PAGE_ROWS": 2_000,                 # rows read at once from a queryset, at most
+    "PAGE_BYTES": 262_144,              # and their bytes, by the size of the rows before
+    "CURSOR_SECONDS": 30.0,             # a cursor whose client takes nothing is closed by then
+    "STREAM_CURSORS": 2,                # open cursors per process; further streams wait
+    "BATCH_SECONDS": 0.05,              # lines of an async source wait at most this long
+    "BATCH_BYTES": 65_536,              # and are sent at once when they are so many bytes
+    "FILE_CHUNK_BYTES": 262_144,        # a file's bytes in memory where the kernel can't copy it
+    "MAX_RANGES": 50,                   # parts in one answer; more, and the whole file is sent
+    "ACCEL_REDIRECT": "",               # nginx's internal location of the files; "": send them here
     # -- WebSockets
     "HEARTBEAT_SECONDS": 25.0,          # application ping; two without any answer close the socket
     "FIRST_MESSAGE_SECONDS": 10.0,      # time to send the token where the first message carries it

@@ -40,6 +40,10 @@ class Event:
         except KeyError:
             return self._encoded.setdefault(encoder, encoder(self))
 
+    def forget_encoded(self) -> None:
+        """Few will ask for it now: keep the data alone."""
+        self._encoded.clear()
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Event):
             return NotImplemented

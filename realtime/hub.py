@@ -28,6 +28,7 @@ logger = logging.getLogger("realtime.hub")
 
 FANOUT_SLICE_SECONDS: Final = 0.002  # a fan-out that takes longer lets the loop run in between
 FANOUT_SLICE_CURSORS: Final = 64  # cursors served between two looks at the clock
+ENCODED_EVENTS: Final = 16  # newest events of a topic that are kept in their wire forms too
 MEMBERSHIP_BATCH: Final = 50  # group memberships changed at once
 RETRY_SECONDS: Final = 1.0  # pause after an error of the channel layer
 
@@ -140,6 +141,8 @@ class Feed:
             self.epoch, self.head = event.epoch, event.offset
             self._tail.append(event)
             self._tail_bytes += event.size
+            if len(self._tail) > ENCODED_EVENTS:
+                self._tail[-1 - ENCODED_EVENTS].forget_encoded()
         while self._tail and (
             len(self._tail) > settings.TAIL_EVENTS or self._tail_bytes > settings.TAIL_BYTES
         ):
@@ -274,18 +277,16 @@ class Hub:
         self._closing = spawn(self._close())
 
     async def _close(self) -> None:
-        # First leave the groups: a layer may keep members that have gone for a day.
-        try:
-            async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
-                await self._membership_settled()
-                while self._announcing is not None:
-                    await asyncio.shield(self._announcing)
-        except TimeoutError:
-            pass
-        tasks = [task for task in (self._membership, self._announcing) if task is not None]
-        for task in [*self._tasks, *tasks]:
+        # First leave the groups: a layer may keep members that have gone for a day. It gets the
+        # time it needs for that, unless it fails.
+        while leaving := [task for task in (self._membership, self._announcing) if task]:
+            seconds = settings.ANNOUNCE_TIMEOUT_SECONDS
+            _, pending = await asyncio.wait(leaving, timeout=seconds)
+            if pending and (self._layer_down or not self._has_channel.is_set()):
+                break
+        for task in [*self._tasks, *leaving]:
             task.cancel()
-        await asyncio.gather(*self._tasks, *tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *leaving, return_exceptions=True)
 
     async def _start_feed(self, feed: Feed) -> None:
         if self._layer is not None:
