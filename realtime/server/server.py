@@ -32,7 +32,7 @@ from realtime.server.access import logger
 from realtime.server.http import Exchange, HTTPConnection
 from realtime.server.limits import Limits
 from realtime.server.request import RequestHead
-from realtime.server.threads import Application, RequestThreads
+from realtime.server.threads import Application, RequestThreads, with_borrowed_threads
 from realtime.server.transport import SocketTransport, Transport, TwistedTransport
 from realtime.server.watch import Watch
 from realtime.server.websocket import PING_AFTER, WebSocket
@@ -72,8 +72,9 @@ class Server(DaphneServer):
     def __init__(self, application: Any, *, limits: Limits | None = None, **options: Any) -> None:
         super().__init__(application, **options)
         self.limits = limits or Limits()
-        self.application: Application = application
-        (application, RequestThreads(self.limits.request_threads))
+        self.application: Application = with_borrowed_threads(
+            application, RequestThreads(self.limits.request_threads)
+        )
         self.loop: asyncio.AbstractEventLoop = reactor._asyncioEventloop
         self.state = {"draining": False}
         """Shared by all scopes as `extensions["realtime.server"]`."""

@@ -7,8 +7,12 @@ import asyncio
 import json
 import os
 import resource
+import threading
+import time
 from typing import Any
 from urllib.parse import parse_qs
+
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
 
 EVENTS: list[str] = []
 LANES: list[Any] = []
@@ -58,6 +62,18 @@ async def read(receive: Any) -> bytes:
 
 
 # HTTP
+
+
+async def http_threads(scope: Scope, receive: Any, send: Any) -> None:
+    """Which thread synchronous code runs in, twice, as a framework with its own context asks."""
+    async with ThreadSensitiveContext():
+        names = [await sync_to_async(_slow_name)() for _ in range(2)]
+    await respond(send, " ".join(names).encode())
+
+
+def _slow_name() -> str:
+    time.sleep(0.02)
+    return threading.current_thread().name
 
 
 async def http_hello(scope: Scope, receive: Any, send: Any) -> None:
