@@ -1,12 +1,14 @@
 """`python -m benchmarks`: run the jobs, print medians and ratios to FastAPI."""
 
 import argparse
+import json
 import os
 import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from . import page
 from .contestants import Contestant, everyone
 from .jobs import JOBS, selftest
 from .machine import cores, raise_file_limit, valkey
@@ -43,8 +45,16 @@ def main() -> int:
         compare(contestants, options.jobs, plan, options.repeat, report)
     print(report.table(color=sys.stdout.isatty()))
     if options.output:
-        report.write(options.output)
+        write(report, options.output)
     return 0 if report.is_clean else 1
+
+
+def write(report: Report, path: Path) -> None:
+    """JSON for `.json`, else a Markdown page."""
+    if path.suffix == ".json":
+        path.write_text(json.dumps(list(report.rows()), indent=1) + "\n")
+    else:
+        path.write_text(page.render(report))
 
 
 def compare(

@@ -1,9 +1,7 @@
 """Medians, ratios, a table."""
 
-import json
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -68,9 +66,9 @@ class Report:
                 better = "more is better" if row["better"] == "more" else "less is better"
                 lines += ["", f"{metric} ({row['unit']}, {better})"]
             line = f"  {row['contestant']:<28}{row['median']:>12,.1f}"
-            line += _times(row["ratio"])
+            line += times(row["ratio"])
             if row["server_load"] is not None:
-                line += f"  {_times(row['ratio_per_core'])} per core"
+                line += f"  {times(row['ratio_per_core'])} per core"
                 line += f"  server {row['server_load']:>4.0%}  client {row['client_load']:>4.0%}"
             if row["expected"]:
                 counts = f"   {row['received']:,} of {row['expected']:,}"
@@ -87,27 +85,6 @@ class Report:
             lines.append(f"{red}{verdict}, {self.tally.strange:,} strange: NOT CLEAN{reset}")
         return "\n".join(lines)
 
-    def markdown(self) -> str:
-        """For a page."""
-        lines = [
-            "| job | contestant | median | ratio to FastAPI | per second of processor time |",
-            "|---|---|--:|--:|--:|",
-        ]
-        for row in self.rows():
-            ratio, per_core = _times(row["ratio"]).strip(), _times(row["ratio_per_core"]).strip()
-            lines.append(
-                f"| {row['metric']} | {row['contestant']} | "
-                f"{row['median']:,.1f} {row['unit']} | {ratio} | {per_core} |"
-            )
-        return "\n".join(lines) + "\n"
-
-    def write(self, path: Path) -> None:
-        """JSON for `.json`, else Markdown."""
-        if path.suffix == ".json":
-            path.write_text(json.dumps(list(self.rows()), indent=1) + "\n")
-        else:
-            path.write_text(self.markdown())
-
 
 def _baseline(contestants: dict[str, list[Measurement]]) -> list[Measurement] | None:
     """FastAPI's runs; without credentials, where it was tried both ways."""
@@ -123,7 +100,8 @@ def _ratio(runs: list[Measurement], base: list[Measurement] | None, figure: str)
     return median(ours / theirs for ours, theirs in pairs) if pairs and all(pairs[0]) else None
 
 
-def _times(ratio: float | None) -> str:
+def times(ratio: float | None) -> str:
+    """A ratio as text, blank where there is none."""
     return " " * 8 if ratio is None else f"{ratio:>7.2f}x"
 
 
