@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import import_module
@@ -17,6 +17,7 @@ from django.db.models import Q
 from django.http import parse_cookie
 from django.utils import timezone
 
+from .batches import Batched
 from .conf import settings
 from .exceptions import NotIdentified
 from .identity_cache import identity_cache
@@ -63,13 +64,15 @@ async def identify(
     if "session" in credentials and "cookie" in headers:
         session_key = parse_cookie(headers["cookie"]).get(django_settings.SESSION_COOKIE_NAME)
         if session_key:
-            return await _remembered("session", session_key, _find_session)
+            return await _remembered("session", session_key, _sessions)
     return ANONYMOUS
 
 
 async def identify_token(token: str) -> Identity:
     """The identity an access token stands for; raises `NotIdentified`."""
-    return await _remembered("token", token, _find_token)
+    if len(token) > MAX_CREDENTIAL_LENGTH:
+        token = ""  # none of ours; not worth a hash
+    return await _remembered("token", token, _tokens)
 
 
 def create_token(
@@ -122,11 +125,17 @@ class _ReadOnlySession(dict[str, Any]):
         """Not from here."""
 
 
-async def _remembered(source: str, secret: str, find: Callable[[str], Identity]) -> Identity:
+async def _remembered(
+    source: str, secret: str, find: Callable[[str], Awaitable[Identity]]
+) -> Identity:
     key = (source, digest(secret))
     if identity_cache.is_refused(key):
         return ANONYMOUS
-    return await identity_cache.get(key, lambda: read_in_database_thread(find, secret))
+    return await identity_cache.get(key, lambda: find(secret))
+
+
+async def _find_sessions(session_keys: Sequence[str]) -> list[Identity]:
+    return await read_in_database_thread(lambda: [_find_session(key) for key in session_keys])
 
 
 def _find_session(session_key: str) -> Identity:
@@ -149,21 +158,31 @@ def _valid_tokens() -> Any:
     return tokens.filter(alive, revoked=None, user__is_active=True)
 
 
-def _find_token(token: str) -> Identity:
-    found = None
-    if 0 < len(token) <= MAX_CREDENTIAL_LENGTH:
-        found = _valid_tokens().filter(digest=digest(token)).first()
-    if found is None:
-        raise NotIdentified(
-            "The access token is unknown, expired or revoked: make a new one "
-            "(manage.py createtoken, or the admin)."
-        )
+async def _find_tokens(tokens: Sequence[str]) -> list[Identity | BaseException]:
+    return await read_in_database_thread(_look_up_tokens, tokens)
+
+
+def _look_up_tokens(tokens: Sequence[str]) -> list[Identity | BaseException]:
+    digests = [digest(token) for token in tokens]
+    found = {row.digest: row for row in _valid_tokens().filter(digest__in=digests)}
+    _touch(found.values())
+    answers: list[Identity | BaseException] = []
+    for each in digests:
+        row = found.get(each)
+        if row is None:
+            refusal = "The access token is unknown, expired or revoked: make a new one "
+            answers.append(NotIdentified(refusal + "(manage.py createtoken, or the admin)."))
+        else:
+            answers.append(Identity(row.user, "token", str(row.pk)))
+    return answers
+
+
+def _touch(tokens: Iterable[AccessToken]) -> None:
     now = timezone.now()
-    if found.last_used is None or (now - found.last_used).total_seconds() > (
-        settings.TOKEN_TOUCH_SECONDS
-    ):
-        AccessToken.objects.filter(pk=found.pk).update(last_used=now)
-    return Identity(found.user, "token", str(found.pk))
+    before = now - timedelta(seconds=settings.TOKEN_TOUCH_SECONDS)
+    stale = [token.pk for token in tokens if token.last_used is None or token.last_used < before]
+    if stale:
+        AccessToken.objects.filter(pk__in=stale).update(last_used=now)
 
 
 def _store_ticket(user: Any, ticket: str) -> None:
@@ -194,3 +213,8 @@ def _headers(scope: Mapping[str, Any]) -> dict[str, str]:
             # HTTP/2 may split the cookies over several headers (RFC 9113, section 8.2.3).
             found[key] = f"{found[key]}; {text}" if key in found else text
     return found
+
+
+# Those who come in a storm share look-ups.
+_tokens: Final = Batched(_find_tokens)
+_sessions: Final = Batched(_find_sessions)

@@ -13,9 +13,14 @@ WITHOUT_TESTS = {
     "log/base.py": "abstract; test_database tries the one there is",
     "management/commands/runserver.py": "Daphne's, with another class",
     "routing.py": "a table; test_consumers goes through it",
+    "topic_consumers.py": "test_consumers tries them beside their base",
     "urls.py": "a table; test_views goes through it",
 }
 WITHOUT_SOURCE = {
+    "test_benchmarks.py": "the benchmark's own parts",
+    "test_bounds.py": "what a worker of the whole site holds",
+    "test_stock_servers.py": "the whole under another server",
+    "test_leaks.py": "what a thousand connections leave behind",
     "test_main_job.py": "the whole, with everything failing",
     "test_mirror.py": "this",
     "test_packaging.py": "what is installed, and works there",

@@ -10,6 +10,7 @@ from django.db.models import Max, Min, OuterRef, Subquery
 from django.utils import timezone
 
 from .. import models
+from ..batches import Batched
 from ..conf import settings
 from ..events import Event
 from ..exceptions import HistoryGone
@@ -58,7 +59,17 @@ class DatabaseLog(EventLog):
         transaction.on_commit(callback, using=_alias(), robust=True)
 
     async def append_now(self, topic: str, type: str, data: str) -> Event:
-        return await in_database_thread(self.append, topic, type, data)
+        return await _append_together((topic, type, data))
+
+    def append_many(self, events: Sequence[tuple[str, str, str]]) -> list[Event]:
+        """Store (topic, type, data) in one transaction: all of them, or none."""
+        # Locks are taken in the same order everywhere, or two processes could wait for each other.
+        in_order = sorted(range(len(events)), key=lambda index: events[index][0])
+        stored: dict[int, Event] = {}
+        with transaction.atomic(using=_alias()):
+            for index in in_order:
+                stored[index] = self.append(*events[index])
+        return [stored[index] for index in range(len(events))]
 
     async def heads(self, topics: Sequence[str]) -> Mapping[str, Position]:
         return await read_in_database_thread(self._heads, topics)
@@ -170,3 +181,14 @@ def _follows(event: Event, after: Position) -> bool:
 
 def _alias() -> str:
     return router.db_for_write(models.Event)
+
+
+async def _append_batch(events: Sequence[tuple[str, str, str]]) -> list[Event]:
+    log = DatabaseLog()
+    if len(events) == 1:
+        return [await in_database_thread(log.append, *events[0])]
+    return await in_database_thread(log.append_many, events)
+
+
+# Group commit: publishers who come while a transaction is under way share the next one.
+_append_together: Final = Batched(_append_batch)

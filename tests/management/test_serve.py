@@ -1,0 +1,37 @@
+"""`manage.py serve`: what it refuses, and how it ends; what it does is test_supervisor's."""
+
+import socket
+import subprocess
+import sys
+
+import httpx
+
+from ..servers import ROOT, SiteServer, environment
+
+
+def serve(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "manage.py", "serve", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=30)
+
+
+def refusal(done: subprocess.CompletedProcess[str]) -> str:
+    """The one sentence it says."""
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    return done.stderr.strip().splitlines()[-1]
+
+
+def test_without_a_secret_key(site: dict[str, str]) -> None:
+    env = {**environment(site), "SECRET_KEY": ""}
+    assert refusal(serve(env)).startswith("CommandError: Set SECRET_KEY")
+
+
+def test_a_port_in_use(site: dict[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert port in refusal(serve(environment(site), "--port", port))
+
+
+def test_it_serves_and_ends(server: SiteServer) -> None:
+    assert httpx.get(f"{server.url}/readyz", trust_env=False).text == "ready\n"
+    assert server.stop() == 0
