@@ -382,8 +382,24 @@ def test_a_hub_that_closes_waits_for_no_layer_that_hangs(quiet):
                 hub.announce(log.append("topic.1", "message", "1"))
             for feed in feeds:
                 hub.detach(feed, reader)
-            await asyncio.sleep(2.5)
+            await asyncio.sleep(5)
             assert asyncio.all_tasks() == {asyncio.current_task()}
+
+        instantly(main())
+
+
+def test_a_hub_that_closes_leaves_its_groups_however_long_a_slow_layer_takes():
+    layer = FakeLayer(Noise(1, delay=1.0, longest=0.5))
+    with stage(layer, ANNOUNCE_TIMEOUT_SECONDS=1.0) as (layer, _):
+
+        async def main() -> None:
+            hub, reader = get_hub(), Reader()
+            names = [f"topic.{number}" for number in range(500)]
+            feeds = await asyncio.gather(*(hub.attach(name, reader) for name in names))
+            for feed in feeds:
+                hub.detach(feed, reader)
+            await asyncio.sleep(30)
+            assert layer.groups == {}
 
         instantly(main())
 

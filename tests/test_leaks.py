@@ -26,10 +26,12 @@ BOUNDED = ["files", "connections"]  # may be less: what the first cycles left wa
 POOLS = {
     "MainThread": 1,
     "realtime-database_": 4,  # DATABASE_THREADS
-    "request-": 32,
-    "request-_": 32,
+    "request-": 16,  # request_threads
+    "request-_": 16,  # request_threads
     "uvloop_": (os.cpu_count() or 1) + 4,
     "asyncio_": (os.cpu_count() or 1) + 4,
+    "pool--scheduler": 1,  # these two of psycopg's pool
+    "pool--worker-": 3,
     "ThreadPoolExecutor-_": 1,  # of the request that asks
 }
 

@@ -57,7 +57,8 @@ class Client:
         self.subscription: Subscription | None = None
         self.reader: asyncio.Task[None] | None = None
         self.adding: list[asyncio.Task[None]] = []
-        self.iterates = world.noise.happens(0.5)
+        self.way = world.noise.random.choice([self.iterate, self.read, self.be_called])
+        self.writer: asyncio.Task[None] | None = None
         self.writing = False
         self.resets = 0
         self.got = 0
@@ -79,14 +80,7 @@ class Client:
         async with subscription:
             self.adding = [spawn(self.add(topic, position)) for topic, position in after.items()]
             try:
-                if self.iterates:
-                    async for item in subscription:
-                        self.writing = True
-                        self.take(item)
-                        await self.write()
-                        self.writing = False
-                else:
-                    await self.read(subscription)
+                await self.way(subscription)
             except LogFailed:
                 event("a subscriber's own read failed")
             finally:
@@ -95,6 +89,48 @@ class Client:
                     task.cancel()
                 for result in await asyncio.gather(*self.adding, return_exceptions=True):
                     assert result is None or isinstance(result, asyncio.CancelledError), result
+
+    async def iterate(self, subscription: Subscription) -> None:
+        async for item in subscription:
+            await self.take_and_write(item)
+
+    async def be_called(self, subscription: Subscription) -> None:
+        """As a WebSocket does: a task only while there is something."""
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def write() -> None:
+            try:
+                async for item in subscription.ready():
+                    await self.take_and_write(item)
+            except Exception as error:
+                if not ended.done():
+                    ended.set_exception(error)
+            finally:
+                self.writing = False
+                self.writer = None
+
+        def begin() -> None:
+            if subscription.closed:
+                if not ended.done():
+                    ended.set_result(None)
+            elif self.writer is None:
+                self.writer = spawn(write())
+
+        subscription.on_ready = begin
+        begin()
+        try:
+            await ended
+        finally:
+            if self.writer is not None:
+                self.writer.cancel()
+                await asyncio.gather(self.writer, return_exceptions=True)
+                self.writer = None  # one that is cancelled before its first step does not say so
+
+    async def take_and_write(self, item: Event | Reset) -> None:
+        self.writing = True
+        self.take(item)
+        await self.write()
+        self.writing = False
 
     async def read(self, subscription: Subscription) -> None:
         while not subscription.closed:
@@ -127,7 +163,8 @@ class Client:
         try:
             await subscription.add(topic, after, on_start)
         except LogFailed:
-            self.wanted.discard(topic)
+            if subscription is self.subscription:  # else it has left, and come back since
+                self.wanted.discard(topic)
         except (ValueError, RuntimeError):
             pass  # subscribed already, or closed
 
@@ -274,7 +311,7 @@ def start(client: Client, topic: str, kind: str) -> Position | None:
 async def play(world: World, crowd: list[Client], script: list[Any]) -> None:
     """Run the script, then let everything recover, and check that everybody has everything."""
     for number, client in enumerate(crowd):
-        await client.come(dict.fromkeys(TOPICS[:1 + number % 3]))
+        await client.come(dict.fromkeys(TOPICS[: 1 + number % 3]))
     for step in script:
         match step:
             case "publish", topic, count, here:
@@ -311,6 +348,10 @@ async def play(world: World, crowd: list[Client], script: list[Any]) -> None:
         if client.reader is not None and client.reader.done():
             client.reader.result()
             await client.come(dict(client.stored))
+    # Who has read an event that its process never heard of, of a topic that was deleted since,
+    # is told with the topic's next event.
+    for topic in TOPICS:
+        await world.publish(topic, 1, here=False)
     # Two looks at the heads, with the delays of the log, a slow reading and a reset in between.
     await asyncio.sleep(20 + 20 * world.noise.longest)
     for client in crowd:
