@@ -1,0 +1,16 @@
+"""Row 13: a table as NDJSON, in constant memory."""
+
+from django.http import HttpRequest
+
+from realtime.ndjson import NDJSONResponse, after_and_limit
+from realtime.views import answers_errors
+
+from .models import Item
+
+FIELDS = ("id", "name", "price", "created", "uuid")
+
+
+@answers_errors("GET")
+async def items(request: HttpRequest) -> NDJSONResponse:
+    """`GET /stream/items?after=&limit=`: a line per item, in the order of their ids."""
+    return NDJSONResponse(Item.objects.all(), fields=FIELDS, **after_and_limit(request))

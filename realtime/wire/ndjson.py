@@ -1,0 +1,114 @@
+"""NDJSON (application/x-ndjson): one JSON value a line. Whole pages at once, because a call per row
+is most of what a row costs."""
+
+import datetime
+import decimal
+import json
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from django.core.serializers.json import DjangoJSONEncoder
+
+from ..events import Event
+from .frames import dumps
+
+Encoder = Callable[[Any], str]
+ColumnEncoder = Callable[[Sequence[Any]], Iterable[Any]]
+Columns = Sequence[Iterable[Any]]  # of one page, each as long as the page has rows
+# Django's forms of dates, decimals, UUIDs and lazy strings. NaN is refused: it is not JSON. Without
+# line breaks inside: JSON's strings have them escaped.
+encode_value: Final[Encoder] = DjangoJSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":")
+).encode
+
+
+def encode_lines(values: Iterable[Any]) -> bytes:
+    """A line for each value."""
+    return "".join([encode_value(value) + "\n" for value in values]).encode()
+
+
+def encode_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
+    """A line for each row, an object with these names; what `encode_lines` makes of the dicts.
+
+    By columns: all values of a column have one type, most of the time, and then one encoder goes
+    over them without asking again.
+    """
+    return join_columns(names, [encode_column(values) for values in zip(*rows, strict=True)])
+
+
+def join_columns(names: Sequence[str], columns: Columns) -> bytes:
+    """The lines of columns whose values are JSON already; those without a name are left out."""
+    template = _template(names)
+    return "".join(map(template.__mod__, zip(*columns[: len(names)], strict=True))).encode()
+
+
+def encode_event_line(event: Event) -> str:
+    """A kept event: `id`, `event` and `data`, as the frame of a WebSocket has them."""
+    return f'{{"id":"{event.id}","event":{dumps(event.type)},"data":{event.data}}}\n'
+
+
+def _template(names: Sequence[str]) -> str:
+    pairs = ",".join(f"{encode_value(name)}:".replace("%", "%%") + "%s" for name in names)
+    return f"{{{pairs}}}\n"
+
+
+def encode_column(values: Sequence[Any]) -> Iterable[Any]:
+    """The JSON of each value; integers may stay what they are."""
+    kinds = set(map(type, values))
+    nulls = len(kinds) == 2 and type(None) in kinds
+    if nulls:
+        kinds.discard(type(None))
+    write: ColumnEncoder = _encode_each
+    if len(kinds) == 1:
+        write = _ENCODERS.get(kinds.pop(), _encode_each)
+    if not nulls:
+        return write(values)
+    some = iter(write([value for value in values if value is not None]))
+    return ["null" if value is None else next(some) for value in values]
+
+
+def _encode_each(values: Sequence[Any]) -> Iterable[str]:
+    return map(encode_value, values)
+
+
+def _as_they_are(values: Sequence[Any]) -> Sequence[Any]:
+    return values
+
+
+def _encode_booleans(values: Sequence[bool]) -> Iterable[str]:
+    return ["true" if value else "false" for value in values]
+
+
+def _encode_nulls(values: Sequence[None]) -> Iterable[str]:
+    return ["null"] * len(values)
+
+
+def _encode_text(values: Sequence[str]) -> Iterable[str]:
+    return map(json.encoder.encode_basestring, values)
+
+
+def _in_quotes(values: Sequence[Any]) -> Iterable[str]:
+    return map('"%s"'.__mod__, zip(map(str, values)))
+
+
+def _encode_datetimes(values: Sequence[datetime.datetime]) -> list[str]:
+    # ECMA-262's format, as Django's encoder has it: milliseconds if any, and Z for UTC.
+    isoformat = datetime.datetime.isoformat
+    texts = [
+        isoformat(value, "T", "milliseconds" if value.microsecond else "seconds")
+        for value in values
+    ]
+    return [f'"{text[:-6]}Z"' if text.endswith("+00:00") else f'"{text}"' for text in texts]
+
+
+_ENCODERS: Final[dict[Any, ColumnEncoder]] = {
+    int: _as_they_are,
+    str: _encode_text,
+    bool: _encode_booleans,
+    type(None): _encode_nulls,
+    datetime.datetime: _encode_datetimes,
+    datetime.date: _in_quotes,
+    decimal.Decimal: _in_quotes,
+    uuid.UUID: _in_quotes,
+}
