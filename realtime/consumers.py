@@ -112,15 +112,18 @@ class WebSocketConsumer(AsyncConsumer):
 
     async def send_json(self, value: Any) -> None:
         """Send a JSON value as a text frame."""
-        await self.send_text(frames.dumps(value))
+        if self._open:
+            await self.base_send({"type": "websocket.send", "text": frames.dumps(value)})
 
     async def send_text(self, text: str) -> None:
         """Send a text frame; waits while the peer does not read."""
-        await self._send({"type": "websocket.send", "text": text})
+        if self._open:
+            await self.base_send({"type": "websocket.send", "text": text})
 
     async def send_bytes(self, data: bytes) -> None:
         """Send a binary frame; waits while the peer does not read."""
-        await self._send({"type": "websocket.send", "bytes": data})
+        if self._open:
+            await self.base_send({"type": "websocket.send", "bytes": data})
 
     async def send_error(self, code: str, detail: str, ref: Any = None) -> None:
         """Send an error frame: `code` for programs, `detail` with what to do."""
@@ -319,10 +322,6 @@ class WebSocketConsumer(AsyncConsumer):
             code = CLOSE_NOT_IDENTIFIED
         await self.close(code, str(error))
 
-    async def _send(self, message: Mapping[str, Any]) -> None:
-        if self._open:
-            await self.base_send(message)
-
     async def _clean_up(self, code: int) -> None:
         self._open = False
         self._done = True
@@ -372,7 +371,7 @@ class WebSocketConsumer(AsyncConsumer):
             return
         self._timer = loop.call_later(interval, self._beat)
         if self._pinging is None or self._pinging.done():  # it waits while the peer does not read
-            self._pinging = spawn(self._send({"type": "websocket.send", "text": frames.PING}))
+            self._pinging = spawn(self.send_text(frames.PING))
 
     # -- topics
 

@@ -16,9 +16,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, TypeAlias
 
 import httpx
 import httpx_sse
@@ -150,6 +152,9 @@ async def publish(
                 await asyncio.sleep(0.05)
 
 
+Faults: TypeAlias = Callable[[SiteServer, Valkey, list[str], int], Coroutine[Any, Any, None]]
+
+
 async def break_things(server: SiteServer, valkey: Valkey, done: list[str], total: int) -> None:
     """Kill Valkey at a third, a worker at two thirds."""
     while len(done) < total / 3:
@@ -166,8 +171,26 @@ async def break_things(server: SiteServer, valkey: Valkey, done: list[str], tota
     print(f"  {len(done)} published: worker {pid} killed with SIGKILL", flush=True)
 
 
+async def restart(server: SiteServer, valkey: Valkey, done: list[str], total: int) -> None:
+    """Replace the workers one at a time, as a deployment does."""
+    while len(done) < total / 3:
+        await asyncio.sleep(0.01)
+    before = set(server.worker_pids())
+    server.process.send_signal(signal.SIGHUP)
+    while before & set(server.worker_pids()):
+        await asyncio.sleep(0.05)
+    print(f"  {len(done)} published: the workers have been replaced", flush=True)
+
+
 async def drive(
-    server: SiteServer, valkey: Valkey, token: str, *, sockets: int, topics: int, events: int
+    server: SiteServer,
+    valkey: Valkey,
+    token: str,
+    faults: Faults,
+    *,
+    sockets: int,
+    topics: int,
+    events: int,
 ) -> tuple[list[Subscriber], list[str]]:
     """Subscribers, publishers and faults; returns the subscribers and what was acknowledged."""
     names = [f"room.{number}" for number in range(topics)]
@@ -188,9 +211,9 @@ async def drive(
         jobs: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
         for number in range(events):
             jobs.put_nowait((names[number % topics], number))
-        faults = asyncio.create_task(break_things(server, valkey, done, events))
+        breaking = asyncio.create_task(faults(server, valkey, done, events))
         await asyncio.gather(*(publish(server.url, token, jobs, done) for _ in range(4)))
-        await faults
+        await breaking
         heads = {line.split()[0]: line for line in sorted(done, key=_offset)}
         deadline = time.monotonic() + SETTLE_SECONDS
         while time.monotonic() < deadline and not all(
@@ -220,13 +243,15 @@ def compare(
         report.lost += len(set(expected) - set(counts))
         report.duplicated += sum(count - 1 for count in counts.values())
         offsets = [_offset(event_id) for event_id in subscriber.ids]
-        report.out_of_order += sum(a > b for a, b in zip(offsets, offsets[1:], strict=False))
+        report.out_of_order += sum(a > b for a, b in pairwise(offsets))
         report.resets += subscriber.resets
         report.reconnects += subscriber.connections - 1
     return report
 
 
-def run(*, sockets: int = 200, topics: int = 5, events: int = 1_000) -> Report:
+def run(
+    faults: Faults = break_things, *, sockets: int = 200, topics: int = 5, events: int = 1_000
+) -> Report:
     """The whole job, with servers of its own."""
     with tempfile.TemporaryDirectory(prefix="realtime-main-job-") as data_dir:
         env = prepare_site(new_database_url(), data_dir)
@@ -236,7 +261,8 @@ def run(*, sockets: int = 200, topics: int = 5, events: int = 1_000) -> Report:
         try:
             with serving({**env, "REDIS_URL": valkey.url}, "--workers", "2") as server:
                 print(f"  2 workers on {server.url}, Valkey on port {valkey.port}", flush=True)
-                job = drive(server, valkey, token, sockets=sockets, topics=topics, events=events)
+                size = {"sockets": sockets, "topics": topics, "events": events}
+                job = drive(server, valkey, token, faults, **size)
                 subscribers, acknowledged = asyncio.run(job)
         finally:
             valkey.stop()
@@ -250,7 +276,7 @@ _LOG = """
 import json
 from realtime.models import Topic
 print(json.dumps({
-    topic.name: [f"{topic.epoch}-{n}" for n in topic.events.order_by("offset").values_list("offset", flat=True)]
+    topic.name: [f"{topic.epoch}-{event.offset}" for event in topic.events.order_by("offset")]
     for topic in Topic.objects.all()
 }))
 """

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .main_job import Report, run
+from .main_job import Report, restart, run
 
 
 @pytest.mark.timeout(180)
@@ -11,6 +11,13 @@ def test_every_subscriber_has_every_event_once_and_in_order() -> None:
     assert report.is_clean, str(report)
     assert report.published == 1_000
     assert report.reconnects >= 100, "killing a worker should have cut about half the connections"
+
+
+@pytest.mark.timeout(180)
+def test_a_rolling_restart_costs_nobody_an_event() -> None:
+    report = run(restart, sockets=25, events=2_000)
+    assert report.is_clean, str(report)
+    assert report.reconnects >= 50, "every client was on a worker that was replaced"
 
 
 @pytest.mark.parametrize(

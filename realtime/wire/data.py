@@ -60,7 +60,7 @@ def decode_data(text: str | bytes) -> Any:
     try:
         if isinstance(text, bytes):
             text = text.decode()  # json.loads would guess UTF-16, and let surrogates pass
-        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_parse_float)
+        value = _decode(text)
         if "\\ud" in text or "\\uD" in text:
             _encode(value).encode()
         return value
@@ -83,6 +83,10 @@ def _parse_float(text: str) -> float:
     if math.isinf(number):
         raise ValueError(f"{text:.60} is out of range")
     return number
+
+
+# One decoder for all: json.loads with arguments makes a new one for each text.
+_decode = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_parse_float).decode
 
 
 def _half_a_pair(error: UnicodeEncodeError) -> str:
