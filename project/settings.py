@@ -116,6 +116,23 @@ CHANNEL_LAYERS = {"default": LAYERS[CHANNEL_LAYER]}
 
 REALTIME = {"ALLOWED_ORIGINS": words("ALLOWED_ORIGINS")}
 
+# The language model behind /chat: the named provider, or the one whose key is there.
+LLM_PROVIDER = os.environ.get("LLM_PROVIDER", "")
+if not LLM_PROVIDER:
+    if os.environ.get("ANTHROPIC_API_KEY"):
+        LLM_PROVIDER = "anthropic"
+    elif os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"):
+        LLM_PROVIDER = "openai"
+    else:
+        LLM_PROVIDER = "offline"
+REALTIME |= {"LLM_PROVIDER": LLM_PROVIDER, "LLM_MODEL": os.environ.get("LLM_MODEL", "")}
+if LLM_PROVIDER == "anthropic":
+    REALTIME["LLM_API_KEY"] = os.environ.get("ANTHROPIC_API_KEY", "")
+    REALTIME["LLM_BASE_URL"] = os.environ.get("ANTHROPIC_BASE_URL", "")
+elif LLM_PROVIDER == "openai":
+    REALTIME["LLM_API_KEY"] = os.environ.get("OPENAI_API_KEY", "")
+    REALTIME["LLM_BASE_URL"] = os.environ.get("OPENAI_BASE_URL", "")
+
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in (

@@ -12,7 +12,9 @@ class RealtimeConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import checks, revocation  # models must be loaded first
+        from . import checks, hub, revocation  # models must be loaded first
+        from .llm.generation import look_after
 
         checks.register_checks()
         revocation.connect_signals()
+        hub.LOOKS.append(look_after)

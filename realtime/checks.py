@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from functools import wraps
+from importlib.util import find_spec
 from typing import Any, Final
 
 from channels.security.websocket import OriginValidator
@@ -18,6 +19,7 @@ from django.utils.module_loading import import_string
 from .conf import DEFAULTS, DOTTED_PATHS, NULLABLE, settings
 from .consumers import WebSocketConsumer
 from .exceptions import RealtimeConfigurationError
+from .llm.providers import SDKS, SHORT_NAMES, provider_path
 from .log.base import EventLog
 
 WORKERS_VARIABLE = "REALTIME_WORKERS"  # set by `serve` for its workers
@@ -127,6 +129,27 @@ def check_order(**kwargs: Any) -> list[CheckMessage]:
 
 
 @_with_usable_settings
+@_with_usable_settings
+def check_provider(**kwargs: Any) -> list[CheckMessage]:
+    """A language model's provider that can be loaded, without the seconds that loading takes."""
+    given = settings.LLM_PROVIDER
+    if not isinstance(given, str):
+        return []
+    module, _, name = provider_path(given).rpartition(".")
+    try:
+        found = bool(name) and find_spec(module) is not None
+    except (ImportError, ValueError):
+        found = False
+    if not found:
+        hint = f"Use {', '.join(sorted(SHORT_NAMES))}, or the dotted path of a Provider."
+        message = f"REALTIME['LLM_PROVIDER'] = {given!r} can't be found."
+        return [Error(message, hint=hint, id="realtime.E009")]
+    if given in SDKS and find_spec(given) is None:
+        message = f"REALTIME['LLM_PROVIDER'] = {given!r} needs its SDK, which is not installed."
+        return [Error(message, hint=f"pip install {given}", id="realtime.E009")]
+    return []
+
+
 def check_retention(**kwargs: Any) -> list[CheckMessage]:
     """A log that is never pruned fills the disk."""
     by_age, by_count = settings.RETENTION_SECONDS, settings.RETENTION_EVENTS
@@ -144,11 +167,16 @@ CHECKS = (
     check_origins,
     check_retention,
     check_order,
+    check_provider,
 )
 
 
 def _wrong_value(name: str, value: Any) -> tuple[str, str] | None:
     default = DEFAULTS[name]
+    if name == "LLM_API_KEY":  # its value is shown to nobody
+        return None if isinstance(value, str) else ("is not a string.", "The key, or ''.")
+    if name == "LLM_PROVIDER" and callable(value):
+        return None
     if value is None:
         nothing = "is None, which means nothing here.", f"The default is {default!r}."
         return None if name in NULLABLE else nothing

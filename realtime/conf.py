@@ -47,6 +47,23 @@ DEFAULTS: Final[dict[str, Any]] = {
     "FILE_CHUNK_BYTES": 262_144,        # a file's bytes in memory where the kernel can't copy it
     "MAX_RANGES": 50,                   # parts in one answer; more, and the whole file is sent
     "ACCEL_REDIRECT": "",               # nginx's internal location of the files; "": send them here
+    # -- answers of language models
+    "LLM_PROVIDER": "offline",          # short name, or dotted path of the Provider
+    "LLM_MODEL": "",                    # as its provider calls it; "": its class chooses
+    "LLM_API_KEY": "",                  # "": where the provider's SDK looks for it
+    "LLM_BASE_URL": "",                 # "": the provider's own
+    "LLM_MAX_PROMPT_CHARS": 8_000,      # a longer prompt is refused (400)
+    "LLM_MAX_TOKENS": 4_096,            # asked of the provider
+    "LLM_MAX_ANSWER_CHARS": 32_000,     # then the answer is cut, and `length` its stop_reason
+    "LLM_TOKEN_SECONDS": 30.0,          # without a token by then, the answer ends with an error
+    "LLM_ANSWER_SECONDS": 600.0,        # the same, for the whole of it
+    "LLM_PER_PROCESS": 50,              # answers under way; more are refused (429)
+    "LLM_PER_USER": 3,                  # and those of one user
+    "LLM_BATCH_SECONDS": 0.05,          # tokens published to a topic wait at most this long
+    "LLM_BATCH_CHARS": 2_000,           # characters in one of the events
+    "LLM_HEARTBEAT_SECONDS": 1.0,       # a sign of life of an answer at work; finds a cancelled one
+    "LLM_LEASE_SECONDS": 10.0,          # without one for so long, its process counts as dead
+    "LLM_UNHEARD_SECONDS": 60.0,        # nobody listens to its topic: it is ended
     # -- WebSockets
     "HEARTBEAT_SECONDS": 25.0,          # application ping; two without any answer close the socket
     "FIRST_MESSAGE_SECONDS": 10.0,      # time to send the token where the first message carries it

@@ -6,9 +6,13 @@ RealtimeError
 │   └── DataTooLarge
 ├── InvalidEventType        an event's type that no wire format could carry
 ├── InvalidPosition         an event id that this log never wrote
+├── InvalidPrompt           a language model can't be asked this
 ├── HistoryGone             the log no longer reaches back to a position
 ├── NotIdentified           nobody is signed in, or the credentials are no good
-└── NotAllowed              signed in, but not permitted
+├── NotAllowed              signed in, but not permitted
+├── TooManyRequests         as much as is allowed is under way already
+└── ProviderError           a language model's provider failed to answer
+    └── ProviderUnavailable
 
 RealtimeConfigurationError  a setting is wrong (an ImproperlyConfigured)
 """
@@ -57,6 +61,12 @@ class HistoryGone(RealtimeError):
     """The log no longer holds what followed the position; the reader has to start afresh."""
 
 
+class InvalidPrompt(RealtimeError, ValueError):
+    """The prompt is missing, empty or too long; nobody was asked."""
+
+    code = "bad_prompt"
+
+
 class NotIdentified(RealtimeError):
     """Nobody is signed in, or the credentials sent are unknown, expired or revoked."""
 
@@ -67,6 +77,26 @@ class NotAllowed(RealtimeError):
     """The user is known and may not do this."""
 
     code = "not_allowed"
+
+
+class TooManyRequests(RealtimeError):
+    """As much as is allowed is under way already; `retry_after` is in seconds."""
+
+    code = "too_many"
+
+    def __init__(self, detail: str, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class ProviderError(RealtimeError):
+    """A language model's provider failed to answer; the text is ours, never the provider's."""
+
+    code = "provider"
+
+
+class ProviderUnavailable(ProviderError):
+    """There is no provider that could be asked: its SDK or its key is missing."""
 
 
 class RealtimeConfigurationError(ImproperlyConfigured):

@@ -9,9 +9,9 @@ a regular look at the log's heads finds the announcement that was lost with none
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 from channels.layers import get_channel_layer
 
@@ -25,6 +25,9 @@ from .tasks import spawn
 from .threads import in_database_thread
 
 logger = logging.getLogger("realtime.hub")
+
+Look: TypeAlias = Callable[[Iterable[str]], Awaitable[None]]
+LOOKS: Final[list[Look]] = []  # called with the topics that have readers, every HEAD_CHECK_SECONDS
 
 FANOUT_SLICE_SECONDS: Final = 0.002  # a fan-out that takes longer lets the loop run in between
 FANOUT_SLICE_CURSORS: Final = 64  # cursors served between two looks at the clock
@@ -333,6 +336,8 @@ class Hub:
             since_refresh += interval
             try:
                 await self._check_heads()
+                for look in LOOKS:
+                    await look(list(self.feeds))
                 if since_refresh >= settings.GROUP_REFRESH_SECONDS:
                     since_refresh = 0.0
                     self._rejoin()

@@ -14,13 +14,13 @@ Rule: TypeAlias = Callable[[Any, str, Action], Awaitable[bool]]
 
 
 async def default_rule(user: Any, topic: str, action: Action) -> bool:
-    """`user.<pk>` its user and staff; `room.*` who is signed in; `public.*` anyone reads and who
-    is signed in publishes; everything else staff. `user` may be anonymous."""
+    """`user.<pk>` and what is below it: its user and staff; `room.*` who is signed in; `public.*`
+    anyone reads and who is signed in publishes; everything else staff. `user` may be anonymous."""
     if topic.startswith("public."):
         return action == "read" or bool(user.is_authenticated)
     if not user.is_authenticated:
         return False
-    if topic.startswith("room.") or topic == f"user.{user.pk}":
+    if topic.startswith("room.") or f"{topic}.".startswith(f"user.{user.pk}."):
         return True
     return bool(getattr(user, "is_staff", False))
 

@@ -1,13 +1,15 @@
 """Background tasks that outlive the request that started them."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import suppress
 from contextvars import Context
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 _running: set[asyncio.Task[Any]] = set()
+_waiting: set[AsyncGenerator[None, None]] = set()
 
 
 def spawn(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -18,3 +20,24 @@ def spawn(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     _running.add(task)
     task.add_done_callback(_running.discard)
     return task
+
+
+def at_loop_end(callback: Callable[[], Awaitable[None]]) -> None:
+    """Await `callback` when the running loop is shut down, while it can still do input and output.
+
+    `asyncio.run`, uvicorn and this package's server all end with `loop.shutdown_asyncgens()`, which
+    closes the generators that are suspended; ours is, and waits for that alone. Stock Daphne just
+    stops.
+    """
+
+    async def wait() -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            _waiting.discard(waiting)
+            await callback()
+
+    waiting = wait()
+    _waiting.add(waiting)
+    with suppress(StopIteration):
+        waiting.asend(None).send(None)  # up to the yield, where nothing is awaited yet

@@ -13,7 +13,14 @@ from django.middleware.csrf import CsrfViewMiddleware
 from django.views.decorators.csrf import csrf_exempt
 
 from .conf import settings
-from .exceptions import DataTooLarge, NotAllowed, NotIdentified, RealtimeError
+from .exceptions import (
+    DataTooLarge,
+    NotAllowed,
+    NotIdentified,
+    ProviderError,
+    RealtimeError,
+    TooManyRequests,
+)
 from .hub import positions_now
 from .identity import Identity, create_ticket, identify
 from .log import get_log
@@ -56,6 +63,10 @@ def answers_errors(*methods: str) -> Callable[[View[P]], AsyncView[P]]:
                 return problem(403, str(error))
             except (DataTooLarge, RequestDataTooBig) as error:
                 return problem(413, str(error))
+            except TooManyRequests as error:
+                return problem(429, str(error), **{"Retry-After": str(error.retry_after)})
+            except ProviderError as error:
+                return problem(503, str(error))
             except RealtimeError as error:
                 return problem(400, str(error))
 
@@ -151,6 +162,25 @@ async def readyz(request: HttpRequest) -> HttpResponse:
     except Exception as error:
         return problem(503, f"The channel layer does not answer: {type(error).__name__}.")
     return HttpResponse("ready\n", content_type="text/plain")
+
+
+async def signed_in(request: HttpRequest) -> Any:
+    """The user of a request to a view of a site's own; raises `NotIdentified` or `NotAllowed`.
+
+    Checks the Origin of what reads and the CSRF token of what changes something, and refuses what
+    another site made a browser ask for.
+    """
+    scope = request.scope  # type: ignore[attr-defined]
+    if request.method in ("GET", "HEAD"):
+        foreign = request.headers.get("Sec-Fetch-Site") == "cross-site"
+        if not origin_allowed(scope) or (foreign and "Origin" not in request.headers):
+            raise NotAllowed("This origin is not allowed (ALLOWED_ORIGINS).")
+        identity = await identify(scope)
+    else:
+        identity = await _writer(request)
+    if not identity.user.is_authenticated:
+        raise NotIdentified("Sign in, or send an access token.")
+    return identity.user
 
 
 topic_view = topic

@@ -1,0 +1,56 @@
+"""How many answers may be under way: in this process, and for one user."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..conf import settings
+from ..exceptions import TooManyRequests
+
+RETRY_SECONDS = 5  # what Retry-After says: an answer ends within seconds, most of the time
+
+
+class Slots:
+    """Counts the answers of this process, by user."""
+
+    def __init__(self) -> None:
+        self._by_user: Counter[Any] = Counter()
+
+    @property
+    def taken(self) -> int:
+        """Answers under way."""
+        return self._by_user.total()
+
+    def check(self, user: Any) -> None:
+        """Raise `TooManyRequests` if `user` may not begin another answer here now."""
+        if self.taken >= settings.LLM_PER_PROCESS:
+            raise TooManyRequests(
+                "This server has too many answers under way; try again soon.", RETRY_SECONDS
+            )
+        if self._by_user[user.pk] >= settings.LLM_PER_USER:
+            raise too_many_of_one_user()
+
+    @contextmanager
+    def take(self, user: Any) -> Iterator[None]:
+        """Hold a slot for the length of a with block; raises as `check` does."""
+        self.check(user)
+        self._by_user[user.pk] += 1
+        try:
+            yield
+        finally:
+            self._by_user[user.pk] -= 1
+            if not self._by_user[user.pk]:
+                del self._by_user[user.pk]
+
+
+def too_many_of_one_user() -> TooManyRequests:
+    """The error for a user who has as many answers as are allowed."""
+    return TooManyRequests(
+        f"You have {settings.LLM_PER_USER} answers under way, which are the most; wait for one of "
+        "them, or cancel it.",
+        RETRY_SECONDS,
+    )
+
+
+slots = Slots()

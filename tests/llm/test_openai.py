@@ -1,0 +1,64 @@
+"""`realtime.llm.openai`: what is particular to it; test_upstream has what both SDKs share."""
+
+import pytest
+from django.test import override_settings
+
+from realtime.exceptions import ProviderUnavailable
+from realtime.llm.providers import get_provider
+
+from .test_upstream import KEY, ask, connected
+from .upstream import openai_events, sse
+
+
+async def test_the_key_goes_where_it_belongs():
+    async with connected("openai") as (fake, provider):
+        fake.respond(*openai_events(["x"]))
+        await ask(provider)
+    assert fake.requests[0].path == "/v1/chat/completions"
+    assert fake.requests[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+async def test_a_local_server_needs_no_key(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    async with connected("openai", LLM_API_KEY="") as (fake, provider):
+        fake.respond(*openai_events(["x"]))
+        assert (await ask(provider))[0] == "x"
+
+
+async def test_without_key_and_address_there_is_no_provider(monkeypatch):
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with (
+        override_settings(REALTIME={"LLM_PROVIDER": "openai"}),
+        pytest.raises(ProviderUnavailable),
+    ):
+        await get_provider()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("length", "length"), ("content_filter", "refusal"), ("stop", "end")]
+)
+async def test_stop_reasons(theirs, ours):
+    async with connected("openai") as (fake, provider):
+        fake.respond(*openai_events(["x"], stop_reason=theirs))
+        _, stop = await ask(provider)
+    assert stop.reason == ours
+
+
+async def test_a_server_that_forgets_the_last_line():
+    async with connected("openai") as (fake, provider):
+        fake.respond(*openai_events(["x"], done=False))
+        assert (await ask(provider))[0] == "x"
+
+
+async def test_comments_and_strange_chunks_are_passed_over():
+    extra = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    odd = [
+        b": keep-alive\n\n",
+        sse({**extra, "choices": []}),
+        sse({**extra, "choices": [{"index": 0, "delta": {"reasoning_content": "hm"}}]}),
+        sse({**extra, "choices": [{"index": 0, "delta": {"content": None}}]}),
+    ]
+    async with connected("openai") as (fake, provider):
+        fake.respond(*odd, *openai_events(["x"]))
+        assert (await ask(provider))[0] == "x"

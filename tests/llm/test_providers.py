@@ -1,0 +1,78 @@
+"""`realtime.llm.providers`: who answers is one setting, loaded when it is needed."""
+
+import subprocess
+import sys
+
+import pytest
+from django.test import override_settings
+
+from realtime.exceptions import ProviderUnavailable
+from realtime.llm.dummy import DummyProvider
+from realtime.llm.offline import OfflineProvider
+from realtime.llm.providers import SHORT_NAMES, get_provider
+from tests.servers import ROOT
+
+
+async def test_offline_is_what_there_is_without_settings():
+    with override_settings(REALTIME={}):
+        assert isinstance(await get_provider(), OfflineProvider)
+
+
+async def test_one_for_all_requests_until_the_settings_change():
+    with override_settings(REALTIME={"LLM_PROVIDER": "offline"}):
+        first = await get_provider()
+        assert await get_provider() is first
+    with override_settings(REALTIME={"LLM_PROVIDER": SHORT_NAMES["dummy"]}):
+        assert isinstance(await get_provider(), DummyProvider)
+
+
+def broken() -> DummyProvider:
+    raise ValueError("sk-very-secret is no key")
+
+
+@pytest.mark.parametrize(
+    ("given", "logged"),
+    [
+        ("nowhere.Provider", "No module named 'nowhere'"),
+        ("realtime.llm.dummy.Nothing", "Nothing"),
+        (broken, "ValueError"),
+        (lambda: 7, "TypeError"),
+    ],
+)
+async def test_one_that_can_not_be_had_is_tried_again(given, logged, caplog):
+    with override_settings(REALTIME={"LLM_PROVIDER": given}):
+        for _ in range(2):
+            with pytest.raises(ProviderUnavailable, match="not set up"):
+                await get_provider()
+    assert caplog.text.count(logged) >= 2
+    assert "sk-very-secret" not in caplog.text
+
+
+async def test_what_it_keeps_is_closed_with_the_loop():
+    closed = []
+
+    class Keeping(DummyProvider):
+        async def aclose(self):
+            closed.append(self)
+
+    with override_settings(REALTIME={"LLM_PROVIDER": Keeping}):
+        provider = await get_provider()
+    await __import__("asyncio").get_running_loop().shutdown_asyncgens()
+    assert closed == [provider]
+
+
+def test_the_app_works_without_any_sdk():
+    code = """
+import sys
+sys.modules["anthropic"] = sys.modules["openai"] = None
+import os, django
+os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+django.setup()
+import realtime.llm.generation, realtime.llm.responses
+try:
+    import realtime.llm.anthropic
+except ImportError:
+    print("as expected")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "as expected", done.stderr
