@@ -25,7 +25,7 @@ from .threads import read_in_database_thread
 logger = logging.getLogger("realtime.revocation")
 
 TOPIC: Final = "realtime.revocation"  # whom to look at; for staff only, by the default rule
-CHUNK: Final = 100  # identities looked up in one turn of a database thread
+CHUNK: Final = 20  # identities looked up in one turn of a database thread
 
 
 class Connection(Protocol):
@@ -40,13 +40,13 @@ class Watch:
 
     def __init__(self) -> None:
         self._connections: dict[Identity, dict[Connection, None]] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     def add(self, identity: Identity, connection: Connection) -> None:
         """Check `connection` from now on."""
         self._connections.setdefault(identity, {})[connection] = None
-        if self._task is None:
-            self._task = spawn(self._run())
+        if not self._tasks:
+            self._tasks = [spawn(self._listen()), spawn(self._sweep())]
 
     def discard(self, identity: Identity, connection: Connection) -> None:
         """Check it no more."""
@@ -54,14 +54,18 @@ class Watch:
         connections.pop(connection, None)
         if not connections:
             self._connections.pop(identity, None)
-        if not self._connections and self._task is not None:
-            self._task.cancel()
-            self._task = None
+        if not self._connections and self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            self._tasks = []
             identity_cache.trusted = False
             identity_cache.forget()
 
-    async def check(self, user_ids: set[str] | None = None) -> None:
-        """Look the identities up again, or those of some users, and tell their connections."""
+    async def check(self, user_ids: set[str] | None = None, pause: float = 0.0) -> None:
+        """Look the identities up again, or those of some users, and tell their connections.
+
+        `pause` is waited between chunks of them, in seconds.
+        """
         identities = [
             identity
             for identity in self._connections
@@ -71,6 +75,7 @@ class Watch:
             chunk = identities[start : start + CHUNK]
             for identity, fresh in await read_in_database_thread(_refresh, chunk):
                 self._tell(identity, fresh)
+            await asyncio.sleep(pause)
 
     def end_session(self, session: str) -> None:
         """The session with this digest is over, even if it can still be found."""
@@ -84,26 +89,36 @@ class Watch:
             # Each by itself: to tell a client that does not read may take for ever.
             spawn(_recheck(connection, fresh))
 
-    async def _run(self) -> None:
-        now = asyncio.get_running_loop().time
+    async def _listen(self) -> None:
+        """Hear of changes as they happen."""
         async with Subscription() as subscription:
-            next_round = now() + settings.RECHECK_SECONDS
             while True:
                 try:
                     if TOPIC not in subscription.cursors:
                         await subscription.add(TOPIC)
                         identity_cache.trusted = True
-                    items = await subscription.read(max(0.0, next_round - now()))
-                    if now() >= next_round or subscription.dropped:
+                    items = await subscription.read()
+                    if subscription.dropped:  # more changes at once than were kept
                         subscription.dropped = 0
-                        next_round = now() + settings.RECHECK_SECONDS
                         identity_cache.forget()
                         await self.check()
                     else:
                         await self._hear([e for e in items if isinstance(e, Event)])
                 except Exception:
-                    logger.warning("Can't check live connections; trying again", exc_info=True)
+                    logger.warning("Can't hear of revocations; trying again", exc_info=True)
                     await asyncio.sleep(1)
+
+    async def _sweep(self) -> None:
+        """Look at everybody every `RECHECK_SECONDS`: what was not announced, or not heard."""
+        while True:
+            await asyncio.sleep(settings.RECHECK_SECONDS / 2)
+            # The second half of the time is spread over the chunks: thousands of sessions looked
+            # up in one go would keep the event loop from its work.
+            chunks = 1 + len(self._connections) // CHUNK
+            try:
+                await self.check(pause=settings.RECHECK_SECONDS / 2 / chunks)
+            except Exception:
+                logger.warning("Can't check live connections; trying again", exc_info=True)
 
     async def _hear(self, events: list[Event]) -> None:
         # Staff may publish anything to any topic, this one included.
