@@ -202,25 +202,22 @@ def test_announcements_during_the_start_are_not_lost():
         instantly(main())
 
 
-def test_catching_up_before_the_start_leaves_no_hole_in_the_memory():
-    log = MemoryLog()
-    with stage(log=log) as (layer, log):
+def test_a_feed_does_not_catch_up_before_it_has_started():
+    # What it read then, its start would jump past or go back behind.
+    with stage() as (_, log):
 
         async def main() -> None:
-            reader, hub = Reader(), get_hub()
+            reader, feed = Reader(), Feed("a")
+            feed.readers[reader] = None
             for _ in range(5):
-                await publish(layer, log, announced=False)
-            log.noise = Noise(1, delay=1.0, longest=1.0)
-            attaching = asyncio.create_task(hub.attach("a", reader))
-            await asyncio.sleep(0.01)
-            hub.catch_up()
-            feed = await attaching
-            await publish(layer, log)
-            await asyncio.sleep(5)
-            kept = feed.after("epoch001", 5, 10)
-            assert kept is not None
-            assert [event.offset for event in kept] == [6]
-            hub.detach(feed, reader)
+                log.append("a", "message", "1")
+            feed.catch_up()
+            await turns()
+            assert reader.got == []
+            feed.start(Position("epoch001", 3))
+            await turns()
+            assert reader.offsets == [4, 5]
+            feed.close()
 
         instantly(main())
 

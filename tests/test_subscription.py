@@ -279,10 +279,10 @@ async def test_a_topic_that_is_left_in_the_middle_of_a_page_stops_there(world):
             got.append(item.offset)
             if got == [1]:
                 subscription.remove("a")
-                await subscription.add("a", Position("epoch001", 1))
-            if len(got) == 4:
+                await subscription.add("a", Position("epoch001", 2))
+            if got[-1] == 4:
                 subscription.close()
-        assert got == [1, 2, 3, 4]
+        assert got == [1, 3, 4]
 
 
 async def test_a_topic_that_is_left_while_the_log_is_read(world):
