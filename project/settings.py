@@ -114,7 +114,7 @@ if CHANNEL_LAYER.startswith("redis") and not REDIS_URL:
     raise ImproperlyConfigured(f"CHANNEL_LAYER={CHANNEL_LAYER} needs REDIS_URL.")
 CHANNEL_LAYERS = {"default": LAYERS[CHANNEL_LAYER]}
 
-REALTIME = {"ALLOWED_ORIGINS": words("ALLOWED_ORIGINS")}
+REALTIME: dict[str, object] = {"ALLOWED_ORIGINS": words("ALLOWED_ORIGINS")}
 
 # The language model behind /chat: the named provider, or the one whose key is there.
 LLM_PROVIDER = os.environ.get("LLM_PROVIDER", "")

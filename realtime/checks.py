@@ -129,7 +129,6 @@ def check_order(**kwargs: Any) -> list[CheckMessage]:
 
 
 @_with_usable_settings
-@_with_usable_settings
 def check_provider(**kwargs: Any) -> list[CheckMessage]:
     """A language model's provider that can be loaded, without the seconds that loading takes."""
     given = settings.LLM_PROVIDER
@@ -150,6 +149,7 @@ def check_provider(**kwargs: Any) -> list[CheckMessage]:
     return []
 
 
+@_with_usable_settings
 def check_retention(**kwargs: Any) -> list[CheckMessage]:
     """A log that is never pruned fills the disk."""
     by_age, by_count = settings.RETENTION_SECONDS, settings.RETENTION_EVENTS

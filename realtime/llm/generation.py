@@ -70,7 +70,7 @@ async def cancel(name: str, user: Any) -> bool:
     """End a generation, wherever it runs; False if `user` has none of that name. Staff have all."""
     found, event = await in_database_thread(_cancel, name, user)
     await _announce([event])
-    if name in _running:
+    if found and name in _running:
         _running[name].cancel()
     return found
 

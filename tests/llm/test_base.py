@@ -87,9 +87,11 @@ async def test_a_limit_that_falls_between_two_pieces():
 
 async def test_silence_ends_with_a_sentence():
     dummy = DummyProvider("a", hangs=True)
-    with override_settings(REALTIME={"LLM_TOKEN_SECONDS": 0.05}):
-        with pytest.raises(ProviderError, match=r"has sent nothing for 0\.05 s"):
-            await read(Answer(dummy, "say"))
+    with (
+        override_settings(REALTIME={"LLM_TOKEN_SECONDS": 0.05}),
+        pytest.raises(ProviderError, match=r"has sent nothing for 0\.05 s"),
+    ):
+        await read(Answer(dummy, "say"))
     assert dummy.open == 0
 
 
@@ -101,9 +103,11 @@ async def test_signs_of_life_are_no_silence():
 
 async def test_the_whole_has_a_limit_too():
     dummy = DummyProvider(*"abcdefgh", delay=0.03)
-    with override_settings(REALTIME={"LLM_ANSWER_SECONDS": 0.1}):
-        with pytest.raises(ProviderError, match=r"was not done after 0\.1 s"):
-            await read(Answer(dummy, "say"))
+    with (
+        override_settings(REALTIME={"LLM_ANSWER_SECONDS": 0.1}),
+        pytest.raises(ProviderError, match=r"was not done after 0\.1 s"),
+    ):
+        await read(Answer(dummy, "say"))
     assert dummy.open == 0
 
 

@@ -1,4 +1,4 @@
-"""`realtime.llm.responses` over real sockets: the server, the SDK, and an upstream of the test's."""
+"""`realtime.llm.responses` over real sockets: the server, the SDK, an upstream of the test's."""
 
 import asyncio
 import json
@@ -187,7 +187,7 @@ async def test_so_many_answers_per_user(here):
     await eventually(lambda: not here.fake.open, 1, "the upstream's close")
 
 
-async def test_the_first_token_comes_hardly_later_than_the_providers_own(here):
+async def test_the_first_token_comes_hardly_later_than_the_providers_own(here, record_property):
     """What this server adds to a token: from the upstream's write to the client's read, less what
     the SDK itself takes in this process."""
     import openai
@@ -218,8 +218,8 @@ async def test_the_first_token_comes_hardly_later_than_the_providers_own(here):
             await direct(), await through()
         pairs = [(await direct(), await through()) for _ in range(8)]
     added = statistics.median(b for _, b in pairs) - statistics.median(a for a, _ in pairs)
-    print(f"\nfirst token: {added * 1000:.2f} ms later than by the SDK alone")
-    assert added < 0.005  # the figure is under 1 ms; this also runs on busy machines
+    record_property("first_token_added_ms", round(added * 1000, 2))
+    assert added < 0.005, "0.6 ms where it was measured; this also runs on busy machines"
 
 
 async def test_nothing_of_it_stays(here):

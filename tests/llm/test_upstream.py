@@ -100,7 +100,7 @@ async def test_an_error_before_the_first_token(name, status, headers, says, capl
     [
         ("overloaded_error", "overloaded"),
         ("rate_limit_error", "asked too often"),
-        ("something", "failed to answer|fault of its own"),
+        ("something", r"failed to answer|fault of its own"),
     ],
 )
 async def test_an_error_in_the_middle(name, kind, says):
@@ -118,7 +118,7 @@ async def test_an_error_in_the_middle(name, kind, says):
 async def test_a_stream_that_ends_in_the_middle(name, cut):
     async with connected(name) as (fake, provider):
         fake.respond(*EVENTS[name](["half"], stop_reason=None), cut=cut)
-        with pytest.raises(ProviderError, match="before the answer was complete|be reached|failed"):
+        with pytest.raises(ProviderError, match=r"was complete|be reached|failed"):
             await ask(provider)
 
 

@@ -1,0 +1,381 @@
+"""`realtime.llm.generation` over real sockets: answers that outlive their request, and end once."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.clients import bearer, eventually, open_stream, signed_in
+from tests.servers import wait_until
+
+from .support import KEY, site_asking
+from .test_responses import Thread
+from .upstream import Part, openai_events, torn
+
+SHORT = {
+    "LLM_TOKEN_SECONDS": 3.0,
+    "LLM_PER_USER": 3,
+    "LLM_PER_PROCESS": 4,
+    "LLM_UNHEARD_SECONDS": 60.0,
+    "LLM_HEARTBEAT_SECONDS": 0.2,
+    "LLM_LEASE_SECONDS": 1.5,
+    "LLM_MAX_ANSWER_CHARS": 3000,
+    "LLM_BATCH_CHARS": 100,
+    "HEAD_CHECK_SECONDS": 0.2,
+}
+HALF = openai_events(["one", " two"], stop_reason=None)
+
+
+@contextmanager
+def a_site(template: dict[str, str], *arguments: str, **constants: Any) -> Iterator[Any]:
+    with Thread() as fake, site_asking(fake, template, {**SHORT, **constants}, *arguments) as site:
+        site.fake = fake
+        yield site
+
+
+@pytest.fixture(scope="module")
+def here(_site_template: dict[str, str]) -> Iterator[SimpleNamespace]:
+    with a_site(_site_template) as site:
+        yield site
+
+
+@pytest.fixture(autouse=True)
+def _over(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No answer of a test is left to the next one."""
+    yield
+    if "here" in request.fixturenames:
+        site = request.getfixturevalue("here")
+        site.shell.run(
+            "from django.utils import timezone\nfrom realtime.models import Generation\n"
+            "Generation.objects.filter(ended=None).update(ended=timezone.now())"
+        )
+        wait_until(lambda: not site.fake.open, 3, "the end of the test's answers")
+        site.fake.requests.clear()
+        assert KEY not in "\n".join(site.log)
+
+
+def post(here: Any, prompt: Any = "Why?", user: str = "alice", **headers: str) -> httpx.Response:
+    headers = {**bearer(here.tokens[user]), **headers}
+    return httpx.post(f"{here.url}/chat", json={"prompt": prompt}, headers=headers, timeout=10)
+
+
+async def start(here: Any, *parts: Part, user: str = "alice", **options: Any) -> dict[str, str]:
+    here.fake.respond(*parts, **options)
+    answer = await asyncio.to_thread(post, here, user=user)
+    assert answer.status_code == 201, answer.text
+    found: dict[str, str] = answer.json()
+    return found
+
+
+async def delete(here: Any, path: str, user: str = "alice") -> int:
+    headers = bearer(here.tokens[user])
+    answer = await asyncio.to_thread(httpx.delete, here.url + path, headers=headers, timeout=10)
+    return answer.status_code
+
+
+def listening(here: Any, answer: dict[str, str], user: str = "alice", **headers: str) -> Any:
+    return open_stream(
+        here.url + answer["events"], headers={**bearer(here.tokens[user]), **headers}
+    )
+
+
+async def read_to_end(stream: Any, seconds: float = 10.0) -> tuple[str, str, Any]:
+    """The text, and the kind and data of the last event."""
+    text = ""
+    async with asyncio.timeout(seconds):
+        while True:
+            event = await stream.next()
+            data = json.loads(event.data)
+            if event.event != "message":
+                return text, event.event, data
+            text += data["token"]
+
+
+async def test_an_answer_as_events_of_a_topic(here):
+    words = [f"Wort{n} 東京 " for n in range(60)]
+    answer = await start(here, *torn(openai_events(words), 1))
+    assert answer["topic"].startswith("user.")
+    assert answer["events"] == f"/topics/{answer['topic']}/events?after=0"
+    async with listening(here, answer) as stream:
+        text, kind, data = await read_to_end(stream)
+    assert text == "".join(words)
+    assert (kind, data["stop_reason"], data["usage"]["output_tokens"]) == ("done", "end", 5)
+    async with listening(here, answer) as stream:  # after a reload
+        assert await read_to_end(stream) == (text, kind, data)
+    assert len(here.fake.requests) == 1
+
+
+async def test_tabs_and_reconnects_see_the_same_and_pay_once(here):
+    words: list[Part] = []
+    head, *rest = openai_events([f"w{n} " for n in range(40)])
+    for part in rest:
+        words += [part, 0.02]
+    answer = await start(here, head, *words)
+    wanted = "".join(f"w{n} " for n in range(40))
+
+    async def faithful() -> str:
+        async with listening(here, answer) as stream:
+            return (await read_to_end(stream))[0]
+
+    async def restless() -> str:
+        text, last = "", "0"
+        while True:
+            async with listening(here, answer, **{"Last-Event-ID": last}) as stream:
+                for _ in range(3):
+                    event = await stream.next()
+                    last = event.id
+                    if event.event == "done":
+                        return text
+                    text += json.loads(event.data)["token"]
+
+    texts = await asyncio.gather(faithful(), restless(), faithful())
+    assert texts == [wanted] * 3
+    assert len(here.fake.requests) == 1
+
+
+async def test_tokens_come_in_batches_and_the_first_at_once(here):
+    first, *rest = openai_events(["one", *["x"] * 500])
+    answer = await start(here, first, rest[0], 0.5, *rest[1:])
+    async with listening(here, answer) as stream:
+        loop = asyncio.get_running_loop()
+        event, began = await stream.next(), loop.time()
+        assert json.loads(event.data) == {"token": "one"}
+        sizes = []
+        while (event := await stream.next()).event == "message":
+            sizes.append(len(json.loads(event.data)["token"]))
+        assert loop.time() - began > 0.2
+    assert sum(sizes) == 500
+    assert max(sizes) == 100
+    assert len(sizes) < 30
+
+
+async def test_the_same_key_gets_the_same_answer(here):
+    here.fake.respond(*HALF, hangs=True)
+    key = {"Idempotency-Key": "k-1"}
+    answers = await asyncio.gather(*(asyncio.to_thread(post, here, **key) for _ in range(4)))
+    assert [answer.status_code for answer in answers] == [201] * 4
+    assert len({answer.json()["topic"] for answer in answers}) == 1
+    await eventually(lambda: here.fake.requests, 5, "the request")
+    assert len(here.fake.requests) == 1
+    other = await asyncio.to_thread(post, here, "Something else", **key)
+    assert (other.status_code, "another prompt" in other.text) == (400, True)
+    bobs = await asyncio.to_thread(post, here, user="bob", **key)
+    assert bobs.json()["topic"] != answers[0].json()["topic"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"[]", 400),
+        (b"{}", 400),
+        (b'{"prompt": ""}', 400),
+        (b'{"prompt": 7}', 400),
+        (b'{"prompt": "\\ud83d"}', 400),
+        (json.dumps({"prompt": "x" * 8001}).encode(), 400),
+        (b'{"prompt": "' + b"x" * 3_000_000 + b'"}', 413),
+    ],
+)
+def test_what_nobody_is_asked(here, body, status):
+    headers = bearer(here.tokens["alice"])
+    answer = httpx.post(f"{here.url}/chat", content=body, headers=headers, timeout=10)
+    assert answer.status_code == status
+    assert answer.json()["detail"]
+    long_key = {"Idempotency-Key": "k" * 201}
+    assert post(here, **long_key).status_code == 400
+    assert not here.fake.requests
+
+
+def test_who_may_ask(here):
+    url = f"{here.url}/chat"
+    assert httpx.post(url, json={"prompt": "x"}).status_code == 401
+    here.fake.respond(*openai_events(["a"]))
+    with signed_in(here, "alice") as client:
+        assert client.post("/chat", json={"prompt": "x"}).status_code == 201
+        del client.headers["X-CSRFToken"]
+        assert client.post("/chat", json={"prompt": "x"}).status_code == 403
+
+
+async def test_the_topic_is_its_owners(here):
+    answer = await start(here, *openai_events(["a"]))
+    url = here.url + answer["events"]
+    for user, status in (("bob", 403), (None, 401)):
+        headers = bearer(here.tokens[user]) if user else {}
+        assert (await asyncio.to_thread(httpx.get, url, headers=headers)).status_code == status
+    async with listening(here, answer, user="admin") as stream:
+        assert (await read_to_end(stream))[0] == "a"
+
+
+async def test_a_delete_ends_it(here):
+    answer = await start(here, *HALF, hangs=True)
+    async with listening(here, answer) as stream:
+        await stream.next()
+        assert await delete(here, answer["cancel"], user="bob") == 404
+        assert await delete(here, "/chat/nothing") == 404
+        assert here.fake.open == 1
+        assert await delete(here, answer["cancel"]) == 204
+        _, kind, data = await read_to_end(stream)
+        assert (kind, data) == ("done", {"stop_reason": "cancelled"})
+        await eventually(lambda: not here.fake.open, 1, "the upstream's close")
+        assert await delete(here, answer["cancel"]) == 204  # again: nothing more is published
+        with pytest.raises(TimeoutError):
+            await stream.next(0.5)
+
+
+async def test_staff_may_end_it_too(here):
+    answer = await start(here, *HALF, hangs=True)
+    assert await delete(here, answer["cancel"], user="admin") == 204
+    await eventually(lambda: not here.fake.open, 1, "the upstream's close")
+
+
+async def test_the_length_limit(here):
+    answer = await start(here, *openai_events(["x" * 700] * 5), hangs=True)
+    async with listening(here, answer) as stream:
+        text, kind, data = await read_to_end(stream)
+    assert (len(text), kind, data) == (3000, "done", {"stop_reason": "length"})
+    await eventually(lambda: not here.fake.open, 1, "the upstream's close")
+
+
+@pytest.mark.parametrize(
+    ("parts", "options", "says"),
+    [
+        ([b"{}"], {"status": 429, "headers": {"retry-after": "9"}}, "try again in 9 s"),
+        (openai_events(["a"], error={"message": KEY}), {}, "failed to answer"),
+        (HALF, {"cut": True}, "The model's provider"),
+        (HALF, {"hangs": True}, "sent nothing for 3 s"),
+    ],
+)
+async def test_no_silent_end(here, parts, options, says):
+    answer = await start(here, *parts, **options)
+    async with listening(here, answer) as stream:
+        _, kind, data = await read_to_end(stream)
+    assert kind == "error"
+    assert says in data["detail"]
+    assert KEY not in str(data)
+
+
+async def test_so_many_per_user_and_per_process(here):
+    for _ in range(3):
+        await start(here, *HALF, hangs=True)
+    refused = await asyncio.to_thread(post, here)
+    assert (refused.status_code, "3 answers under way" in refused.text) == (429, True)
+    assert int(refused.headers["retry-after"]) > 0
+    await start(here, *HALF, hangs=True, user="bob")
+    refused = await asyncio.to_thread(post, here, user="admin")
+    assert (refused.status_code, "This server has too many" in refused.text) == (429, True)
+
+
+async def test_it_goes_on_without_a_listener_for_a_while(here):
+    first, *rest = openai_events(["one", " two"])
+    answer = await start(here, first, rest[0], 0.8, *rest[1:])
+    await asyncio.sleep(1)
+    async with listening(here, answer) as stream:
+        assert (await read_to_end(stream))[0] == "one two"
+
+
+async def test_nobody_listens(template):
+    with a_site(template, LLM_UNHEARD_SECONDS=0.8) as site:
+        heard = await start(site, *HALF, hangs=True)
+        async with listening(site, heard) as stream:
+            await stream.next()
+            unheard = await start(site, *HALF, hangs=True)
+            await eventually(lambda: site.fake.open == 1, 3, "the end of the other")
+            await asyncio.sleep(0.8)
+            assert site.fake.open == 1
+        await eventually(lambda: not site.fake.open, 3, "the end")
+        async with listening(site, unheard) as stream:
+            text, kind, data = await read_to_end(stream)
+        assert (text, kind) == ("one two", "error")
+        assert "Nobody has listened for 0.8 s" in data["detail"]
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP"])
+async def test_a_server_that_stops_says_so(template, how):
+    """Over two workers: who listens to the one hears of the end of what the other answered."""
+    with a_site(template, "--workers", "2") as site:
+        answer = await start(site, *HALF, hangs=True)
+        url, headers = site.url + answer["events"], bearer(site.tokens["alice"])
+        async with open_stream(url, headers=headers) as stream:
+            await stream.next()
+        os.kill(site.server.process.pid, getattr(signal, how))
+        await eventually(lambda: not site.fake.open, 10, "the upstream's close")
+        if how == "SIGTERM":
+            assert site.server.process.wait(20) == 0
+        found = site.shell.run(
+            "from realtime.models import Event, Generation\n"
+            "result = list(Event.objects.order_by('offset').values_list('type', 'data'))\n"
+            "result.append(Generation.objects.get().outcome)"
+        )
+    assert found[-1] == "error"
+    assert [kind for kind, _ in found[:-1]].count("error") == 1
+    assert found[-2][0] == "error"
+    assert "The server stopped" in found[-2][1]
+
+
+async def test_after_a_kill_a_listener_finds_the_orphan(template):
+    with a_site(template, "--workers", "2") as site:
+        answer = await start(site, *HALF, hangs=True)
+        await eventually(lambda: site.fake.open, 5, "the request")
+        for pid in site.server.worker_pids():
+            os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: not site.fake.open, 5, "the death")
+        for _ in range(100):
+            try:
+                async with listening(site, answer) as one, listening(site, answer) as two:
+                    ends = [await read_to_end(stream, 10) for stream in (one, two)]
+                break
+            except httpx.TransportError:
+                await asyncio.sleep(0.1)
+    for _, kind, data in ends:
+        assert (kind, "has gone before" in data["detail"]) == ("error", True)
+
+
+async def test_the_next_answer_finds_the_orphan_too(template):
+    with a_site(template) as site:
+        await start(site, *HALF, hangs=True)
+        site.shell.run(
+            "from datetime import timedelta\nfrom django.utils import timezone\n"
+            "from realtime.models import Generation\n"
+            "row = Generation.objects.get()\n"
+            "Generation.objects.create(user=row.user, name='dead', topic='user.1.chat.dead', "
+            "beat=timezone.now() - timedelta(minutes=1), heard=timezone.now(), digest='')"
+        )
+        await start(site, *HALF, hangs=True)
+        row = site.shell.run(
+            "from realtime.models import Event, Generation\n"
+            "result = [Generation.objects.get(name='dead').outcome, "
+            "Event.objects.get(topic__name='user.1.chat.dead').type]"
+        )
+    assert row == ["error", "error"]
+
+
+async def test_a_delete_on_another_worker(template):
+    """Which worker a request comes to is chance: among so many, some come to the other one."""
+    with a_site(template, "--workers", "2", LLM_PER_PROCESS=20, LLM_PER_USER=10) as site:
+        for _ in range(6):
+            answer = await start(site, *HALF, hangs=True)
+            assert await delete(site, answer["cancel"]) == 204
+            await eventually(lambda: not site.fake.open, 1.5, "the upstream's close")
+
+
+async def test_what_is_old_is_forgotten(template):
+    with a_site(template) as site:
+        answer = await start(site, *openai_events(["a"]))
+        async with listening(site, answer) as stream:
+            await read_to_end(stream)
+        left = site.shell.run(
+            "from datetime import timedelta\nfrom django.utils import timezone\n"
+            "from realtime.llm.generation import sweep\nfrom realtime.models import *\n"
+            "sweep()\nkept = Generation.objects.count()\n"
+            "Generation.objects.update(ended=timezone.now() - timedelta(days=8))\n"
+            "sweep()\nresult = [kept, Generation.objects.count(), "
+            f"Topic.objects.filter(name='{answer['topic']}').count()]"
+        )
+    assert left == [1, 0, 0]
