@@ -8,6 +8,7 @@ from realtime.server import access, scope
 from realtime.server.gone import Gone
 from realtime.server.request import BadRequest, ChunkedBody, RequestHead, parse_head
 from realtime.server.response import Response
+from realtime.server.sendfile import FilePart, span
 from realtime.server.transport import Transport
 
 if TYPE_CHECKING:
@@ -337,6 +338,9 @@ class Exchange:
         elif kind == "http.response.body":
             body = message.get("body", b"")
             more = message.get("more_body", False)
+            if isinstance(body, FilePart) and self.transport.copies_files and body.take():
+                await self._send_file(body.fileno, body.offset, body.size, more)
+                return
             self._write(body, more)
             if not more:
                 return
@@ -353,6 +357,8 @@ class Exchange:
             )
             if self.server.state["draining"]:
                 self.response.close = True
+        elif kind == "http.response.zerocopysend" and self.transport.copies_files:
+            await self._send_file(*span(message), message.get("more_body", False))
         else:
             raise ValueError(f"An HTTP application can't send {kind!r}.")
 
@@ -380,6 +386,27 @@ class Exchange:
             lane.ready = not self.transport.pending
         if self._ending:
             self._end_stream()
+
+    async def _send_file(self, fileno: int, offset: int, count: int, more: bool) -> None:
+        response, transport = self.response, self.transport
+        try:
+            before, body, behind = response.file(count, more)
+            if before:
+                transport.write(before)
+            if body:
+                self._eager = False
+                await transport.send_file(fileno, offset, count, self._progress)
+        except (RuntimeError, EOFError):
+            if response.head_sent:
+                transport.abort()  # the client can't tell otherwise that it is broken
+            raise
+        if behind:
+            transport.write(behind)
+        if not more and not self._over:
+            self._finish()
+
+    def _progress(self, sent: int) -> None:
+        self.response.sent += sent
 
     def _finish(self) -> None:
         """The response is complete."""

@@ -119,13 +119,13 @@ class Response:
         self.status = status
         self._headers = lines
 
-    def _head(self, body: bytes, more: bool) -> bytes:
+    def _head(self, size: int, more: bool) -> bytes:
         lines, self._headers = self._headers, []
         if self._left is None and (
             not self._bodiless or (self.status >= 200 and self.status not in (204, 304))
         ):
-            if not more and (body or not self._bodiless):
-                self._left = len(body)
+            if not more and (size or not self._bodiless):
+                self._left = size
                 lines.append(b"content-length: %d\r\n" % self._left)
             elif self._minor:
                 self.chunked = True
@@ -142,29 +142,44 @@ class Response:
 
     def body(self, body: bytes, more: bool) -> bytes:
         """The bytes to send for this part of the body; the head comes before the first."""
+        head, chunked = self._begin(len(body), more)
+        if self._bodiless:
+            return head
+        self.sent += len(body)
+        if chunked:
+            if not more:
+                return head + (chunk(body) + LAST_CHUNK if body else LAST_CHUNK)
+            return head + chunk(body) if body else head
+        return head + body if head else body
+
+    def file(self, size: int, more: bool) -> tuple[bytes, bool, bytes]:
+        """For a part that goes out by itself: what is sent before it, whether it is sent, and what
+        is sent behind it. Whoever sends it adds to `sent`."""
+        head, chunked = self._begin(size, more)
+        if self._bodiless or not size:
+            return head, False, LAST_CHUNK if chunked and not more and not self._bodiless else b""
+        if not chunked:
+            return head, True, b""
+        return head + b"%x\r\n" % size, True, b"\r\n" if more else b"\r\n" + LAST_CHUNK
+
+    def _begin(self, size: int, more: bool) -> tuple[bytes, bool]:
+        """Account for a part of this size: the head if it is due, and whether to make chunks."""
         if not self.status:
             raise RuntimeError("The response has not been started.")
         if self.complete:
             raise RuntimeError("The response is already complete.")
-        head = b"" if self.head_sent else self._head(body, more)
+        head = b"" if self.head_sent else self._head(size, more)
         if not more:
             self.complete = True
-        if self._bodiless:
-            return head
-        self.sent += len(body)
-        if self.chunked:
-            if not more:
-                return head + (chunk(body) + LAST_CHUNK if body else LAST_CHUNK)
-            return head + chunk(body) if body else head
-        if self._left is not None:
-            self._left -= len(body)
+        if not self._bodiless and not self.chunked and self._left is not None:
+            self._left -= size
             if self._left < 0:
                 self.close = True
                 raise RuntimeError("The body is longer than its Content-Length.")
             if not more and self._left:
                 # The client would take the next response for the rest of this one.
                 self.close = True
-        return head + body if head else body
+        return head, self.chunked
 
     @property
     def short(self) -> bool:

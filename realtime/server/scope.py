@@ -7,6 +7,7 @@ from daphne.utils import parse_x_forwarded_for
 
 from realtime.server.gone import Gone
 from realtime.server.request import RequestHead
+from realtime.server.sendfile import EXTENSIONS
 from realtime.server.transport import Address, Transport
 
 ROOT_PATH_HEADER = b"daphne-root-path"
@@ -32,7 +33,7 @@ def build(
         client, secure = _forwarded(head, client, secure, server)
     path = head.path.decode("ascii")
     scheme = ("wss" if secure else "ws") if kind == "websocket" else "https" if secure else "http"
-    built = {
+    built: dict[str, Any] = {
         "type": kind,
         "asgi": {"version": "3.0"},
         "http_version": "1.1" if head.minor else "1.0",
@@ -51,6 +52,8 @@ def build(
         },
     }
     if kind == "http":
+        if transport.copies_files:
+            built["extensions"] |= EXTENSIONS
         built["method"] = head.method.decode("ascii")
     return built
 

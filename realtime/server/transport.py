@@ -7,11 +7,14 @@ when something is left over; Twisted keeps the listening ports, the endpoints an
 
 import asyncio
 import contextlib
+import os
 import socket
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet.protocol import Protocol as TwistedProtocol
 
+from realtime.server import sendfile
 from realtime.server.access import logger
 from realtime.server.lane import Lane, SocketLane, TwistedLane
 from realtime.server.watch import Watch
@@ -53,6 +56,7 @@ class Transport(Protocol):
     receiver: Receiver
     lane: Lane
     secure: bool
+    copies_files: bool
     closed: bool
     peer: Address
     host: Address
@@ -68,6 +72,12 @@ class Transport(Protocol):
 
     async def drain(self) -> None:
         """Wait until nothing is pending, or the connection is over."""
+
+    async def send_file(
+        self, fileno: int, offset: int, count: int, progress: Callable[[int], None]
+    ) -> None:
+        """Have the kernel copy a part of a file, no faster than the peer reads; `progress` is told
+        how much of it went. Where `copies_files`. Raises EOFError if the file is shorter."""
 
     def pause_reading(self) -> None: ...
 
@@ -104,6 +114,7 @@ class SocketTransport:
         "receiver",
     )
     secure = False
+    copies_files = sendfile.AVAILABLE
 
     def __init__(
         self,
@@ -251,6 +262,37 @@ class SocketTransport:
             self._waiters.append(waiter)
             await waiter
 
+    async def send_file(
+        self, fileno: int, offset: int, count: int, progress: Callable[[int], None]
+    ) -> None:
+        while count and not self.closed:
+            if self._out:
+                await self.drain()
+                continue
+            size = min(count, sendfile.WINDOW)
+            if not sendfile.in_memory(fileno, offset, size):
+                await sendfile.bring_into_memory(fileno, offset, size)
+                if self._out or self.closed:
+                    continue
+            try:
+                sent = os.sendfile(self._fd, fileno, offset, size)
+            except (BlockingIOError, InterruptedError):
+                self.keep(b"", 0)  # nothing, which goes out once there is room again
+                continue
+            except OSError as error:
+                if error.errno not in sendfile.UNABLE:
+                    self.abort()
+                    return
+                data = await sendfile.read(fileno, offset, size)
+                self.write(data)
+                sent = len(data)
+            if not sent:
+                raise EOFError(f"The file ended {count} bytes before its part did.")
+            progress(sent)
+            offset += sent
+            count -= sent
+            await asyncio.sleep(0)
+
     # Closing
 
     def close(self, *, linger: bool = False) -> None:
@@ -338,6 +380,7 @@ class TwistedTransport(TwistedProtocol):
         self.peer: Address = None
         self.host: Address = None
         self.secure = True
+        self.copies_files = False  # what is encrypted has to come by
         self.receiver: Receiver
         self.accepted: Any = None  # called with this transport once it is connected
         self._closing: asyncio.TimerHandle | None = None
@@ -412,6 +455,11 @@ class TwistedTransport(TwistedProtocol):
             waiter = self._loop.create_future()
             self._waiters.append(waiter)
             await waiter
+
+    async def send_file(
+        self, fileno: int, offset: int, count: int, progress: Callable[[int], None]
+    ) -> None:
+        raise RuntimeError("TLS can't send a file: send its bytes.")
 
     def pause_reading(self) -> None:
         if self.reading and not self.closed:

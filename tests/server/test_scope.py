@@ -13,7 +13,9 @@ from realtime.server.request import parse_head
 
 def build(kind: str = "http", *headers: str, secure: bool = False, proxied: bool = False) -> Any:
     lines = "\r\n".join(["GET /a%2Fb?x HTTP/1.1", "Host: h", *headers]).encode("latin1")
-    transport: Any = SimpleNamespace(peer=["1.1.1.1", 5], host=None, secure=secure, lane="lane")
+    transport: Any = SimpleNamespace(
+        peer=["1.1.1.1", 5], host=None, secure=secure, lane="lane", copies_files=False
+    )
     server = SimpleNamespace(
         root_path="",
         state={"draining": False},

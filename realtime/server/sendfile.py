@@ -1,0 +1,110 @@
+"""Files that the kernel copies to the socket, without a byte in this process.
+
+Offered on plain sockets under ASGI's own name: `http.response.zerocopysend` in
+`scope["extensions"]`, and the message of that name. An application inside a framework can't send a
+message of its own, only parts of a body: it asks `scope["extensions"]["realtime.sendfile"]["part"]`
+for one that is empty and stands for the file. Every layer between passes it on as the empty part
+that it is, or swallows it; after it was sent, `revoke()` says which.
+"""
+
+import asyncio
+import errno
+import os
+import sys
+from typing import Any, Final
+
+WINDOW: Final = 1_048_576  # bytes handed to the kernel before others get a turn
+READ_SIZE: Final = 262_144  # bytes read at once where the kernel has to be helped
+
+AVAILABLE: Final = sys.platform == "linux" and hasattr(os, "sendfile")
+UNABLE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EOVERFLOW})
+"""What sendfile says of a file that it can't copy from."""
+
+
+class FilePart(bytes):
+    """An empty part of a body that stands for `size` bytes of an open file."""
+
+    fileno: int
+    offset: int
+    size: int
+    _state: str
+
+    def __new__(cls, fileno: int, offset: int, size: int) -> "FilePart":
+        self = super().__new__(cls)
+        self.fileno, self.offset, self.size = fileno, offset, size
+        self._state = "new"
+        return self
+
+    def take(self) -> bool:
+        """The server sends the file now; False if the application does it by itself."""
+        if self._state == "new":
+            self._state = "taken"
+        return self._state == "taken"
+
+    def revoke(self) -> bool:
+        """From now on it is nothing but empty; False if the file was sent."""
+        if self._state == "new":
+            self._state = "revoked"
+        return self._state == "revoked"
+
+
+EXTENSIONS: Final[dict[str, dict[str, Any]]] = {
+    "http.response.zerocopysend": {},
+    "realtime.sendfile": {"part": FilePart},
+}
+
+
+def span(message: dict[str, Any]) -> tuple[int, int, int]:
+    """File descriptor, offset and count of an `http.response.zerocopysend`."""
+    file = message["file"]
+    fileno: int = file if isinstance(file, int) else file.fileno()
+    offset, count = message.get("offset"), message.get("count")
+    if offset is None:
+        offset = os.lseek(fileno, 0, os.SEEK_CUR)
+    if count is None:
+        count = max(0, os.fstat(fileno).st_size - offset)
+    if message.get("offset") is None:
+        os.lseek(fileno, offset + count, os.SEEK_SET)  # as reading it would
+    return fileno, offset, count
+
+
+def in_memory(fileno: int, offset: int, size: int) -> bool:
+    """Whether the kernel has the first and the last page: sendfile would wait for the disk, and the
+    event loop with it."""
+    page = bytearray(1)
+    try:
+        return all(
+            os.preadv(fileno, [page], place, os.RWF_NOWAIT) >= 0
+            for place in (offset, offset + size - 1)
+        )
+    except OSError:  # EAGAIN; or a file system that can't tell
+        return False
+
+
+async def bring_into_memory(fileno: int, offset: int, size: int) -> None:
+    """Have the kernel read it, in a thread."""
+    # The thread works on after a cancellation, when the file may be closed already.
+    own = os.dup(fileno)
+    await asyncio.get_running_loop().run_in_executor(None, _read_through, own, offset, size)
+
+
+def _read_through(fileno: int, offset: int, size: int) -> None:
+    buffer = bytearray(min(size, READ_SIZE))
+    try:
+        end = offset + size
+        while offset < end and (count := os.preadv(fileno, [buffer], offset)):
+            offset += count
+    finally:
+        os.close(fileno)
+
+
+async def read(fileno: int, offset: int, size: int) -> bytes:
+    """Some bytes, read in a thread."""
+
+    def pread(own: int) -> bytes:
+        try:
+            return os.pread(own, min(size, READ_SIZE), offset)
+        finally:
+            os.close(own)
+
+    return await asyncio.get_running_loop().run_in_executor(None, pread, os.dup(fileno))
