@@ -2,10 +2,15 @@
 
 from django.urls import path
 
-from . import chat, views
+from . import chat, downloads, firehose, items, views
 
 urlpatterns = [
     path("", views.page, name="demo"),
+    path("stream/items", items.items, name="demo-items"),
+    path("download/<name>", downloads.download, name="demo-download"),
+    path("export/items.csv", downloads.items_csv, name="demo-items-csv"),
+    path("export/files.zip", downloads.files_zip, name="demo-files-zip"),
+    path("firehose", firehose.firehose, name="demo-firehose"),
     path("chat", chat.chat, name="demo-chat"),
     path("chat/<name>", chat.cancel, name="demo-chat-cancel"),
     path("demo/sign-in/", views.sign_in, name="demo-sign-in"),

@@ -1,0 +1,36 @@
+"""Row 16: as many bytes as asked for, as fast as the client reads, and no faster."""
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+from realtime.exceptions import NotAllowed, NotIdentified
+from realtime.identity import identify
+from realtime.responses import AsyncStreamResponse
+from realtime.views import answers_errors, problem
+
+PIECE: Final = b"\0" * 65_536
+PIECES_PER_MB: Final = 16
+MAX_MB: Final = 1_000_000
+
+
+@answers_errors("GET")
+async def firehose(request: HttpRequest) -> HttpResponseBase:
+    """`GET /firehose?mb=N`: staff only."""
+    user = (await identify(request.scope)).user  # type: ignore[attr-defined]
+    if not user.is_authenticated:
+        raise NotIdentified("Sign in, or send an access token.")
+    if not user.is_staff:
+        raise NotAllowed("The firehose is for staff.")
+    mb = request.GET.get("mb", "")
+    if not (mb.isascii() and mb.isdigit()) or not 0 < int(mb[:20]) <= MAX_MB:
+        return problem(400, f"mb={mb[:40]!r}: a number of megabytes up to {MAX_MB}, as mb=100.")
+    return AsyncStreamResponse(pieces(int(mb) * PIECES_PER_MB))
+
+
+async def pieces(count: int) -> AsyncIterator[bytes]:
+    """The same piece again and again. Each `yield` waits until the client has room for it."""
+    for _ in range(count):
+        yield PIECE
