@@ -15,15 +15,18 @@ from django.views.decorators.csrf import csrf_exempt
 from .conf import settings
 from .exceptions import (
     DataTooLarge,
+    HistoryGone,
     NotAllowed,
     NotIdentified,
     ProviderError,
     RealtimeError,
     TooManyRequests,
 )
+from .history import HistoryResponse
 from .hub import positions_now
 from .identity import Identity, create_ticket, identify
 from .log import get_log
+from .ndjson import after_and_limit
 from .origins import origin_allowed
 from .permissions import require
 from .positions import Position, parse_position, parse_positions
@@ -117,6 +120,22 @@ async def publish_event(request: HttpRequest, topic: str) -> HttpResponseBase:
     data = decode_data(body)
     event = await publish_now(topic, data, type=request.GET.get("type", DEFAULT_TYPE))
     return JsonResponse({"id": event.id}, status=201)
+
+
+@answers_errors("GET")
+async def history(request: HttpRequest, topic: str) -> HttpResponseBase:
+    """`GET /topics/<topic>/history?after=&limit=`: the kept events as NDJSON, oldest first."""
+    validate_topic(topic)
+    after = parse_position(request.GET.get("after", "0"))
+    limit = after_and_limit(request)["limit"]
+    identity = await _reader(request, [topic])
+    try:
+        response = await HistoryResponse.begin(identity, topic, after, limit)
+    except HistoryGone as error:
+        position = (await positions_now([topic]))[topic]
+        return JsonResponse({"detail": str(error), "id": str(position)}, status=410)
+    _admit_origin(request, response)
+    return response
 
 
 @answers_errors("GET", "POST")
@@ -238,8 +257,13 @@ async def _stream(
     after = {**after, **await positions_now(live)} if live else after
     scope = request.scope  # type: ignore[attr-defined]
     response = TopicStreamResponse(scope, identity, topics, after, combined=combined)
+    _admit_origin(request, response)
+    return response
+
+
+def _admit_origin(request: HttpRequest, response: HttpResponseBase) -> None:
+    """Let the page read what it asked for; `_reader` has checked that it may."""
     response.headers["Vary"] = "Cookie, Authorization, Origin"
     if origin := request.headers.get("Origin"):
         response.headers["Access-Control-Allow-Origin"] = origin
         response.headers["Access-Control-Allow-Credentials"] = "true"
-    return response
