@@ -91,7 +91,12 @@ elif DATABASES["default"]["ENGINE"].endswith("postgresql"):
     # dropped is noticed before it is used.
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
     DATABASES["default"]["OPTIONS"] = {
-        "pool": {"min_size": 0, "max_size": int(os.environ.get("DATABASE_POOL", "8"))}
+        # The time-out, in seconds, is what a request waits while PostgreSQL is gone.
+        "pool": {
+            "min_size": 0,
+            "max_size": int(os.environ.get("DATABASE_POOL", "8")),
+            "timeout": 5,
+        }
     }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

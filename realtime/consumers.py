@@ -175,9 +175,13 @@ class WebSocketConsumer(AsyncConsumer):
                 self.identity = await identify(self.scope, self.credentials)
                 if self.authentication == "required" and not self.user.is_authenticated:
                     raise NotIdentified("Sign in, or send an access token.")
+                # Before the rule is asked: of what changes from here on, this socket is told.
+                get_watch().add(self.identity, self)
                 await self._check_request()
                 await self.authorize()
                 await self.prepare()
+                if self._done:
+                    raise NotIdentified("You have been signed out, or lost your rights, just now.")
         except Refused as refusal:
             await self._refuse(refusal.status, refusal.detail)
         except NotIdentified as error:
@@ -248,7 +252,6 @@ class WebSocketConsumer(AsyncConsumer):
             self._handling = None
 
     async def _begin(self) -> None:
-        get_watch().add(self.identity, self)
         self._start_heartbeat()
         self._live = True
         await self.connected()
@@ -310,6 +313,7 @@ class WebSocketConsumer(AsyncConsumer):
         if not isinstance(content, dict) or not isinstance(content.get("token"), str):
             raise NotIdentified('The first message has to be {"token": "..."}.')
         self.identity = await identify_token(content["token"])
+        get_watch().add(self.identity, self)
         self.scope["user"] = self.user
         await self.authorize()
         await self.prepare()
@@ -352,6 +356,10 @@ class WebSocketConsumer(AsyncConsumer):
         for topic in self.topics:
             if not await may(self.user, topic, "read"):
                 await self.lost_permission(topic)
+
+    async def fail(self) -> None:
+        """Called when it can't be told whether the socket may stay."""
+        await self.close(CLOSE_ERROR, "The server could not check your rights; reconnect.")
 
     async def lost_permission(self, topic: str) -> None:
         """The user may no longer read a topic that this socket is subscribed to."""

@@ -48,6 +48,10 @@ class HistoryResponse(NDJSONResponse):
         if identity is None or not await may(identity.user, self._topic, "read"):
             self._permitted = False
 
+    async def fail(self) -> None:
+        """Cut the stream: whether it may go on can't be told."""
+        self._permitted = False
+
     async def _events(self, page: Page, last: int, left: int | None) -> AsyncGenerator[bytes, None]:
         watch = get_watch()
         watch.add(self._identity, self)

@@ -8,6 +8,7 @@ a regular look at the log's heads finds the announcement that was lost with none
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -204,6 +205,7 @@ class Hub:
         self._has_channel = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._closing: asyncio.Task[None] | None = None
+        self._unwanted: set[str] = set()  # topics whose group the layer would not let us leave
         self._changed: dict[str, None] = {}  # topics whose membership in the layer may be wrong
         self._membership: asyncio.Task[None] | None = None
         self._layer_down = False
@@ -346,8 +348,13 @@ class Hub:
 
     async def _prune(self, interval: float) -> None:
         """Apply retention; beside the look at the heads, since it may take minutes."""
+        global _pruned
         while True:
-            await asyncio.sleep(interval)
+            # Counted across hubs: on a quiet site, readers come and go before the time is up.
+            now = time.monotonic()
+            _pruned = _pruned or now
+            await asyncio.sleep(max(0.0, _pruned + interval - now))
+            _pruned = time.monotonic()
             try:
                 await in_database_thread(get_log().prune)
             except Exception:
@@ -355,6 +362,8 @@ class Hub:
 
     async def _check_heads(self) -> None:
         heads: Mapping[str, Position] = await get_log().heads(list(self.feeds))
+        while self._unwanted:
+            self._change_membership(self._unwanted.pop())
         for topic, feed in list(self.feeds.items()):
             if feed.compare(heads.get(topic, START)):
                 # Perhaps the layer has forgotten that we listen (a restarted Redis has).
@@ -403,6 +412,8 @@ class Hub:
         except Exception as error:
             # The next look at the heads tries again.
             self._layer_failed("takes no group changes", error)
+            if feed is None:
+                self._unwanted.add(topic)
             return
         self._layer_works()
         feed.joined = True
@@ -463,6 +474,7 @@ async def send_to_layer(layer: Any, event: Event) -> None:
         await layer.group_send(event.topic, to_message(event))
 
 
+_pruned = 0.0  # when this process last applied retention, by the monotonic clock
 _hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
 
 

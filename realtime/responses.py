@@ -87,7 +87,7 @@ async def keep_alive(source: AsyncIterable[bytes], seconds: float) -> AsyncGener
 
     The source runs in one task of its own, from its first line to its `finally`: a timeout around
     each step would cancel it, and a task for each step would break the cancel scopes that HTTP
-    clients hold across steps. It runs ahead by at most one chunk.
+    clients hold across steps. It runs ahead by at most two chunks.
     """
     queue: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=1)
 

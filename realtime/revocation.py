@@ -34,6 +34,9 @@ class Connection(Protocol):
     async def recheck(self, identity: Identity | None) -> None:
         """Ask the permission rule again, with the user as it is now; None: nobody any more."""
 
+    async def fail(self) -> None:
+        """Close: whether it may go on can't be told. The client may come back."""
+
 
 class Watch:
     """The identities behind this process's live connections."""
@@ -97,6 +100,7 @@ class Watch:
                     if TOPIC not in subscription.cursors:
                         await subscription.add(TOPIC)
                         identity_cache.trusted = True
+                        await self.check()  # what has changed before we listened
                     items = await subscription.read()
                     if subscription.dropped:  # more changes at once than were kept
                         subscription.dropped = 0
@@ -136,7 +140,9 @@ async def _recheck(connection: Connection, fresh: Identity | None) -> None:
     try:
         await connection.recheck(fresh)
     except Exception:
-        logger.exception("A connection could not be checked again")
+        # Unknown means denied.
+        logger.exception("A connection could not be checked again, and is closed")
+        await connection.fail()
 
 
 def get_watch() -> Watch:

@@ -47,6 +47,10 @@ class TopicStreamResponse(EventStreamResponse):
             if identity is None or not await may(identity.user, topic, "read"):
                 self._subscription.close()
 
+    async def fail(self) -> None:
+        """End the stream; the client comes back and is checked anew."""
+        self._subscription.close()
+
     async def _events(self) -> AsyncGenerator[bytes, None]:
         # All that has to be undone starts in here: a generator that was never started has nothing
         # to clean up, and one that was started is closed by the response.
