@@ -36,6 +36,7 @@ DEFAULTS: Final[dict[str, Any]] = {
     "KEEPALIVE_SECONDS": 15.0,          # SSE comment when nothing else was sent
     "SSE_RETRY_MS": 2_000,              # reconnection time told to EventSource
     "MAX_TOPICS": 50,                   # topics on one stream or socket
+    "PROGRESS_SECONDS": 0.2,            # a job's steps in between are not told, but for the last
     # -- rows and files
     "TRANSFER_THREADS": 4,              # threads per process that read rows, files and archives
     "PAGE_ROWS": 2_000,                 # rows read at once from a queryset, at most

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from . import chat, downloads, firehose, items, views
+from . import chat, downloads, firehose, items, progress, views
 
 urlpatterns = [
     path("", views.page, name="demo"),
@@ -13,5 +13,6 @@ urlpatterns = [
     path("firehose", firehose.firehose, name="demo-firehose"),
     path("chat", chat.chat, name="demo-chat"),
     path("chat/<name>", chat.cancel, name="demo-chat-cancel"),
+    path("progress", progress.progress, name="demo-progress"),
     path("demo/sign-in/", views.sign_in, name="demo-sign-in"),
 ]

@@ -286,6 +286,7 @@ async def test_nobody_listens(template):
         async with listening(site, heard) as stream:
             await stream.next()
             unheard = await start(site, *HALF, hangs=True)
+            await eventually(lambda: site.fake.open == 2, 3, "the other's request")
             await eventually(lambda: site.fake.open == 1, 3, "the end of the other")
             await asyncio.sleep(0.8)
             assert site.fake.open == 1
@@ -308,6 +309,8 @@ async def test_a_server_that_stops_says_so(template, how):
         await eventually(lambda: not site.fake.open, 10, "the upstream's close")
         if how == "SIGTERM":
             assert site.server.process.wait(20) == 0
+        ended = "from realtime.models import *\nresult = Generation.objects.get().ended is not None"
+        wait_until(lambda: site.shell.run(ended), 5, "the end of the answer")
         found = site.shell.run(
             "from realtime.models import Event, Generation\n"
             "result = list(Event.objects.order_by('offset').values_list('type', 'data'))\n"
