@@ -136,20 +136,28 @@ async def _by_key(
 
 async def _by_cursor(queryset: QuerySet[Any], encode: Encode) -> AsyncGenerator[bytes, None]:
     loop, size = asyncio.get_running_loop(), _Size()
-    async with _turns(loop):
-        cursor = _Cursor(queryset)
-        try:
-            while True:
-                page, count = await in_transfer_thread(cursor.read, encode, size.rows)
-                if page:
-                    timer = loop.call_later(settings.CURSOR_SECONDS, cursor.close_soon)
-                    yield page
-                    timer.cancel()
-                if count < size.rows:
-                    return
-                size.learn(count, len(page))
-        finally:
-            cursor.close_soon()
+    turns = _turns(loop)
+    await turns.acquire()
+    cursor = _Cursor(queryset)
+
+    def let_go() -> None:
+        if not cursor.given_up:
+            cursor.given_up = True
+            turns.release()
+            transfer_threads().submit(cursor.close)
+
+    try:
+        while True:
+            page, count = await in_transfer_thread(cursor.read, encode, size.rows)
+            if page:
+                timer = loop.call_later(settings.CURSOR_SECONDS, let_go)
+                yield page
+                timer.cancel()
+            if count < size.rows:
+                return
+            size.learn(count, len(page))
+    finally:
+        let_go()
 
 
 _semaphores: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
@@ -168,20 +176,26 @@ class _Cursor:
         self._connection: Any = None
         self._rows: Iterator[Any] | None = None
         self._closed = False
+        self.given_up = False
 
     def read(self, encode: Encode, count: int) -> tuple[bytes, int]:
         """The next rows, encoded, and how many they are."""
         with self._lock:
-            if self._closed:
+            if self.given_up:
                 raise TooSlow(
                     f"The client took nothing for {settings.CURSOR_SECONDS} s, which is as long as "
                     "its cursor is kept (CURSOR_SECONDS). Order by the primary key for more time."
                 )
             return self._in_place_of_the_threads_own(lambda: self._read(encode, count))
 
-    def close_soon(self) -> None:
-        """Close the cursor in a thread; nobody waits for it."""
-        transfer_threads().submit(self._close)
+    def close(self) -> None:
+        """Close the cursor, and give its connection back."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            if self._connection is not None:
+                self._in_place_of_the_threads_own(self._end)
 
     def _read(self, encode: Encode, count: int) -> tuple[bytes, int]:
         if self._rows is None:
@@ -190,14 +204,6 @@ class _Cursor:
             self._rows = self._queryset.iterator(chunk_size=settings.PAGE_ROWS)
         page = list(islice(self._rows, count))
         return (encode(page) if page else b""), len(page)
-
-    def _close(self) -> None:
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            if self._connection is not None:
-                self._in_place_of_the_threads_own(self._end)
 
     def _end(self) -> None:
         try:
