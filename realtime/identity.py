@@ -39,6 +39,15 @@ class Identity:
     source: Literal["session", "token", "ticket", "anonymous"]
     key: str = ""
 
+    @property
+    def session_key(self) -> str | None:
+        """Of the session it rests on, if it does; a ticket may rest on one."""
+        if self.source == "session":
+            return self.key
+        if self.source == "ticket" and self.key.startswith("session:"):
+            return self.key.removeprefix("session:")
+        return None
+
 
 ANONYMOUS: Final = Identity(AnonymousUser(), "anonymous")
 
@@ -85,10 +94,14 @@ def create_token(
     return token, row
 
 
-async def create_ticket(user: Any) -> str:
-    """A single-use ticket for a URL, good for `TICKET_SECONDS`; unused ones are swept here."""
+async def create_ticket(identity: Identity) -> str:
+    """A single-use ticket for a URL, good for `TICKET_SECONDS`; unused ones are swept here.
+
+    It is no better than what it stands for: when that token is revoked or that session ends, what
+    the ticket has opened is closed.
+    """
     ticket = secrets.token_urlsafe(24)
-    await in_database_thread(_store_ticket, user, ticket)
+    await in_database_thread(_store_ticket, identity, ticket)
     return ticket
 
 
@@ -106,7 +119,8 @@ def look_up(source: str, key: str) -> User | None:
         token = _valid_tokens().filter(pk=key).first()
         return token.user if token else None
     if source == "ticket":
-        return auth.get_user_model()._default_manager.filter(pk=key, is_active=True).first()
+        source, _, key = key.partition(":")
+        return look_up(source, key)
     return ANONYMOUS.user
 
 
@@ -185,24 +199,29 @@ def _touch(tokens: Iterable[AccessToken]) -> None:
         AccessToken.objects.filter(pk__in=stale).update(last_used=now)
 
 
-def _store_ticket(user: Any, ticket: str) -> None:
+def _store_ticket(identity: Identity, ticket: str) -> None:
     now = timezone.now()
     Ticket.objects.filter(expires__lt=now).delete()
     expires = now + timedelta(seconds=settings.TICKET_SECONDS)
-    Ticket.objects.create(user=user, digest=digest(ticket), expires=expires)
+    # A ticket may be exchanged for another: both stand for the same.
+    origin = identity.key if identity.source == "ticket" else f"{identity.source}:{identity.key}"
+    Ticket.objects.create(
+        user_id=identity.user.pk, digest=digest(ticket), origin=origin, expires=expires
+    )
 
 
 def _use_ticket(ticket: str) -> Identity:
     now = timezone.now()
     rows = Ticket.objects.filter(digest=digest(ticket[:MAX_CREDENTIAL_LENGTH]), expires__gt=now)
     found = rows.select_related("user").first()
+    user = look_up("ticket", found.origin) if found is not None else None
     # The delete decides: of two that come with the same ticket, one finds it gone.
-    if found is None or not found.user.is_active or not rows.delete()[0]:
+    if found is None or not rows.delete()[0] or user is None:
         raise NotIdentified(
             "The ticket is unknown, used or older than "
             f"{settings.TICKET_SECONDS} s: get a new one by POST."
         )
-    return Identity(found.user, "ticket", str(found.user.pk))
+    return Identity(user, "ticket", found.origin)
 
 
 def _headers(scope: Mapping[str, Any]) -> dict[str, str]:

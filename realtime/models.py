@@ -81,6 +81,7 @@ class Ticket(models.Model):
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="+")
     digest = models.CharField(max_length=64, unique=True)
+    origin = models.TextField()  # what it stands for, as "token:<pk>" or "session:<key>"
     expires = models.DateTimeField(db_index=True)
 
     class Meta:

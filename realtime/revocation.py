@@ -84,7 +84,8 @@ class Watch:
         """The session with this digest is over, even if it can still be found."""
         identity_cache.refuse(("session", session))
         for identity in list(self._connections):
-            if identity.source == "session" and digest(identity.key) == session:
+            key = identity.session_key
+            if key is not None and digest(key) == session:
                 self._tell(identity, None)
 
     def _tell(self, identity: Identity, fresh: Identity | None) -> None:

@@ -151,7 +151,7 @@ async def tickets(request: HttpRequest) -> HttpResponseBase:
     identity = await _writer(request)
     if not identity.user.is_authenticated:
         raise NotIdentified("Sign in, or send an access token, to get a ticket.")
-    ticket = await create_ticket(identity.user)
+    ticket = await create_ticket(identity)
     return JsonResponse({"ticket": ticket, "expires_in": settings.TICKET_SECONDS}, status=201)
 
 

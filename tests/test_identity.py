@@ -29,6 +29,7 @@ from realtime.identity import (
     look_up,
 )
 from realtime.models import AccessToken, Ticket
+from realtime.testing import _sign_in
 
 pytestmark = pytest.mark.django_db(transaction=True)
 User = get_user_model()
@@ -242,22 +243,52 @@ def test_the_last_use_is_written_now_and_then(alice):
 # -- tickets
 
 
-def test_a_ticket_is_good_once(alice):
-    ticket = async_to_sync(create_ticket)(alice)
+def new_ticket(user: User) -> str:
+    """A ticket that somebody with an access token has got."""
+    _, row = create_token(user)
+    return async_to_sync(create_ticket)(Identity(user, "token", str(row.pk)))
+
+
+def test_a_ticket_is_no_better_than_its_token(alice):
+    ticket, unused = new_ticket(alice), new_ticket(alice)
     identity = asked(query=f"ticket={ticket}")
-    assert identity == Identity(alice, "ticket", str(alice.pk))
-    assert look_up("ticket", str(alice.pk)) == alice
+    AccessToken.objects.update(revoked=timezone.now())
+    assert look_up(identity.source, identity.key) is None
+    assert "get a new one" in refused(query=f"ticket={unused}")
+
+
+def test_a_ticket_is_no_better_than_its_session(alice):
+    session = _sign_in(alice)
+    ticket = async_to_sync(create_ticket)(Identity(alice, "session", session))
+    identity = asked(query=f"ticket={ticket}")
+    assert (identity.user, identity.session_key) == (alice, session)
+    assert look_up(identity.source, identity.key) == alice
+    Session.objects.all().delete()
+    assert look_up(identity.source, identity.key) is None
+
+
+def test_a_ticket_for_a_ticket_stands_for_the_same(alice):
+    identity = asked(query=f"ticket={new_ticket(alice)}")
+    again = asked(query=f"ticket={async_to_sync(create_ticket)(identity)}")
+    assert again == identity
+
+
+def test_a_ticket_is_good_once(alice):
+    ticket = new_ticket(alice)
+    identity = asked(query=f"ticket={ticket}")
+    assert (identity.user, identity.source) == (alice, "ticket")
+    assert look_up("ticket", identity.key) == alice
     assert Ticket.objects.count() == 0
     assert "used" in refused(query=f"ticket={ticket}")
 
 
 def test_only_the_digest_of_a_ticket_is_stored(alice):
-    ticket = async_to_sync(create_ticket)(alice)
+    ticket = new_ticket(alice)
     assert Ticket.objects.get().digest == hashlib.sha256(ticket.encode()).hexdigest()
 
 
 def test_of_many_who_come_with_one_ticket_one_gets_in(alice):
-    ticket = async_to_sync(create_ticket)(alice)
+    ticket = new_ticket(alice)
     together, deletes = threading.Barrier(4), []
 
     class Late(QuerySet):
@@ -285,31 +316,31 @@ def test_of_many_who_come_with_one_ticket_one_gets_in(alice):
 
 @pytest.mark.parametrize("ticket", ["", "x", "%00", "x" * 10_000, "%F0%9F%90%8E"])
 def test_an_unknown_ticket(alice, ticket):
-    async_to_sync(create_ticket)(alice)
+    new_ticket(alice)
     assert "get a new one" in refused(query=f"ticket={ticket}")
     assert Ticket.objects.count() == 1
 
 
 def test_an_expired_ticket_is_refused_and_swept(alice):
-    ticket = async_to_sync(create_ticket)(alice)
+    ticket = new_ticket(alice)
     Ticket.objects.update(expires=timezone.now() - timedelta(seconds=1))
     assert "30 s" in refused(query=f"ticket={ticket}")
-    async_to_sync(create_ticket)(alice)
+    new_ticket(alice)
     assert Ticket.objects.count() == 1
     assert Ticket.objects.get().expires > timezone.now()
 
 
 def test_how_long_a_ticket_lives_is_a_setting(alice):
     with override_settings(REALTIME={"TICKET_SECONDS": 300}):
-        async_to_sync(create_ticket)(alice)
+        new_ticket(alice)
     assert 290 < (Ticket.objects.get().expires - timezone.now()).total_seconds() <= 300
 
 
 def test_a_ticket_of_a_user_who_is_not_active(alice):
-    ticket = async_to_sync(create_ticket)(alice)
+    ticket = new_ticket(alice)
     deactivate(None, alice)
     assert refused(query=f"ticket={ticket}")
-    assert look_up("ticket", str(alice.pk)) is None
+    assert look_up("ticket", Ticket.objects.get().origin) is None
 
 
 # -- which decides
@@ -323,7 +354,7 @@ def test_the_header_comes_before_the_query_and_both_before_the_session(alice, bo
     assert asked(**everything).user == alice
     assert asked(session=session, query=f"token={query}").user == bob
     assert asked(session=session).user == carol
-    ticket = async_to_sync(create_ticket)(alice)
+    ticket = new_ticket(alice)
     assert asked(session=session, query=f"ticket={ticket}").user == alice
 
 

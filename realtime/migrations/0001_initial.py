@@ -99,6 +99,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("digest", models.CharField(max_length=64, unique=True)),
+                ("origin", models.TextField()),
                 ("expires", models.DateTimeField(db_index=True)),
                 (
                     "user",
