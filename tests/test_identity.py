@@ -338,9 +338,10 @@ def test_how_long_a_ticket_lives_is_a_setting(alice):
 
 def test_a_ticket_of_a_user_who_is_not_active(alice):
     ticket = new_ticket(alice)
+    origin = Ticket.objects.get().origin
     deactivate(None, alice)
     assert refused(query=f"ticket={ticket}")
-    assert look_up("ticket", Ticket.objects.get().origin) is None
+    assert look_up("ticket", origin) is None
 
 
 # -- which decides
