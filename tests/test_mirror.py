@@ -21,8 +21,10 @@ WITHOUT_SOURCE = {
     "test_bounds.py": "what a worker of the whole site holds",
     "test_stock_servers.py": "the whole under another server",
     "test_leaks.py": "what a thousand connections leave behind",
+    "test_docs.py": "the documentation's code, commands and links",
     "test_main_job.py": "the whole, with everything failing",
     "test_mirror.py": "this",
+    "test_nginx.py": "deploy/nginx.conf",
     "test_packaging.py": "what is installed, and works there",
     "test_subscription_properties.py": "test_subscription's by chance",
 }

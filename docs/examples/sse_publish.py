@@ -1,0 +1,8 @@
+from django.http import HttpResponse
+
+from realtime.publishing import publish
+
+
+def ring(request):
+    publish("public.bell", {"text": "ding"}, type="ring")
+    return HttpResponse(status=204)

@@ -1,0 +1,15 @@
+import asyncio
+
+from django.utils import timezone
+
+from realtime.responses import EventStreamResponse
+from realtime.wire.sse import encode_sse
+
+
+async def clock(request):
+    async def ticks():
+        while True:
+            yield encode_sse(timezone.now().isoformat())
+            await asyncio.sleep(1)
+
+    return EventStreamResponse(ticks())

@@ -1,0 +1,240 @@
+"""The documentation: its code is that of files that run, its commands work, its links lead on."""
+
+import asyncio
+import importlib
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from blockbuster import BlockingError
+from channels.routing import URLRouter
+from django.contrib.auth.models import Group, User
+from django.core.handlers.asgi import ASGIHandler
+from django.test import override_settings
+from django.urls import path
+
+from docs.examples import (
+    llm_provider,
+    llm_resumable,
+    llm_test,
+    llm_view,
+    permission_rule,
+    progress_job,
+    progress_view,
+    sse_publish,
+    sse_view,
+    websocket_echo,
+    websocket_topic,
+)
+from realtime.llm.dummy import DummyProvider
+from realtime.publishing import apublish
+from realtime.testing import event_stream, memory_log, websocket
+
+from .clients import eventually, site_for_module
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS, EXAMPLES = ROOT / "docs", ROOT / "docs" / "examples"
+PAGES = sorted(DOCS.glob("*.md"))
+BLOCK = re.compile(r"<!-- examples/(\S+) -->\n```(\w+)\n(.*?)^```$", re.S | re.M)
+in_database = pytest.mark.django_db(transaction=True)
+
+urlpatterns = [
+    path("clock", sse_view.clock),
+    path("ring", sse_publish.ring),
+    path("ask", llm_view.ask),
+    path("answers", llm_resumable.ask),
+    path("answers/<name>", llm_resumable.cancel),
+    path("resize", progress_view.resize),
+]
+
+
+@pytest.fixture
+def application() -> Any:
+    with override_settings(ROOT_URLCONF="tests.test_docs"):
+        yield ASGIHandler()
+
+
+@pytest.fixture
+def alice() -> Any:
+    return User.objects.create_user("alice")
+
+
+# -- the pages
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_shows_the_files(page):
+    text = page.read_text()
+    for name, _, shown in BLOCK.findall(text):
+        assert shown == (EXAMPLES / name).read_text(), f"{page.name} shows another {name}"
+    named = len(BLOCK.findall(text))
+    code = len(re.findall(r"^```(?:python|js)$", text, re.M))
+    assert code == named, f"{page.name} has code that is no file of docs/examples/"
+
+
+def test_every_file_is_shown():
+    shown = {name for page in PAGES for name, _, _ in BLOCK.findall(page.read_text())}
+    assert shown == {file.name for file in EXAMPLES.iterdir() if file.is_file()} - {"__init__.py"}
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.name)
+def test_links_lead_to_files(page):
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
+    missing = [
+        link for link in links if "://" not in link and not (page.parent / link).resolve().exists()
+    ]
+    assert missing == []
+
+
+@pytest.fixture(scope="module")
+def here(_site_template: dict[str, str]) -> Iterator[SimpleNamespace]:
+    with site_for_module(_site_template, {}) as site:
+        yield site
+
+
+COMMANDS = [
+    pytest.param(command, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, command in enumerate(re.findall(r"^\$ (curl .*)$", page.read_text(), re.M))
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_work(here, command):
+    where = here.url.removeprefix("http://")
+    ours = command.replace("localhost:8000", where) + " -s -m 2 -o /dev/null -w %{http_code}"
+    env = {"TOKEN": here.tokens["alice"], "PATH": "/usr/local/bin:/usr/bin:/bin"}
+    done = subprocess.run(["bash", "-c", ours], env=env, capture_output=True, text=True)
+    assert done.returncode in (0, 28), done  # 28: a stream that goes on
+    assert done.stdout in ("200", "201"), done
+
+
+# -- the examples
+
+
+async def test_sse_view(application):
+    async with event_stream(application, "/clock") as stream:
+        assert (await stream.receive()).data.startswith("20")
+
+
+def test_sse_publish(client, application):
+    with memory_log() as log:
+        assert client.get("/ring").status_code == 204
+    assert [event.type for event in log.events("public.bell")] == ["ring"]
+
+
+@in_database
+async def test_permission_rule(alice):
+    await alice.groups.aadd(await Group.objects.acreate(name="red"))
+    assert await permission_rule.rule(alice, "team.red", "read")
+    assert not await permission_rule.rule(alice, "team.blue", "read")
+    assert await permission_rule.rule(alice, "room.a", "read")
+
+
+@in_database
+async def test_websocket_echo(alice):
+    routes = URLRouter(websocket_echo.websocket_urlpatterns)
+    async with websocket(routes, "/ws/my-echo", user=alice) as socket:
+        await socket.send_json({"a": 1})
+        assert await socket.receive_json() == {"echo": {"a": 1}}
+
+
+@in_database
+async def test_websocket_topic(alice):
+    routes = URLRouter([path("ws/orders", websocket_topic.Orders.as_asgi())])
+    async with websocket(routes, "/ws/orders", user=alice) as socket:
+        await socket.send_json(1)
+        assert await socket.receive_json() == {"seen": 1}
+        await apublish(f"user.{alice.pk}", {"order": 7})
+        assert (await socket.receive_json())["data"] == {"order": 7}
+
+
+@in_database
+async def test_llm_view_and_provider(application, alice):
+    with override_settings(REALTIME={"LLM_PROVIDER": llm_provider.Shouting}):
+        async with event_stream(application, "/ask?prompt=be+loud", user=alice) as stream:
+            found = [await stream.receive() for _ in range(3)]
+    assert [event.json() for event in found[:2]] == [{"token": "BE "}, {"token": "LOUD "}]
+    assert found[2].event == "done"
+
+
+@in_database
+async def test_llm_resumable(application, alice, async_client):
+    await async_client.aforce_login(alice)
+    dummy = DummyProvider("a", hangs=True)
+    with override_settings(REALTIME={"LLM_PROVIDER": lambda: dummy}):
+        answer = await async_client.post("/answers", "Why?", content_type="text/plain")
+        assert answer.status_code == 201
+        assert answer.json()["topic"] == f"user.{alice.pk}.chat.{answer.json()['name']}"
+        await eventually(lambda: dummy.open)
+        assert (await async_client.delete("/answers/unknown")).status_code == 404
+        gone = await async_client.delete(f"/answers/{answer.json()['name']}")
+        assert gone.status_code == 204
+        await eventually(lambda: not dummy.open)
+
+
+async def test_llm_test():
+    await llm_test.test_what_we_do_with_an_answer()
+
+
+async def test_progress_view(application):
+    async with event_stream(application, "/resize") as stream:
+        events = [await stream.receive() for _ in range(4)]
+    assert [event.event for event in events] == ["message"] * 3 + ["done"]
+    await eventually(lambda: progress_view.released == ["/resize"])
+
+
+class Row:
+    """Something to import."""
+
+    saved = 0
+
+    def save(self) -> None:
+        Row.saved += 1
+
+    async def asave(self) -> None:
+        Row.saved += 1
+
+
+@in_database
+async def test_progress_job():
+    user = SimpleNamespace(pk=1)
+    with memory_log() as log:
+        await sync_to_async(progress_job.import_rows)(user, [Row(), Row()])
+        await progress_job.import_rows_async(user, [Row(), Row()])
+    told = [(event.type, json.loads(event.data)) for event in log.events("user.1.import")]
+    assert [kind for kind, _ in told].count("done") == 2
+    assert told[-1][1] == {"step": 2, "of": 2}
+    assert Row.saved == 4
+
+
+def test_blocking_calls(tmp_path):
+    """The fixture as it is shown, in a project whose app blocks the loop."""
+    (tmp_path / "conftest.py").write_text((EXAMPLES / "blocking_calls.py").read_text())
+    (tmp_path / "myapp.py").write_text(
+        "import asyncio, time\n\nasync def bad():\n    time.sleep(0.01)\n\n"
+        "async def good():\n    await asyncio.sleep(0.01)\n"
+    )
+    (tmp_path / "test_it.py").write_text(
+        "import asyncio, myapp\n\ndef test_good():\n    asyncio.run(myapp.good())\n\n"
+        "def test_bad():\n    asyncio.run(myapp.bad())\n"
+    )
+    command = ["python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:django", "."]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert "1 failed, 1 passed" in done.stdout, done.stdout
+    assert "BlockingError" in done.stdout
+
+
+async def test_our_own_suite_finds_blocking_calls():
+    """The detector is on in every test here, for calls that this package makes."""
+    module = importlib.import_module("realtime.tasks")
+    code = compile("import time\ntime.sleep(0.001)", module.__file__ or "", "exec")
+    with pytest.raises(BlockingError):
+        exec(code, {})
+    await asyncio.sleep(0)
