@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
 from django.core.exceptions import SuspiciousOperation
-from django.core.files.storage import Storage
+from django.core.files.storage import FileSystemStorage, Storage
 from django.http import Http404, HttpRequest
 from django.utils.cache import get_conditional_response
 
@@ -37,6 +37,7 @@ class Source(ABC):
 
     name: str
     size: int
+    content_type: str
     modified: float | None = None
     etag: str | None = None
     location: str | None = None
@@ -77,8 +78,9 @@ class Source(ABC):
                 return
         transfer_threads().submit(self.close)
 
-    def _stamp(self, size: int, modified: float | None) -> None:
-        self.size, self.modified = size, modified
+    def _describe(self, name: str, size: int, modified: float | None) -> None:
+        self.name, self.size, self.modified = name, size, modified
+        self.content_type = guess_type(name)  # here, in a thread: it may read the system's tables
         if modified is not None:
             self.etag = f'"{int(modified * 1e6):x}-{size:x}"'
 
@@ -89,10 +91,9 @@ class LocalFile(Source):
     def __init__(self, fileno: int, name: str, location: str | None = None) -> None:
         super().__init__()
         self._fileno = fileno
-        self.name = name
         self.location = location
         status = os.fstat(fileno)
-        self._stamp(status.st_size, status.st_mtime)
+        self._describe(name, status.st_size, status.st_mtime)
 
     def fileno(self) -> int | None:
         return self._fileno
@@ -116,8 +117,7 @@ class StoredFile(Source):
         super().__init__()
         self._file = file
         self._place = 0
-        self.name = name
-        self._stamp(size, modified)
+        self._describe(name, size, modified)
 
     def _read(self, offset: int, size: int) -> bytes:
         if offset != self._place:
@@ -198,14 +198,18 @@ def _only_regular(fileno: int) -> int:
 
 def _open_stored(storage: Storage, name: str) -> Source:
     parts = check_name(name)
+    # Of the class, or what it wraps lazily. A subclass may encrypt what is on the disk: then it has
+    # to be asked for the bytes.
+    kind: Any = storage.__class__
+    plain: Any = FileSystemStorage
     try:
+        if (kind.open, getattr(kind, "_open", None)) == (plain.open, plain._open):
+            # Not waiting for somebody to write into a pipe.
+            flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+            return LocalFile(_only_regular(os.open(storage.path(name), flags)), parts[-1])
         file = storage.open(name, "rb")
     except (OSError, ValueError, SuspiciousOperation):
         raise _not_found() from None
-    with suppress(OSError, AttributeError, ValueError):
-        fileno = os.dup(file.fileno())
-        file.close()
-        return LocalFile(_only_regular(fileno), parts[-1])
     modified = None
     with suppress(NotImplementedError):
         modified = storage.get_modified_time(name).timestamp()
@@ -247,7 +251,7 @@ class FileStreamResponse(AsyncStreamResponse):
         extension = (scope.get("extensions") or {}).get(SENDFILE)
         self._kernel: Callable[[int, int, int], Any] | None = extension and extension["part"]
         name = source.name if filename is None else filename
-        content_type = content_type or guess_type(name)
+        content_type = content_type or source.content_type
         super().__init__(self._parts(), content_type=content_type, **kwargs)
         self._resource_closers.append(source.close)  # type: ignore[attr-defined]
         self.headers["Content-Disposition"] = content_disposition(name, as_attachment)

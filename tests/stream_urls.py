@@ -21,8 +21,7 @@ from realtime.ndjson import NDJSONResponse
 
 from .site_urls import finished
 from .site_urls import urlpatterns as site_urlpatterns
-
-REMOTE = bytes(range(256)) * 4096  # 1 MiB
+from .streaming import REMOTE
 
 
 async def _values(given: Any) -> AsyncIterator[Any]:
@@ -131,7 +130,7 @@ async def truncating(request: HttpRequest, kind: str, name: str) -> HttpResponse
         response = await chunked(request, name)
     else:
         response = FileStreamResponse(request, await open_in(settings.FILES_DIR, name))
-    with path.open("r+b") as file:  # noqa: ASYNC230
+    with path.open("r+b") as file:
         file.truncate(1000)
     return response
 

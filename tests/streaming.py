@@ -15,6 +15,7 @@ from .databases import ON_POSTGRESQL
 from .server.support import Client
 
 MIB = 2**20
+REMOTE = bytes(range(256)) * 4096  # 1 MiB; what the storage elsewhere has
 _SQLITE = """
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
     INSERT INTO demo_item (name, price, created, uuid)
@@ -95,6 +96,6 @@ def read_away(connection: Client, size: int) -> int:
     buffer = bytearray(MIB)
     left = size - len(connection.buffer)
     connection.buffer = b""
-    while left > 0 and (count := connection.sock.recv_into(buffer)):
+    while left > 0 and (count := connection.sock.recv_into(buffer, min(left, MIB))):
         left -= count
     return size - left

@@ -20,10 +20,10 @@ from realtime.wire.ndjson import encode_lines
 FIELDS = ("id", "text", "price", "tiny", "wide", "at", "day", "key", "flag", "ratio", "data")
 
 
-class Thing(models.Model):
+class Thing(models.Model):  # noqa: DJ008
     """A column of each kind, all of which may be NULL."""
 
-    text = models.CharField(max_length=50, null=True)
+    text = models.CharField(max_length=50, null=True)  # noqa: DJ001
     price = models.DecimalField(max_digits=10, decimal_places=2, null=True)
     tiny = models.DecimalField(max_digits=12, decimal_places=9, null=True)
     wide = models.DecimalField(max_digits=30, decimal_places=4, null=True)

@@ -268,11 +268,10 @@ async def test_batches_close_their_source_and_raise_what_it_raises():
         finally:
             closed.append(True)
 
-    seen = []
+    parts = batches(source(), lambda value: b"%d\n" % value)
+    assert await anext(parts) == b"1\n2\n"
     with pytest.raises(RuntimeError, match="on purpose"):
-        async for chunk in batches(source(), lambda value: b"%d\n" % value):
-            seen.append(chunk)
-    assert b"".join(seen) == b"1\n2\n"
+        await anext(parts)
     assert closed == [True]
 
     async def endless() -> Any:
