@@ -1,0 +1,99 @@
+"""The threads in which responses read."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import DatabaseError, connection, connections
+
+from realtime.transfers import in_pieces, in_transfer_thread
+
+from .clients import eventually
+from .databases import ON_POSTGRESQL
+
+
+async def test_few_threads_for_many():
+    names: set[str] = set()
+
+    def work() -> None:
+        names.add(threading.current_thread().name)
+        time.sleep(0.02)
+
+    await asyncio.gather(*(in_transfer_thread(work) for _ in range(20)))
+    assert len(names) == 4
+    assert all(name.startswith("realtime-transfer") for name in names)
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_pooled_connection_goes_back_and_another_is_kept():
+    def used() -> tuple[int, bool]:
+        User.objects.count()
+        return id(connection.connection), connection.connection is not None
+
+    await in_transfer_thread(used)
+    kept = await asyncio.gather(
+        *(in_transfer_thread(lambda: connections["default"].connection) for _ in range(8))
+    )
+    if ON_POSTGRESQL:  # the tests' settings have a pool there
+        assert set(kept) == {None}
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_after_an_error_of_the_database_the_connection_is_new():
+    def fail() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT nonsense FROM nowhere")
+
+    def closed() -> bool:
+        return connection.connection is None
+
+    with pytest.raises(DatabaseError):
+        await in_transfer_thread(fail)
+    assert any(await asyncio.gather(*(in_transfer_thread(closed) for _ in range(8))))
+
+
+async def test_pieces_of_about_a_size():
+    parts = [part async for part in in_pieces(iter([b"ab"] * 10), 5)]
+    assert b"".join(parts) == b"ab" * 10
+    assert [len(part) for part in parts] == [6, 6, 6, 2]
+    assert [part async for part in in_pieces(iter([]), 5)] == []
+
+
+async def test_the_iterator_is_closed_when_nobody_wants_more():
+    closed: list[str] = []
+
+    def endless():
+        try:
+            while True:
+                yield b"x"
+        finally:
+            closed.append(threading.current_thread().name)
+
+    pieces = in_pieces(endless(), 10)
+    assert await anext(pieces) == b"x" * 10
+    await pieces.aclose()
+    await eventually(lambda: closed)
+    assert closed[0].startswith("realtime-transfer")
+
+
+async def test_the_iterator_is_closed_after_the_thread_that_is_still_in_it():
+    closed: list[bool] = []
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow():
+        try:
+            inside.set()
+            go_on.wait(5)
+            yield b"x"
+        finally:
+            closed.append(True)
+
+    task = asyncio.create_task(anext(in_pieces(slow(), 10)))  # type: ignore[arg-type]
+    await eventually(inside.is_set)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert not closed
+    go_on.set()
+    await eventually(lambda: closed)
