@@ -107,4 +107,4 @@ class Progress:
 
 
 def _in_transaction() -> bool:
-    return transaction.get_connection(router.db_for_write(models.Event)).in_atomic_block
+    return bool(transaction.get_connection(router.db_for_write(models.Event)).in_atomic_block)

@@ -11,9 +11,10 @@ import logging
 import re
 import secrets
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from typing import Any, Final
+from weakref import WeakSet
 
 from django.contrib.auth import get_user_model
 from django.db import router, transaction
@@ -48,6 +49,8 @@ STOPPING: Final = "The server stopped before the answer was complete; ask again.
 BROKEN: Final = "The answer could not be completed; ask again."
 
 _running: dict[str, "Run"] = {}  # this process's, by the generation's name
+_starting: dict[tuple[Any, str | None, str], asyncio.Task[Generation]] = {}
+_watched: WeakSet[asyncio.AbstractEventLoop] = WeakSet()  # loops whose end ends their answers
 
 
 # -- starting and cancelling
@@ -62,8 +65,16 @@ async def start(user: Any, prompt: object, *, key: str | None = None) -> Generat
     asked = validate_prompt(prompt)
     if key is not None and not 0 < len(key) <= MAX_KEY_CHARS:
         raise InvalidPrompt(f"An Idempotency-Key has 1 to {MAX_KEY_CHARS} characters.")
-    # Shielded: a client that leaves now and comes back with its key finds one answer, at work.
-    return await asyncio.shield(spawn(_start(user, asked, key)))
+    # Shielded: a client that leaves now and comes back with its key finds one answer, at work. One
+    # that comes twice at once waits for the same.
+    name = (user.pk, key, asked)
+    task = None if key is None else _starting.get(name)
+    if task is None:
+        task = spawn(_start(user, asked, key))
+        if key is not None:
+            _starting[name] = task
+            task.add_done_callback(lambda _: _starting.pop(name, None))
+    return await asyncio.shield(task)
 
 
 async def cancel(name: str, user: Any) -> bool:
@@ -80,11 +91,12 @@ async def _start(user: Any, prompt: str, key: str | None) -> Generation:
     if key is not None and (row := await in_database_thread(_find, user, key, digest)):
         return row
     provider = await get_provider()
-    slots.check(user)
-    await _announce(await in_database_thread(sweep))
-    created, is_new = await in_database_thread(_create, user, key, digest)
-    if is_new:
-        Run(created, user, provider, prompt).start()
+    with ExitStack() as stack:
+        stack.enter_context(slots.take(user))
+        await _announce(await in_database_thread(sweep))
+        created, is_new = await in_database_thread(_create, user, key, digest)
+        if is_new:
+            Run(created, stack.pop_all(), provider, prompt).start()
     return created
 
 
@@ -94,9 +106,9 @@ async def _start(user: Any, prompt: str, key: str | None) -> Generation:
 class Run:
     """One generation at work in this process."""
 
-    def __init__(self, row: Generation, user: Any, provider: Provider, prompt: str) -> None:
+    def __init__(self, row: Generation, slot: ExitStack, provider: Provider, prompt: str) -> None:
         self._row = row
-        self._user = user
+        self._slot = slot  # held until the end
         self._provider = provider
         self._prompt = prompt
         self._pending: list[str] = []  # read and not yet published
@@ -105,7 +117,9 @@ class Run:
 
     def start(self) -> None:
         """Work in a task of its own, which outlives the request."""
-        if not _running:
+        loop = asyncio.get_running_loop()
+        if loop not in _watched:
+            _watched.add(loop)
             at_loop_end(_stop_all)
         _running[self._row.name] = self
         self._task = spawn(self._run())
@@ -122,7 +136,7 @@ class Run:
 
     async def _run(self) -> None:
         try:
-            with slots.take(self._user):
+            with self._slot:
                 await self._publish_answer()
         except asyncio.CancelledError:
             # Whoever cancelled a single answer has ended it already; then this does nothing.
@@ -261,7 +275,7 @@ def _find(user: Any, key: str, digest: str) -> Generation | None:
 def _create(user: Any, key: str | None, digest: str) -> tuple[Generation, bool]:
     with transaction.atomic(using=_alias()):
         # Locks the user: of two requests at once, the second sees what the first has begun.
-        get_user_model()._default_manager.select_for_update().get(pk=user.pk)
+        get_user_model()._base_manager.select_for_update().get(pk=user.pk)
         if key is not None and (row := _find(user, key, digest)):
             return row, False
         if running().filter(user=user).count() >= settings.LLM_PER_USER:

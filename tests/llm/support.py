@@ -25,6 +25,7 @@ def site_asking(
         "OPENAI_BASE_URL": f"{fake.url}/v1",
         "OPENAI_API_KEY": KEY,
         "LOG_LEVEL": "DEBUG",
+        "TEST_MIDDLEWARE": '["django.middleware.gzip.GZipMiddleware"]',
     }
     with site_for_module(template, constants, *arguments, **env) as site:
         yield site

@@ -20,7 +20,7 @@ from .test_responses import Thread
 from .upstream import Part, openai_events, torn
 
 SHORT = {
-    "LLM_TOKEN_SECONDS": 3.0,
+    "LLM_TOKEN_SECONDS": 20.0,
     "LLM_PER_USER": 3,
     "LLM_PER_PROCESS": 4,
     "LLM_UNHEARD_SECONDS": 60.0,
@@ -42,7 +42,7 @@ def a_site(template: dict[str, str], *arguments: str, **constants: Any) -> Itera
 
 @pytest.fixture(scope="module")
 def here(_site_template: dict[str, str]) -> Iterator[SimpleNamespace]:
-    with a_site(_site_template) as site:
+    with a_site(_site_template, LLM_TOKEN_SECONDS=2.5) as site:
         yield site
 
 
@@ -249,7 +249,7 @@ async def test_the_length_limit(here):
         ([b"{}"], {"status": 429, "headers": {"retry-after": "9"}}, "try again in 9 s"),
         (openai_events(["a"], error={"message": KEY}), {}, "failed to answer"),
         (HALF, {"cut": True}, "The model's provider"),
-        (HALF, {"hangs": True}, "sent nothing for 3 s"),
+        (HALF, {"hangs": True}, "sent nothing for 2.5 s"),
     ],
 )
 async def test_no_silent_end(here, parts, options, says):
@@ -340,45 +340,53 @@ async def test_after_a_kill_a_listener_finds_the_orphan(template):
         assert (kind, "has gone before" in data["detail"]) == ("error", True)
 
 
-async def test_the_next_answer_finds_the_orphan_too(template):
-    with a_site(template) as site:
-        await start(site, *HALF, hangs=True)
-        site.shell.run(
-            "from datetime import timedelta\nfrom django.utils import timezone\n"
-            "from realtime.models import Generation\n"
-            "row = Generation.objects.get()\n"
-            "Generation.objects.create(user=row.user, name='dead', topic='user.1.chat.dead', "
-            "beat=timezone.now() - timedelta(minutes=1), heard=timezone.now(), digest='')"
-        )
-        await start(site, *HALF, hangs=True)
-        row = site.shell.run(
-            "from realtime.models import Event, Generation\n"
-            "result = [Generation.objects.get(name='dead').outcome, "
-            "Event.objects.get(topic__name='user.1.chat.dead').type]"
-        )
-    assert row == ["error", "error"]
+async def test_the_next_answer_finds_the_orphan_too(here):
+    here.shell.run(
+        "from datetime import timedelta\nfrom django.utils import timezone\n"
+        "from realtime.models import Generation\n"
+        "Generation.objects.create(user=User.objects.get(username='alice'), name='dead', "
+        "topic='user.1.chat.dead', beat=timezone.now() - timedelta(minutes=1), "
+        "heard=timezone.now(), digest='')"
+    )
+    await start(here, *HALF, hangs=True)
+    found = here.shell.run(
+        "from realtime.models import Event, Generation\n"
+        "result = [Generation.objects.get(name='dead').outcome, "
+        "Event.objects.get(topic__name='user.1.chat.dead').type]"
+    )
+    assert found == ["error", "error"]
 
 
 async def test_a_delete_on_another_worker(template):
     """Which worker a request comes to is chance: among so many, some come to the other one."""
     with a_site(template, "--workers", "2", LLM_PER_PROCESS=20, LLM_PER_USER=10) as site:
-        for _ in range(6):
+        for _ in range(5):
             answer = await start(site, *HALF, hangs=True)
             assert await delete(site, answer["cancel"]) == 204
             await eventually(lambda: not site.fake.open, 1.5, "the upstream's close")
 
 
-async def test_what_is_old_is_forgotten(template):
-    with a_site(template) as site:
-        answer = await start(site, *openai_events(["a"]))
-        async with listening(site, answer) as stream:
-            await read_to_end(stream)
-        left = site.shell.run(
-            "from datetime import timedelta\nfrom django.utils import timezone\n"
-            "from realtime.llm.generation import sweep\nfrom realtime.models import *\n"
-            "sweep()\nkept = Generation.objects.count()\n"
-            "Generation.objects.update(ended=timezone.now() - timedelta(days=8))\n"
-            "sweep()\nresult = [kept, Generation.objects.count(), "
-            f"Topic.objects.filter(name='{answer['topic']}').count()]"
-        )
+async def test_what_is_old_is_forgotten(here):
+    answer = await start(here, *openai_events(["a"]))
+    async with listening(here, answer) as stream:
+        await read_to_end(stream)
+    left = here.shell.run(
+        "from datetime import timedelta\nfrom django.utils import timezone\n"
+        "from realtime.llm.generation import sweep\nfrom realtime.models import *\n"
+        f"ours = Generation.objects.filter(topic='{answer['topic']}')\n"
+        "sweep()\nkept = ours.count()\n"
+        "ours.update(ended=timezone.now() - timedelta(days=8))\n"
+        f"sweep()\nresult = [kept, ours.count(), "
+        f"Topic.objects.filter(name='{answer['topic']}').count()]"
+    )
     assert left == [1, 0, 0]
+
+
+async def test_what_is_kept_per_answer_goes(here):
+    """Nothing is left in the process by answers that have ended."""
+    for _ in range(3):
+        answer = await start(here, *openai_events(["a"]))
+        async with listening(here, answer) as stream:
+            await read_to_end(stream)
+    inside = (await asyncio.to_thread(httpx.get, f"{here.url}/tests/inside")).json()
+    assert not [name for name in inside["tasks"] if "Run." in name]

@@ -236,6 +236,9 @@ async def test_nothing_of_it_stays(here):
 
 
 def test_gzip_leaves_it_alone(here):
+    """This site has Django's GZipMiddleware."""
+    page = httpx.get(f"{here.url}/login/")
+    assert page.headers["content-encoding"] == "gzip"
     here.fake.respond(*openai_events(["a" * 1000]))
     answer = get(here, prompt="Why?")
     assert answer.headers.get("content-encoding", "identity") == "identity"
