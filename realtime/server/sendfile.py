@@ -81,20 +81,20 @@ def in_memory(fileno: int, offset: int, size: int) -> bool:
         return False
 
 
-async def bring_into_memory(fileno: int, offset: int, size: int) -> None:
-    """Have the kernel read it, in a thread."""
-    # The thread works on after a cancellation, when the file may be closed already.
-    own = os.dup(fileno)
-    await asyncio.get_running_loop().run_in_executor(None, _read_through, own, offset, size)
+async def copy(out: int, fileno: int, offset: int, size: int) -> int:
+    """`os.sendfile` in a thread, which may wait for the disk; for the socket it never does."""
+    # The thread works on after a cancellation, when both may be closed already.
+    own_out, own_file = os.dup(out), os.dup(fileno)
+    return await asyncio.get_running_loop().run_in_executor(
+        None, _copy, own_out, own_file, offset, size
+    )
 
 
-def _read_through(fileno: int, offset: int, size: int) -> None:
-    buffer = bytearray(min(size, READ_SIZE))
+def _copy(out: int, fileno: int, offset: int, size: int) -> int:
     try:
-        end = offset + size
-        while offset < end and (count := os.preadv(fileno, [buffer], offset)):
-            offset += count
+        return os.sendfile(out, fileno, offset, size)
     finally:
+        os.close(out)
         os.close(fileno)
 
 

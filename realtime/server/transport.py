@@ -270,14 +270,14 @@ class SocketTransport:
                 await self.drain()
                 continue
             size = min(count, sendfile.WINDOW)
-            if not sendfile.in_memory(fileno, offset, size):
-                await sendfile.bring_into_memory(fileno, offset, size)
-                if self._out or self.closed:
-                    continue
             try:
-                sent = os.sendfile(self._fd, fileno, offset, size)
+                if sendfile.in_memory(fileno, offset, size):
+                    sent = os.sendfile(self._fd, fileno, offset, size)
+                else:
+                    sent = await sendfile.copy(self._fd, fileno, offset, size)
             except (BlockingIOError, InterruptedError):
-                self.keep(b"", 0)  # nothing, which goes out once there is room again
+                if not self.closed:
+                    self.keep(b"", 0)  # nothing, which goes out once there is room again
                 continue
             except OSError as error:
                 if error.errno not in sendfile.UNABLE:
