@@ -14,7 +14,7 @@ from .csp import strict_csp
 
 #: What a signed-in user sees, in this order. A panel is a template here and, for what it does, a
 #: module that `demo.js` knows by the name in its `data-panel`.
-PANELS: Final = ("demo/panels/room.html",)
+PANELS: Final = ("demo/panels/room.html", "demo/panels/answer.html")
 
 
 @require_safe

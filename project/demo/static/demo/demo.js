@@ -1,8 +1,9 @@
 /** The demo page: gives each panel (`data-panel`) the module that brings it to life. */
 
+import { mountAnswer } from "./answer.js";
 import { mountRoom } from "./room.js";
 
-const PANELS = { room: mountRoom };
+const PANELS = { answer: mountAnswer, room: mountRoom };
 
 const meta = (name) => document.querySelector(`meta[name="${name}"]`).content;
 const context = { username: meta("username"), csrfToken: meta("csrf-token") };
