@@ -18,6 +18,7 @@ from django.core.files.storage import FileSystemStorage
 from django.http import Http404
 from django.test import override_settings
 
+from docs.examples import files_storage, files_view
 from realtime.files import (
     FileStreamResponse,
     LocalFile,
@@ -502,3 +503,25 @@ def test_errors_are_json_like_all_others(here):
     answer = httpx.post(f"{here.url}/download/letters.txt")
     assert answer.status_code in (403, 405)
     assert json.loads(answer.text)["detail"]
+
+
+# -- the examples in docs/files.md
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_the_examples(async_rf, tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("abc")
+    monkeypatch.setattr(files_view, "REPORTS", str(tmp_path))
+    monkeypatch.setattr(files_storage, "default_storage", FileSystemStorage(tmp_path))
+    request = async_rf.get("/")
+    request.user = "alice"
+    assert await body_of(await files_view.report(request, "a.txt")) == b"abc"
+    assert b"abc" in await body_of(await files_view.all_reports(request))
+    assert await body_of(await files_view.groups(request)) == b"id,name\r\n"
+    response = await files_storage.upload(request, "a.txt")
+    assert await body_of(response) == b"abc"
+    assert response["Content-Disposition"] == 'attachment; filename="alice-a.txt"'
+
+
+async def body_of(response: Any) -> bytes:
+    return b"".join([part async for part in response])

@@ -9,9 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.http import QueryDict
 
+from docs.examples import ndjson_client, ndjson_values, ndjson_view
 from realtime.exceptions import InvalidPosition
 from realtime.ndjson import NDJSONResponse, after_and_limit, batches
 
@@ -286,3 +287,37 @@ async def test_batches_close_their_source_and_raise_what_it_raises():
     await anext(parts)
     await parts.aclose()
     assert closed == [True, True]
+
+
+# -- the examples in docs/ndjson.md
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_the_examples(async_rf):
+    await Group.objects.abulk_create([Group(name=name) for name in "abc"])
+    response = await ndjson_view.groups(async_rf.get("/?limit=2"))
+    names = [json.loads(line)["name"] for line in (await body_of(response)).splitlines()]
+    assert names == ["a", "b"]
+    response = await ndjson_values.squares(async_rf.get("/"))
+    assert (await body_of(response)).splitlines()[-1] == b'{"number":999,"square":998001}'
+
+
+async def body_of(response: Any) -> bytes:
+    return b"".join([part async for part in response])
+
+
+def test_a_client_that_goes_on_behind_a_cut(here, monkeypatch):
+    whole, tries = httpx.stream, []
+
+    def cut_once(method: str, url: str, **options: Any) -> Any:
+        tries.append(options["params"]["after"])
+        # The view that fails at every thousandth row stands for a server that was killed.
+        return whole(method, here.url + ("/tests/by-row" if len(tries) == 1 else url), **options)
+
+    monkeypatch.setattr(httpx, "stream", cut_once)
+    rows = ndjson_client.rows("/stream/items")
+    first = [next(rows) for _ in range(900)]
+    rest = list(rows)
+    assert [row["id"] for row in first + rest] == list(range(1, ITEMS + 1))
+    assert len(tries) == 2
+    assert 0 < tries[1] < 1000
