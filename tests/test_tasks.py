@@ -7,7 +7,7 @@ from contextvars import ContextVar
 import pytest
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 
-from realtime.tasks import spawn
+from realtime.tasks import _waiting, at_loop_end, spawn
 
 current_user: ContextVar[str] = ContextVar("current_user", default="nobody")
 
@@ -47,3 +47,21 @@ async def test_its_sync_work_is_not_done_in_the_requests_thread():
         of_the_request = await thread()
         assert await asyncio.create_task(thread()) == of_the_request
         assert await spawn(thread()) != of_the_request
+
+
+def test_the_end_of_a_loop_is_waited_for():
+    told = []
+
+    async def say() -> None:
+        await asyncio.sleep(0.01)
+        told.append("ended")
+
+    async def main() -> None:
+        at_loop_end(say)
+        at_loop_end(say)
+        assert told == []
+
+    before = len(_waiting)
+    asyncio.run(main())
+    assert told == ["ended", "ended"]
+    assert len(_waiting) == before

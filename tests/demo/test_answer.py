@@ -7,6 +7,7 @@ import pytest
 
 from realtime.llm.offline import ANSWER
 
+from ..servers import ROOT
 from .support import Demo
 
 pytest.importorskip("playwright", reason="needs pip install playwright")
@@ -55,3 +56,17 @@ def test_what_is_refused_is_said(demo: Demo, open_page: Callable[..., Any]) -> N
     expect(panel(page, "not-asked")).to_contain_text("The prompt is empty", timeout=PATIENCE_MS)
     page.goto(f"{demo.url}/?answer=user.99999.chat.abc")
     expect(panel(page, "state")).to_have_text("This answer can't be read.", timeout=PATIENCE_MS)
+
+
+def test_the_lines_that_the_documentation_shows(demo: Demo, open_page: Callable[..., Any]) -> None:
+    page = open_page("bob", demo.url)
+    code = (ROOT / "docs" / "examples" / "listen.js").read_text()
+    around = """async () => {
+        const prompt = "From the docs?";
+        const csrfToken = document.querySelector('meta[name="csrf-token"]').content;
+        const output = document.querySelector("[data-answer]");
+        %s
+    }"""
+    page.evaluate(around % code)
+    whole = ANSWER.replace("{prompt}", "From the docs?")
+    expect(panel(page, "answer")).to_have_text(whole, timeout=PATIENCE_MS)
