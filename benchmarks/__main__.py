@@ -40,8 +40,9 @@ def main() -> int:
         tempfile.TemporaryDirectory(prefix="benchmarks-") as folder,
         valkey(client_core) as redis_url,
     ):
+        rows = plan.rows if "ndjson" in options.jobs else 0
         for contestant in contestants:
-            contestant.prepare(Path(folder), redis_url, plan.users)
+            contestant.prepare(Path(folder), redis_url, plan.users, rows)
         compare(contestants, options.jobs, plan, options.repeat, report)
     print(report.table(color=sys.stdout.isatty()))
     if options.output:

@@ -17,8 +17,15 @@ from .wire import StreamParser, WebSocketParser, stream_request, websocket_reque
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 NO_AUTH: Final = "no auth"
+NOT_INHERITED: Final = (
+    *("DATABASE_URL", "REDIS_URL", "CHANNEL_LAYER", "EVENT_LOG", "DEBUG", "DEMO", "FILES_DIR"),
+    # Nor is a model's provider asked by mistake: that costs money.
+    *("LLM_PROVIDER", "LLM_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL"),
+    *("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"),
+)
 SESSION: Final = "session"
 TOKEN: Final = "token"
+STAFF: Final = "staff"  # one user, by token
 
 
 @dataclass
@@ -30,6 +37,7 @@ class Contestant:
     variants: tuple[str, ...]  # the credentials it knows, the usual one first
     room: str  # a topic that needs them
     topic: str  # a topic anyone may read
+    has_streams: bool = True  # whether its application has rows, files, the firehose, the chat
     env: dict[str, str] = field(default_factory=dict)
     credentials: dict[str, list[bytes]] = field(default_factory=dict)
 
@@ -37,8 +45,8 @@ class Contestant:
         """How it is started; `probed` with the stall probe around its application."""
         raise NotImplementedError
 
-    def prepare(self, folder: Path, redis_url: str, users: int) -> None:
-        """Make its database, with users, and its environment."""
+    def prepare(self, folder: Path, redis_url: str, users: int, rows: int) -> None:
+        """Make its database, with users and rows of items, and its environment."""
         raise NotImplementedError
 
     @property
@@ -65,17 +73,17 @@ class Contestant:
             self.credentials[variant] = [line.encode() for line in lines]
 
     def _environment(self) -> dict[str, str]:
-        ours = ("DATABASE_URL", "REDIS_URL", "CHANNEL_LAYER", "EVENT_LOG", "DEBUG", "DEMO")
-        kept = {name: value for name, value in os.environ.items() if name not in ours}
+        kept = {name: text for name, text in os.environ.items() if name not in NOT_INHERITED}
         return {**kept, "PYTHONPATH": str(ROOT), **self.env}
 
     @contextmanager
-    def serving(self, core: int, *, probed: bool = False) -> Iterator["Server"]:
-        """A fresh server for the length of a with block."""
+    def serving(
+        self, core: int, *, probed: bool = False, env: Mapping[str, str] | None = None
+    ) -> Iterator["Server"]:
+        """A fresh server for the length of a with block, with `env` besides its own."""
         port = free_port()
-        process = ServerProcess(
-            self.command(port, probed=probed), self._environment(), port, core, ROOT
-        )
+        environment = {**self._environment(), **(env or {})}
+        process = ServerProcess(self.command(port, probed=probed), environment, port, core, ROOT)
         try:
             process.wait_until_it_answers()
             yield Server(self, process)
@@ -114,17 +122,18 @@ class Server:
 class Ours(Contestant):
     """`manage.py serve`."""
 
-    def prepare(self, folder: Path, redis_url: str, users: int) -> None:
+    def prepare(self, folder: Path, redis_url: str, users: int, rows: int) -> None:
         self.env = {
             "DJANGO_SETTINGS_MODULE": "project.settings",
             "SECRET_KEY": "only for benchmarks",
             "ALLOWED_HOSTS": "127.0.0.1",
             "DATABASE_URL": f"sqlite:///{folder / 'ours.sqlite3'}",
             "DATA_DIR": str(folder),
+            "FILES_DIR": str(folder / "files"),
             "REDIS_URL": redis_url,
             "LOG_LEVEL": "WARNING",
         }
-        self.seed("-m", "benchmarks.seed", "project.settings", str(users))
+        self.seed("-m", "benchmarks.seed", "project.settings", str(users), str(rows))
 
     @property
     def publish_headers(self) -> bytes:
@@ -139,13 +148,13 @@ class Ours(Contestant):
 class FastAPI(Contestant):
     """uvicorn with uvloop and httptools."""
 
-    def prepare(self, folder: Path, redis_url: str, users: int) -> None:
+    def prepare(self, folder: Path, redis_url: str, users: int, rows: int) -> None:
         self.env = {
             "DATABASE_URL": f"sqlite+aiosqlite:///{folder / 'fastapi.sqlite3'}",
             "FILES_DIR": str(folder / "files"),
             "REDIS_URL": redis_url,
         }
-        self.seed("-m", "benchmarks.fastapi_app.seed", str(users))
+        self.seed("-m", "benchmarks.fastapi_app.seed", str(users), str(rows))
 
     def command(self, port: int, *, probed: bool) -> Sequence[str]:
         application = "benchmarks.probed:fastapi" if probed else "benchmarks.fastapi_app.main:app"
@@ -158,13 +167,13 @@ class FastAPI(Contestant):
 class StockChannels(Contestant):
     """Stock `daphne`."""
 
-    def prepare(self, folder: Path, redis_url: str, users: int) -> None:
+    def prepare(self, folder: Path, redis_url: str, users: int, rows: int) -> None:
         self.env = {
             "DATABASE_PATH": str(folder / "stock.sqlite3"),
             "REDIS_URL": redis_url,
             "DJANGO_SETTINGS_MODULE": "benchmarks.stock_channels.settings",
         }
-        self.seed("-m", "benchmarks.seed", "benchmarks.stock_channels.settings", str(users))
+        self.seed("-m", "benchmarks.seed", "benchmarks.stock_channels.settings", str(users), "0")
 
     def command(self, port: int, *, probed: bool) -> Sequence[str]:
         application = (
@@ -178,6 +187,6 @@ def everyone() -> Mapping[str, Contestant]:
     found = (
         FastAPI("fastapi", "FastAPI", (NO_AUTH, TOKEN), "anyone.bench", "anyone.bench"),
         Ours("ours", "Ours", (SESSION, TOKEN), "room.benches", "public.bench"),
-        StockChannels("stock", "Stock Channels", (SESSION,), "room.benches", "public.bench"),
+        StockChannels("stock", "Stock Channels", (SESSION,), "room.benches", "public.bench", False),
     )
     return {contestant.name: contestant for contestant in found}

@@ -99,6 +99,17 @@ class ServerProcess:
         """Resident bytes of the worker."""
         return int(self.worker.memory_info().rss)
 
+    def peak_memory(self) -> int:
+        """The most resident bytes the worker had since `forget_peak`."""
+        status = Path(f"/proc/{self.worker.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1_024
+
+    def forget_peak(self) -> int:
+        """Begin the peak anew; the resident bytes now."""
+        Path(f"/proc/{self.worker.pid}/clear_refs").write_text("5")
+        return self.memory()
+
     def cpu(self) -> float:
         """Seconds of processor time the worker has used."""
         times = self.worker.cpu_times()

@@ -19,6 +19,12 @@ class Plan:
     idle: int = 2_000
     stall: int = 10_000
     publishers: int = 8
+    rows: int = 200_000
+    readers: int = 8
+    file_mib: int = 1_024
+    firehose_mib: int = 1_000
+    pause: float = 3.0  # of the slow reader
+    prompts: int = 50
     server_core: int = 0
 
     @property
@@ -27,7 +33,18 @@ class Plan:
         return max(self.storm, self.idle)
 
 
-SHORT = Plan(sizes=(1_000,), seconds=0.8, storm=300, idle=300, stall=1_000)
+SHORT = Plan(
+    sizes=(1_000,),
+    seconds=0.8,
+    storm=300,
+    idle=300,
+    stall=1_000,
+    rows=40_000,
+    file_mib=256,
+    firehose_mib=200,
+    pause=1.0,
+    prompts=20,
+)
 
 
 @dataclass

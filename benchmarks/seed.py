@@ -1,6 +1,7 @@
-"""Fill a Django contestant's database: `python -m benchmarks.seed SETTINGS USERS`.
+"""Fill a Django contestant's database: `python -m benchmarks.seed SETTINGS USERS ROWS`.
 
-Prints one session cookie per user, and one access token where the site has them, as JSON.
+Prints one session cookie per user, and one access token where the site has them, as JSON; rows and
+an access token of the staff where it has those.
 """
 
 import json
@@ -8,10 +9,11 @@ import os
 import secrets
 import sys
 from datetime import timedelta
+from typing import Any
 
 
-def main(settings: str, count: int) -> None:
-    """Migrate, make the users, print their credentials."""
+def main(settings: str, count: int, rows: int) -> None:
+    """Migrate, make the users and the rows, print the credentials."""
     os.environ["DJANGO_SETTINGS_MODULE"] = settings
     import django
     from django.apps import apps
@@ -23,6 +25,11 @@ def main(settings: str, count: int) -> None:
     credentials = {"session": _make_sessions(users)}
     if apps.is_installed("realtime"):
         credentials["token"] = _make_tokens(users)
+        credentials["staff"] = _make_tokens([_make_staff()])
+    if apps.is_installed("project.demo"):
+        from project.demo.samples import make_items
+
+        make_items(rows)
     print(json.dumps(credentials))
 
 
@@ -32,6 +39,12 @@ def _make_users(count: int) -> list:
     names = [f"user{number}" for number in range(count)]
     User.objects.bulk_create([User(username=name, password="!") for name in names])
     return list(User.objects.filter(username__in=names))
+
+
+def _make_staff() -> Any:
+    from django.contrib.auth.models import User
+
+    return User.objects.create(username="staff", password="!", is_staff=True)
 
 
 def _make_sessions(users: list) -> list[str]:
@@ -71,4 +84,4 @@ def _make_tokens(users: list) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -165,17 +165,62 @@ class Dechunker:
 
     def feed(self, data: bytes) -> bytes:
         """The body's bytes in the chunks that are complete now."""
-        self._buffer += data
+        buffer = self._buffer + data if self._buffer else data
         body: list[bytes] = []
-        while (end := self._buffer.find(b"\r\n")) >= 0:
-            size = int(self._buffer[:end].split(b";")[0], 16)
+        at = 0
+        while (end := buffer.find(b"\r\n", at)) >= 0:
+            size = int(buffer[at:end].split(b";")[0], 16)
             start = end + 2
-            if len(self._buffer) < start + size + 2:
+            if len(buffer) < start + size + 2:
                 break
-            body.append(self._buffer[start : start + size])
-            self._buffer = self._buffer[start + size + 2 :]
+            body.append(buffer[start : start + size])
+            at = start + size + 2
             self.ended = self.ended or not size
+        self._buffer = buffer[at:]
         return b"".join(body)
+
+
+class BodyParser:
+    """A download: the body's bytes as they come, and whether its end has come too."""
+
+    def __init__(self) -> None:
+        self._head = Head(b"200")
+        self._chunks: Dechunker | None = None
+        self.left: int | None = None  # bytes of a body that has said its length
+
+    @property
+    def opened(self) -> bool:
+        """Whether the server has said yes."""
+        return self._head.opened
+
+    @property
+    def ended(self) -> bool:
+        """Whether all of it is there: a connection that is closed is no end."""
+        return self.left == 0 if self._chunks is None else self._chunks.ended
+
+    def feed(self, data: bytes) -> bytes:
+        """The body's bytes in `data`, or that are complete now."""
+        if not self._head.opened:
+            data = self._head.take(data)
+            if not self._head.opened:
+                return b""
+            if b"transfer-encoding: chunked" in self._head.headers:
+                self._chunks = Dechunker()
+            elif b"content-length:" in self._head.headers:
+                self.left = _content_length(self._head.headers)
+            else:
+                raise Refused("the body has neither a length nor chunks")
+        if self._chunks is not None:
+            return self._chunks.feed(data)
+        self.skip(len(data))
+        return data
+
+    def skip(self, size: int) -> None:
+        """So many bytes of a body with a length were read elsewhere."""
+        assert self.left is not None
+        if size > self.left:
+            raise Refused("the body is longer than it said")
+        self.left -= size
 
 
 class AnswerParser:
@@ -238,6 +283,11 @@ def stream_request(host: str, path: str, headers: bytes = b"") -> bytes:
     """A request for server-sent events."""
     head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: text/event-stream\r\n"
     return head.encode() + _end(headers)
+
+
+def get_request(host: str, path: str, headers: bytes = b"") -> bytes:
+    """A request for anything, uncompressed."""
+    return f"GET {path} HTTP/1.1\r\nHost: {host}\r\n".encode() + _end(headers)
 
 
 def post_request(host: str, path: str, body: bytes, headers: bytes = b"") -> bytes:

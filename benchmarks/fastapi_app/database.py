@@ -4,6 +4,7 @@ import hashlib
 import os
 from datetime import datetime
 from decimal import Decimal
+from uuid import UUID, uuid4
 
 from sqlalchemy import ForeignKey, Numeric, String, event
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
@@ -62,6 +63,7 @@ class Item(Base):
     name: Mapped[str] = mapped_column(String(100))
     price: Mapped[Decimal] = mapped_column(Numeric(10, 2))
     created: Mapped[datetime]
+    uuid: Mapped[UUID] = mapped_column(default=uuid4)
 
 
 def digest(secret: str) -> str:

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from . import sockets, streams
+from . import chat, sockets, streams
 from .manager import manager
 
 
@@ -20,6 +20,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(lifespan=lifespan)
 app.include_router(sockets.router)
 app.include_router(streams.router)
+app.include_router(chat.router)
 
 
 @app.get("/healthz")

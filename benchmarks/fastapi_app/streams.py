@@ -3,8 +3,11 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
+from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Header, HTTPException, Request, Response
@@ -18,6 +21,9 @@ from .manager import QUEUE, manager
 FILES = Path(os.environ.get("FILES_DIR", "files"))
 SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 MIB = 2**20
+ROWS = 500  # measured: more are no faster
+COLUMNS = (Item.id, Item.name, Item.price, Item.created, Item.uuid)
+LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 
 router = APIRouter()
 
@@ -73,17 +79,21 @@ async def items(after: int = 0, limit: int | None = None) -> StreamingResponse:
 
 
 async def item_lines(after: int, limit: int | None) -> AsyncIterator[bytes]:
-    """A line per item, from a server-side cursor where there is one."""
-    rows = select(Item).where(Item.id > after).order_by(Item.id).limit(limit)
+    """A line per item, from a server-side cursor where there is one.
+
+    Columns, not instances of Item: those cost two and a half times as much.
+    """
+    rows = select(*COLUMNS).where(Item.id > after).order_by(Item.id).limit(limit)
     async with Session() as session:
-        result = await session.stream_scalars(rows.execution_options(yield_per=500))
+        result = await session.stream(rows.execution_options(yield_per=ROWS))
         async for page in result.partitions():
-            yield b"".join(orjson.dumps(as_json(item)) + b"\n" for item in page)
+            yield b"".join([line(*row) for row in page])
 
 
-def as_json(item: Item) -> dict[str, Any]:
+def line(id: int, name: str, price: Decimal, created: datetime, uuid: UUID) -> bytes:
     """An item as it is sent."""
-    return {"id": item.id, "name": item.name, "price": str(item.price), "created": item.created}
+    item = {"id": id, "name": name, "price": str(price), "created": created, "uuid": uuid}
+    return orjson.dumps(item, option=LINE)
 
 
 @router.get("/download/{name}")

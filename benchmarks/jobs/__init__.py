@@ -3,7 +3,7 @@
 from typing import Final
 
 from ..plan import Job
-from . import connect, echo, fanout, memory, publish, stall
+from . import chat, connect, echo, fanout, file, memory, ndjson, publish, slow, stall
 
 JOBS: Final[dict[str, Job]] = {
     "websocket": fanout.websocket,
@@ -13,4 +13,8 @@ JOBS: Final[dict[str, Job]] = {
     "publish": publish.run,
     "memory": memory.run,
     "stall": stall.run,
+    "ndjson": ndjson.run,
+    "file": file.run,
+    "slow": slow.run,
+    "token": chat.run,
 }
