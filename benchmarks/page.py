@@ -27,7 +27,8 @@ token, appends the event to the log in the database, and can replay it; FastAPI'
 neither. Ours and Channels open WebSockets for users of their own, each with its own session or
 token; FastAPI without, and for comparison with tokens.
 
-Every message carries a number, and is counted for each socket: {received:,} of {expected:,} came.
+Every message carries a number, and is counted for each socket; rows, MiB of a download and tokens
+are counted too: {received:,} of {expected:,} came.
 """
 
 

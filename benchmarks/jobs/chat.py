@@ -12,6 +12,7 @@ reference for both contestants, who use it.
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -54,14 +55,12 @@ def run(contestant: Contestant, plan: Plan) -> Iterator[Measurement]:
             asked = get_request(server.host, "/chat?prompt=Hello", headers)
             straight = post_request(f"127.0.0.1:{port}", CREATE, ASK)
             own, theirs, tally = [], [], Tally()
-            for number in range(WARM_UP + plan.prompts):
-                own.append(ask(port, straight, Tally()))
-                theirs.append(ask(server.process.port, asked, tally))
-                if number < WARM_UP:
-                    own.clear()
-                    theirs.clear()
-        base = median(first for first, _ in own)
-        yield from figures(contestant.label, theirs, base, tally)
+            with connect(port) as to_provider, connect(server.process.port) as to_server:
+                for _ in range(WARM_UP + plan.prompts):
+                    own.append(ask(to_provider, straight, Tally()))
+                    theirs.append(ask(to_server, asked, tally))
+        base = median(first for first, _ in own[WARM_UP:])
+        yield from figures(contestant.label, theirs[WARM_UP:], base, tally)
         if contestant.name == "ours":  # once in each turn
             yield from figures(SDK, by_sdk(port, plan), base, Tally())
     finally:
@@ -79,20 +78,18 @@ def figures(label: str, times: list[Times], base: float, tally: Tally) -> Iterat
     )
 
 
-def ask(port: int, request: bytes, tally: Tally) -> Times:
+def ask(sock: socket.socket, request: bytes, tally: Tally) -> Times:
     """Read a whole answer, from a provider or from a contestant."""
-    parser, tokens, text, arrived = BodyParser(), 0, b"", 0.0
-    with connect(port) as sock:
-        started = time.monotonic()
-        sock.sendall(request)
-        while not parser.ended and (data := sock.recv(65_536)):
-            now = time.monotonic()
-            text += parser.feed(data)
-            if not arrived and b"at " in text:
-                arrived = now
+    parser, text, arrived = BodyParser(), b"", 0.0
+    started = time.monotonic()
+    sock.sendall(request)
+    while not parser.ended and (data := sock.recv(65_536)):
+        now = time.monotonic()
+        text += parser.feed(data)
+        if not arrived and b"at " in text:
+            arrived = now
     found = tokens_of(text)
-    tokens = len(found)
-    tally.add(Tally(TOKENS, tokens if parser.ended else min(tokens, TOKENS - 1)))
+    tally.add(Tally(TOKENS, len(found) if parser.ended else min(len(found), TOKENS - 1)))
     if not found:
         raise ValueError(f"No token in {text[:300]!r}")
     return arrived - started, arrived - float(found[0].removeprefix("at "))
