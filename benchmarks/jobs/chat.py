@@ -29,6 +29,7 @@ from ..wire import BodyParser, get_request, post_request
 
 TOKENS: Final = 20  # in each answer
 WARM_UP: Final = 5  # answers
+PAUSE: Final = 0.002  # what a contestant waits while the provider itself is asked
 SDK: Final = "SDK alone"
 CREATE: Final = "/v1/chat/completions"
 ASK: Final = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"Hello?"}]}'
@@ -140,6 +141,7 @@ async def ask_by_sdk(port: int, count: int) -> list[Times]:
                 if text and not arrived:
                     arrived, written = time.monotonic(), float(text.removeprefix("at "))
         times.append((arrived - started, arrived - written))
+        await asyncio.sleep(PAUSE)
     return times
 
 

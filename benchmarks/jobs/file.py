@@ -5,8 +5,9 @@ import pwd
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from statistics import mean, median
 from typing import Final
 
 from ..contestants import TOKEN, Contestant
@@ -16,6 +17,7 @@ from ..machine import Load, ServerProcess, free_port
 from ..plan import Measurement, Plan
 from ..wire import BodyParser, get_request
 
+ROUNDS: Final = 3
 NAME: Final = "large.bin"
 SMALL: Final = "small.bin"  # downloaded first, for what is loaded once
 NGINX: Final = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
@@ -44,45 +46,74 @@ http {{
 
 
 def run(contestant: Contestant, plan: Plan) -> Iterator[Measurement]:
-    """The same file from the contestant and, right after it, from nginx."""
+    """The same file from the contestant and from nginx in turns."""
     if not contestant.has_streams:
         return
     files = Path(contestant.env["FILES_DIR"])
     make_files(files, plan.file_mib)
-    headers = next(contestant.headers(TOKEN, 1))
-    with contestant.serving(plan.server_core) as server:
-        rate, figures = measured(server.process, contestant.label, headers, plan.file_mib)
-    yield from figures
-    if NGINX is not None:
-        with nginx(files, plan.server_core) as process:
-            other, figures = measured(process, "nginx", b"", plan.file_mib)
-        if contestant.name == "ours":  # once in each turn
-            yield from figures
-        percent = 100 * rate / other
-        yield Measurement(f"{_title(plan.file_mib)}, of nginx's", contestant.label, percent, "%")
+    with ExitStack() as stack:
+        server = stack.enter_context(contestant.serving(plan.server_core))
+        token = next(contestant.headers(TOKEN, 1))
+        ours = Downloads(server.process, token, plan.file_mib)
+        reference = None
+        if NGINX is not None:
+            process = stack.enter_context(nginx(files, plan.server_core))
+            reference = Downloads(process, b"", plan.file_mib)
+        for _ in range(ROUNDS):
+            ours.once()
+            if reference is not None:
+                reference.once()
+    yield from ours.figures(contestant.label)
+    if reference is not None:
+        if contestant.name == "ours":  # once in each turn of the contestants
+            yield from reference.figures("nginx")
+        shares = [a / b for a, b in zip(ours.rates, reference.rates, strict=True)]
+        title = f"File of {plan.file_mib:,} MiB, of nginx's rate"
+        yield Measurement(title, contestant.label, 100 * median(shares), "%")
 
 
-def _title(mib: int) -> str:
-    return f"File of {mib:,} MiB"
+class Downloads:
+    """One server's downloads, one after the other."""
 
+    def __init__(self, process: ServerProcess, headers: bytes, mib: int) -> None:
+        self.rates: list[float] = []  # MiB per second
+        self._process = process
+        self._headers = headers
+        self._mib = mib
+        self._tally = Tally()
+        self._cpu: list[float] = []
+        self._loads: list[Load] = []
+        download(process.port, SMALL, headers, 1)
+        self._before = process.forget_peak()
+        self._peak = 0
 
-def measured(
-    process: ServerProcess, label: str, headers: bytes, mib: int
-) -> tuple[float, list[Measurement]]:
-    """Download it: MiB per second, and all the figures."""
-    download(process.port, SMALL, headers, 1)
-    before, cpu = process.forget_peak(), process.cpu()
-    with Load(process) as load:
-        tally, seconds = download(process.port, NAME, headers, mib)
-    cpu, growth = process.cpu() - cpu, process.peak_memory() - before
-    rate, title = tally.received / seconds, _title(mib)
-    whole = Measurement(title, label, rate, "MiB/s", tally=tally)
-    whole.server_load, whole.client_load = load.server, load.client
-    return rate, [
-        whole,
-        Measurement(f"{title}, processor time of the worker", label, cpu * 1_000, "ms", "less"),
-        Measurement(f"{title}, memory growth", label, growth / MIB, "MiB", "less"),
-    ]
+    def once(self) -> None:
+        """Download it."""
+        cpu = self._process.cpu()
+        with Load(self._process) as load:
+            tally, seconds = download(self._process.port, NAME, self._headers, self._mib)
+        self._cpu.append(self._process.cpu() - cpu)
+        self._peak = self._process.peak_memory()
+        self._loads.append(load)
+        self._tally.add(tally)
+        self.rates.append(tally.received / seconds)
+
+    def figures(self, label: str) -> Iterator[Measurement]:
+        """The medians, and the growth by all of them."""
+        title = f"File of {self._mib:,} MiB"
+        yield Measurement(
+            title,
+            label,
+            median(self.rates),
+            "MiB/s",
+            tally=self._tally,
+            server_load=mean(load.server for load in self._loads),
+            client_load=mean(load.client for load in self._loads),
+        )
+        metric = f"{title}, processor time of the worker"
+        yield Measurement(metric, label, mean(self._cpu) * 1_000, "ms", "less")
+        growth = (self._peak - self._before) / MIB
+        yield Measurement(f"{title}, memory growth", label, growth, "MiB", "less")
 
 
 def download(port: int, name: str, headers: bytes, mib: int) -> tuple[Tally, float]:
