@@ -9,7 +9,10 @@ from typing import Any
 
 from .report import Report, times
 
-PACKAGES = ("django", "channels", "daphne", "fastapi", "uvicorn", "uvloop", "redis", "sqlalchemy")
+PACKAGES = (
+    *("django", "channels", "daphne", "fastapi", "uvicorn", "uvloop", "redis", "sqlalchemy"),
+    *("orjson", "openai"),
+)
 
 INTRODUCTION = """\
 # Measured
