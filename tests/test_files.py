@@ -475,7 +475,7 @@ def test_nginx_sends_it(rf, tmp_path):
     assert response["Content-Type"] == "text/plain"
     assert "attachment" in response["Content-Disposition"]
     assert not response.has_header("Content-Encoding")
-    response.close()
+    source.close()
 
 
 async def test_storages(tmp_path):
