@@ -42,6 +42,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 DATABASES = {"default": dj_database_url.parse(new_database_url())}
 if ON_POSTGRESQL:
     DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 0, "max_size": 8}}
+    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 else:
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
