@@ -230,6 +230,7 @@ def test_a_write_fails_and_the_next_one_works():
 
 @postgresql_only
 def test_close_connections_leaves_none():
+    without_pool()  # so that new ones are made, not an earlier test's taken
     before = set(backends())  # an earlier test's, in threads that are not these
     asyncio.run(connect_all())
     held = set(backends()) - before
