@@ -5,6 +5,7 @@ import importlib
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -225,7 +226,17 @@ def test_blocking_calls(tmp_path):
         "import asyncio, myapp\n\ndef test_good():\n    asyncio.run(myapp.good())\n\n"
         "def test_bad():\n    asyncio.run(myapp.bad())\n"
     )
-    command = ["python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:django", "."]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:django",
+        ".",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert "1 failed, 1 passed" in done.stdout, done.stdout
     assert "BlockingError" in done.stdout
