@@ -34,7 +34,7 @@ async def numbers(queryset: Any, **options: Any) -> list[list[int]]:
         (User.objects.all(), True),
         (User.objects.order_by("pk"), True),
         (User.objects.order_by("id"), True),
-        (User.objects.filter(username="a").select_related(), True),
+        (Event.objects.filter(type="a").select_related("topic"), True),
         (User.objects.order_by("-pk"), False),
         (User.objects.order_by("pk").reverse(), False),
         (User.objects.order_by("username"), False),
