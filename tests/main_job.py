@@ -29,6 +29,7 @@ import websockets
 from .databases import new_database_url
 from .servers import SiteServer, Valkey, manage, prepare_site, serving
 
+PACE_SECONDS = 0.02  # between two events of a publisher, or all are out before anything breaks
 SETTLE_SECONDS = 30.0  # after the last event, for every subscriber to have it
 
 
@@ -150,6 +151,7 @@ async def publish(
                         done.append(f"{topic} {answer.json()['id']}")
                         break
                 await asyncio.sleep(0.05)
+            await asyncio.sleep(PACE_SECONDS)
 
 
 Faults: TypeAlias = Callable[[SiteServer, Valkey, list[str], int], Coroutine[Any, Any, None]]
@@ -169,6 +171,7 @@ async def break_things(server: SiteServer, valkey: Valkey, done: list[str], tota
     pid = server.worker_pids()[0]
     os.kill(pid, signal.SIGKILL)
     print(f"  {len(done)} published: worker {pid} killed with SIGKILL", flush=True)
+    assert len(done) < total, "everything was published before the worker was killed"
 
 
 async def restart(server: SiteServer, valkey: Valkey, done: list[str], total: int) -> None:
