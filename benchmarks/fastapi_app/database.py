@@ -69,3 +69,9 @@ class Item(Base):
 def digest(secret: str) -> str:
     """What is stored of a token."""
     return hashlib.sha256(secret.encode()).hexdigest()
+
+
+async def create_tables() -> None:
+    """Those that are missing."""
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)

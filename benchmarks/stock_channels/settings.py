@@ -7,6 +7,7 @@ ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
 INSTALLED_APPS = [
     "daphne",
     "channels",
+    "benchmarks.stock_channels",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
