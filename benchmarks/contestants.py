@@ -2,9 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle, islice
@@ -13,7 +14,13 @@ from typing import Final
 
 from .load import Crowd
 from .machine import ServerProcess, free_port
-from .wire import StreamParser, WebSocketParser, stream_request, websocket_request
+from .wire import (
+    StreamParser,
+    WebSocketParser,
+    get_request,
+    stream_request,
+    websocket_request,
+)
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 NO_AUTH: Final = "no auth"
@@ -26,6 +33,7 @@ NOT_INHERITED: Final = (
 SESSION: Final = "session"
 TOKEN: Final = "token"
 STAFF: Final = "staff"  # one user, by token
+STATUS_END: Final = len(b"HTTP/1.1 404")
 
 
 @dataclass
@@ -37,11 +45,13 @@ class Contestant:
     variants: tuple[str, ...]  # the credentials it knows, the usual one first
     room: str  # a topic that needs them
     topic: str  # a topic anyone may read
-    has_streams: bool = True  # whether its application has rows, files, the firehose, the chat
+    has_workers: bool = True  # whether its server can be told to have several
+    is_large: bool = True  # whether it can be asked for bodies larger than memory
+    acknowledges: bool = True  # whether a publisher on a WebSocket is told that it was heard
     env: dict[str, str] = field(default_factory=dict)
     credentials: dict[str, list[bytes]] = field(default_factory=dict)
 
-    def command(self, port: int, *, probed: bool) -> Sequence[str]:
+    def command(self, port: int, *, probed: bool, workers: int) -> Sequence[str]:
         """How it is started; `probed` with the stall probe around its application."""
         raise NotImplementedError
 
@@ -78,14 +88,22 @@ class Contestant:
 
     @contextmanager
     def serving(
-        self, core: int, *, probed: bool = False, env: Mapping[str, str] | None = None
+        self,
+        cores: int | Collection[int],
+        *,
+        workers: int = 1,
+        probed: bool = False,
+        env: Mapping[str, str] | None = None,
     ) -> Iterator["Server"]:
         """A fresh server for the length of a with block, with `env` besides its own."""
         port = free_port()
         environment = {**self._environment(), **(env or {})}
-        process = ServerProcess(self.command(port, probed=probed), environment, port, core, ROOT)
+        command = self.command(port, probed=probed, workers=workers)
+        process = ServerProcess(command, environment, port, cores, ROOT)
         try:
             process.wait_until_it_answers()
+            if workers > 1:
+                process.wait_until_all_serve(workers)
             yield Server(self, process)
         except Exception as error:
             error.add_note(f"{self.label} had said:\n{process.tail()}")
@@ -100,6 +118,15 @@ class Server:
 
     contestant: Contestant
     process: ServerProcess
+
+    def offers(self, path: str, headers: bytes = b"") -> bool:
+        """Whether the application has this path at all."""
+        answer = b""
+        with socket.create_connection(("127.0.0.1", self.process.port), 30) as sock:
+            sock.sendall(get_request(self.host, path, headers))
+            while len(answer) < STATUS_END and (data := sock.recv(STATUS_END - len(answer))):
+                answer += data
+        return not answer.startswith(b"HTTP/1.1 404")
 
     @property
     def host(self) -> str:
@@ -139,10 +166,18 @@ class Ours(Contestant):
     def publish_headers(self) -> bytes:
         return self.credentials[TOKEN][0]
 
-    def command(self, port: int, *, probed: bool) -> Sequence[str]:
+    def command(self, port: int, *, probed: bool, workers: int) -> Sequence[str]:
         settings = ["--settings", "benchmarks.probed"] if probed else []
-        serve = [sys.executable, "manage.py", "serve", "--port", str(port), "--workers", "1"]
-        return [*serve, *settings, "--", "-v", "0"]  # no access log, as the others
+        serve = [sys.executable, "manage.py", "serve", "--port", str(port)]
+        return [
+            *serve,
+            "--workers",
+            str(workers),
+            *settings,
+            "--",
+            "-v",
+            "0",
+        ]  # no access log, as the others
 
 
 class FastAPI(Contestant):
@@ -156,12 +191,12 @@ class FastAPI(Contestant):
         }
         self.seed("-m", "benchmarks.fastapi_app.seed", str(users), str(rows))
 
-    def command(self, port: int, *, probed: bool) -> Sequence[str]:
+    def command(self, port: int, *, probed: bool, workers: int) -> Sequence[str]:
         application = "benchmarks.probed:fastapi" if probed else "benchmarks.fastapi_app.main:app"
         options = ["--loop", "uvloop", "--http", "httptools", "--no-access-log"]
         limits = ["--backlog", "4096", "--log-level", "warning"]
         uvicorn = [sys.executable, "-m", "uvicorn", application, "--port", str(port)]
-        return [*uvicorn, *options, *limits]
+        return [*uvicorn, "--workers", str(workers), *options, *limits]
 
 
 class StockChannels(Contestant):
@@ -170,23 +205,36 @@ class StockChannels(Contestant):
     def prepare(self, folder: Path, redis_url: str, users: int, rows: int) -> None:
         self.env = {
             "DATABASE_PATH": str(folder / "stock.sqlite3"),
+            "FILES_DIR": str(folder / "files"),
             "REDIS_URL": redis_url,
             "DJANGO_SETTINGS_MODULE": "benchmarks.stock_channels.settings",
         }
-        self.seed("-m", "benchmarks.seed", "benchmarks.stock_channels.settings", str(users), "0")
+        self.seed(
+            "-m", "benchmarks.seed", "benchmarks.stock_channels.settings", str(users), str(rows)
+        )
 
-    def command(self, port: int, *, probed: bool) -> Sequence[str]:
+    def command(self, port: int, *, probed: bool, workers: int) -> Sequence[str]:
         application = (
             "benchmarks.probed:stock" if probed else "benchmarks.stock_channels.asgi:application"
         )
+        assert workers == 1, "Daphne has no workers"
         return [sys.executable, "-m", "daphne", "-v", "0", "-p", str(port), application]
 
 
 def everyone() -> Mapping[str, Contestant]:
     """By name; FastAPI is what the others are compared with."""
     found = (
-        FastAPI("fastapi", "FastAPI", (NO_AUTH, TOKEN), "anyone.bench", "anyone.bench"),
+        FastAPI("fastapi", "FastAPI", (NO_AUTH, TOKEN, SESSION), "anyone.bench", "anyone.bench"),
         Ours("ours", "Ours", (SESSION, TOKEN), "room.benches", "public.bench"),
-        StockChannels("stock", "Stock Channels", (SESSION,), "room.benches", "public.bench", False),
+        StockChannels(
+            "stock",
+            "Stock Channels",
+            (SESSION,),
+            "room.benches",
+            "public.bench",
+            has_workers=False,
+            is_large=False,
+            acknowledges=False,
+        ),
     )
     return {contestant.name: contestant for contestant in found}

@@ -122,8 +122,15 @@ class Crowd:
     def parse(self, fd: int, data: bytes, marker: bytes = b"\0") -> int:
         """The slow way: how many copies of the marked message are complete now.
 
-        Pings are answered. Messages with another marker are strange, all others not ours.
+        Messages with another marker are strange, all others not ours.
         """
+        messages = self.messages(fd, data)
+        copies = sum(marker in text for text in messages)
+        self.tally.strange += sum(MARK in text for text in messages) - copies
+        return copies
+
+    def messages(self, fd: int, data: bytes) -> list[bytes]:
+        """The messages that are complete now. Pings are answered."""
         if not data:
             raise ConnectionError("The server closed a connection.")
         parser = self.parsers[fd]
@@ -132,9 +139,7 @@ class Crowd:
             for ping in parser.pings:
                 self.sockets[fd].sendall(text_frame(ping, PONG))
             parser.pings.clear()
-        copies = sum(marker in text for text in messages)
-        self.tally.strange += sum(MARK in text for text in messages) - copies
-        return copies
+        return messages
 
     def close(self) -> None:
         """Close every connection."""

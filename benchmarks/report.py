@@ -1,7 +1,9 @@
-"""Medians, ratios, a table."""
+"""Medians, ratios, a table; and all of it as JSON, to be rendered again."""
 
-import sys
+import json
 from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -9,6 +11,7 @@ from .load import Tally
 from .plan import Measurement
 
 BASELINE = "FastAPI"
+NOTHING = 1.0  # MiB: less is no growth
 RED, RESET = "\033[31m", "\033[0m"
 
 
@@ -19,6 +22,7 @@ class Report:
         self.runs: dict[str, dict[str, list[Measurement]]] = {}
         self.tally = Tally()
         self.errors: list[str] = []
+        self.meta: list[dict[str, Any]] = []  # of each run of the command: date, machine, versions
 
     def add(self, measurement: Measurement) -> None:
         """Take one in."""
@@ -27,27 +31,54 @@ class Report:
         self.tally.add(measurement.tally)
 
     @property
+    def measurements(self) -> Iterable[Measurement]:
+        """All of them."""
+        for contestants in self.runs.values():
+            for runs in contestants.values():
+                yield from runs
+
+    @property
     def is_clean(self) -> bool:
         """Whether everything that was sent arrived once, and every job ended."""
         return self.tally.is_clean and not self.errors
 
+    def save(self, path: Path) -> None:
+        """Everything, as JSON; a measurement a line."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = ",\n".join(json.dumps(_as_json(found)) for found in self.measurements)
+        head = f'"meta": {json.dumps(self.meta)},\n"errors": {json.dumps(self.errors)}'
+        path.write_text(f'{{{head},\n"measurements": [\n{lines}\n]}}\n')
+
+    def load(self, path: Path) -> None:
+        """Take in what was saved, as further repeats."""
+        found = json.loads(path.read_text())
+        first = 1 + max((measurement.turn for measurement in self.measurements), default=-1)
+        self.meta += found["meta"]
+        self.errors += found["errors"]
+        for values in found["measurements"]:
+            values["tally"] = Tally(**values.get("tally", {}))
+            values["series"] = [(when, value) for when, value in values.get("series", ())]
+            values["turn"] = values.get("turn", 0) + first
+            self.add(Measurement(**values))
+
     def rows(self) -> Iterable[dict[str, Any]]:
         """One per metric and contestant."""
         for metric, contestants in self.runs.items():
-            base = _baseline(contestants)
+            base = baseline(contestants)
             for name, runs in contestants.items():
                 tally = Tally()
                 for run in runs:
                     tally.add(run.tally)
                 yield {
+                    "job": runs[0].job,
                     "metric": metric,
                     "contestant": name,
                     "median": median(run.value for run in runs),
                     "values": [run.value for run in runs],
                     "unit": runs[0].unit,
                     "better": runs[0].better,
-                    "ratio": _ratio(runs, base, "value"),
-                    "ratio_per_core": _ratio(runs, base, "per_core"),
+                    "ratio": ratio(runs, base, "value"),
+                    "ratio_per_core": ratio(runs, base, "per_core"),
                     "server_load": _mean_load(run.server_load for run in runs),
                     "client_load": _mean_load(run.client_load for run in runs),
                     "expected": tally.expected,
@@ -86,18 +117,22 @@ class Report:
         return "\n".join(lines)
 
 
-def _baseline(contestants: dict[str, list[Measurement]]) -> list[Measurement] | None:
-    """FastAPI's runs; without credentials, where it was tried both ways."""
-    return contestants.get(BASELINE) or contestants.get(f"{BASELINE} (no auth)")
+def baseline(contestants: dict[str, list[Measurement]]) -> list[Measurement] | None:
+    """FastAPI's runs; the usual ones, where it was tried in several ways."""
+    for name, runs in contestants.items():
+        if name == BASELINE or name.startswith(f"{BASELINE} ("):
+            return runs
+    return None
 
 
-def _ratio(runs: list[Measurement], base: list[Measurement] | None, figure: str) -> float | None:
+def ratio(runs: list[Measurement], base: list[Measurement] | None, figure: str) -> float | None:
     """The median of the ratios, repeat by repeat: what slows one repeat down slows all in it."""
-    pairs = [
-        (getattr(run, figure), getattr(other, figure))
-        for run, other in zip(runs, base or (), strict=False)
-    ]
-    return median(ours / theirs for ours, theirs in pairs) if pairs and all(pairs[0]) else None
+    others = {run.turn: getattr(run, figure) for run in base or ()}
+    pairs = [(getattr(run, figure), others.get(run.turn)) for run in runs]
+    if runs[0].unit == "MiB" and all(value < NOTHING for pair in pairs for value in pair if value):
+        return None  # both are the allocator's noise
+    found = [value / other for value, other in pairs if value is not None and other]
+    return median(found) if found else None
 
 
 def times(ratio: float | None) -> str:
@@ -110,26 +145,12 @@ def _mean_load(loads: Iterable[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-class Progress:
-    """A bar on stderr."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._done = 0
-
-    def say(self, what: str) -> None:
-        """What is being done now."""
-        filled = round(24 * self._done / self._total)
-        bar = "#" * filled + "." * (24 - filled)
-        end = "" if sys.stderr.isatty() else "\n"
-        start = "\r\033[K" if sys.stderr.isatty() else ""
-        text = f"{start}[{bar}] {self._done}/{self._total} {what}"
-        print(text, end=end, file=sys.stderr, flush=True)
-
-    def step(self) -> None:
-        """One more is done."""
-        self._done += 1
-        if self._done == self._total:
-            self.say("done")
-            if sys.stderr.isatty():
-                print(file=sys.stderr)
+def _as_json(measurement: Measurement) -> dict[str, Any]:
+    """Without what is empty, and no more digits than mean something."""
+    values = {name: value for name, value in asdict(measurement).items() if value not in (None, [])}
+    for name in ("value", "server_load", "client_load"):
+        if name in values:
+            values[name] = float(f"{values[name]:.6g}")
+    if measurement.tally == Tally():
+        del values["tally"]
+    return values

@@ -1,7 +1,7 @@
 """Fill a Django contestant's database: `python -m benchmarks.seed SETTINGS USERS ROWS`.
 
-Prints one session cookie per user, and one access token where the site has them, as JSON; rows and
-an access token of the staff where it has those.
+Prints one session cookie per user and what the staff shows, and one access token per user where
+the site has them, as JSON. Makes rows where it has those.
 """
 
 import json
@@ -20,16 +20,23 @@ def main(settings: str, count: int, rows: int) -> None:
     from django.core.management import call_command
 
     django.setup()
-    call_command("migrate", verbosity=0)
+    call_command("migrate", run_syncdb=True, verbosity=0)
     users = _make_users(count)
     credentials = {"session": _make_sessions(users)}
+    staff = _make_staff()
     if apps.is_installed("realtime"):
         credentials["token"] = _make_tokens(users)
-        credentials["staff"] = _make_tokens([_make_staff()])
+        credentials["staff"] = _make_tokens([staff])
+    else:
+        credentials["staff"] = _make_sessions([staff])
     if apps.is_installed("project.demo"):
         from project.demo.samples import make_items
 
         make_items(rows)
+    elif apps.is_installed("benchmarks.stock_channels"):
+        from benchmarks.stock_channels.admin import items
+
+        items(rows)
     print(json.dumps(credentials))
 
 

@@ -319,7 +319,7 @@ def test_a_key_for_a_model_is_not_handed_on(monkeypatch: pytest.MonkeyPatch) -> 
 SAME_ITEMS = """
 import django
 django.setup()
-from benchmarks.fastapi_app.seed import item
+from benchmarks.fastapi_app.samples import item
 from project.demo.samples import make_item
 for number in (0, 1, 55, 99_999):
     ours, theirs = make_item(number), item(number)

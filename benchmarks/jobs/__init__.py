@@ -3,7 +3,20 @@
 from typing import Final
 
 from ..plan import Job
-from . import chat, connect, echo, fanout, file, memory, ndjson, publish, slow, stall
+from . import (
+    chat,
+    connect,
+    echo,
+    fanout,
+    file,
+    growth,
+    memory,
+    ndjson,
+    publish,
+    slow,
+    stall,
+    workers,
+)
 
 JOBS: Final[dict[str, Job]] = {
     "websocket": fanout.websocket,
@@ -11,10 +24,13 @@ JOBS: Final[dict[str, Job]] = {
     "echo": echo.run,
     "connect": connect.run,
     "publish": publish.run,
+    "workers": workers.run,
     "memory": memory.run,
     "stall": stall.run,
     "ndjson": ndjson.run,
     "file": file.run,
     "slow": slow.run,
     "token": chat.run,
+    "growth": growth.run,
 }
+ONCE: Final = frozenset({"growth"})  # takes long, and comes out the same each time

@@ -38,8 +38,6 @@ Times = tuple[float, float]  # seconds to the first token, and of it on its way
 
 def run(contestant: Contestant, plan: Plan) -> Iterator[Measurement]:
     """Ask the provider and the contestant in turn."""
-    if not contestant.has_streams:
-        return
     (other_core,) = os.sched_getaffinity(0)
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.jobs.chat", "upstream", str(port)]
@@ -53,6 +51,8 @@ def run(contestant: Contestant, plan: Plan) -> Iterator[Measurement]:
         provider.wait_until_it_answers()
         with contestant.serving(plan.server_core, env=env) as server:
             headers = next(contestant.headers(TOKEN, 1))
+            if not server.offers("/chat?prompt=Hello"):
+                return
             asked = get_request(server.host, "/chat?prompt=Hello", headers)
             straight = post_request(f"127.0.0.1:{port}", CREATE, ASK)
             own, theirs, tally = [], [], Tally()

@@ -8,15 +8,13 @@ from ..contestants import NO_AUTH, Contestant, Server
 from ..machine import Load
 from ..plan import Measurement, Plan
 
-PAUSE = 1.5  # seconds in which the server may clear away those who have left
-
 
 def run(contestant: Contestant, plan: Plan) -> Iterator[Measurement]:
     """Users who come for the first time; then all are cut off, and come back at once."""
     for variant in contestant.variants:
         with contestant.serving(plan.server_core) as server:
             yield _storm(server, variant, plan, f"{plan.storm:,} WebSockets opened")
-            time.sleep(PAUSE)
+            time.sleep(plan.rest)
             yield _storm(server, variant, plan, f"{plan.storm:,} WebSockets opened again")
 
 

@@ -8,8 +8,6 @@ from ..load import Crowd
 from ..machine import Load
 from ..plan import Measurement, Plan
 
-LATENCY_SIZE = 1_000  # the broadcast whose latency is reported
-
 
 def websocket(contestant: Contestant, plan: Plan) -> Iterator[Measurement]:
     """To WebSockets."""
@@ -45,12 +43,11 @@ def _measure(server: Server, crowd: Crowd, plan: Plan, kind: str) -> Iterator[Me
             server_load=load.server,
             client_load=load.client,
         )
-        if len(crowd) == LATENCY_SIZE:
-            for percent in (50, 99):
-                yield Measurement(
-                    f"{kind} broadcast to {len(crowd):,}, p{percent}",
-                    contestant.label,
-                    result.percentile(percent) * 1_000,
-                    "ms",
-                    "less",
-                )
+        for percent in (50, 99):
+            yield Measurement(
+                f"{kind} broadcast to {len(crowd):,}, p{percent}",
+                contestant.label,
+                result.percentile(percent) * 1_000,
+                "ms",
+                "less",
+            )

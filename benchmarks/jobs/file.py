@@ -47,13 +47,13 @@ http {{
 
 def run(contestant: Contestant, plan: Plan) -> Iterator[Measurement]:
     """The same file from the contestant and from nginx in turns."""
-    if not contestant.has_streams:
-        return
     files = Path(contestant.env["FILES_DIR"])
     make_files(files, plan.file_mib)
     with ExitStack() as stack:
         server = stack.enter_context(contestant.serving(plan.server_core))
         token = next(contestant.headers(TOKEN, 1))
+        if not server.offers(f"/download/{SMALL}", token):
+            return
         ours = Downloads(server.process, token, plan.file_mib)
         reference = None
         if NGINX is not None:

@@ -9,7 +9,6 @@ from ..load import Crowd
 from ..plan import Measurement, Plan
 
 WARM_UP = 20  # connections opened and used first, for what is loaded once
-QUIET_SECONDS = 1.0
 
 
 def run(contestant: Contestant, plan: Plan) -> Iterator[Measurement]:
@@ -26,7 +25,7 @@ def run(contestant: Contestant, plan: Plan) -> Iterator[Measurement]:
                 crowd, _ = dial(path, contestant.headers(variant, plan.idle))
                 with crowd:
                     crowd.settle()
-                    time.sleep(QUIET_SECONDS)
+                    time.sleep(plan.quiet)
                     after = server.process.memory()
                     warm.settle(0.1)
                     _prove(server, crowd, topic)

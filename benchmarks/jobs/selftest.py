@@ -19,12 +19,17 @@ from ..machine import Load, ServerProcess, free_port
 from ..plan import Measurement, Plan
 from ..wire import WebSocketParser, websocket_request
 
-SOCKETS = 1_000
 LABEL = "Bare sender"
 
 
 def run(plan: Plan) -> Iterator[Measurement]:
-    """Deliveries per second from the bare sender."""
+    """Deliveries per second from the bare sender, to as many sockets as the contestants send to."""
+    for size in plan.sizes:
+        yield from against(size, plan)
+
+
+def against(size: int, plan: Plan) -> Iterator[Measurement]:
+    """The same for one size."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.jobs.selftest", str(port)]
     process = ServerProcess(command, dict(os.environ), port, plan.server_core, ROOT)
@@ -32,11 +37,11 @@ def run(plan: Plan) -> Iterator[Measurement]:
         process.wait_until_it_answers()
         crowd = Crowd(port, WebSocketParser)
         with crowd:
-            crowd.open(repeat(websocket_request(f"127.0.0.1:{port}", "/"), SOCKETS))
+            crowd.open(repeat(websocket_request(f"127.0.0.1:{port}", "/"), size))
             with Broadcaster(crowd, "/") as broadcaster, Load(process) as load:
                 result = broadcaster.run(plan.seconds)
         yield Measurement(
-            f"Self-test: the client with a bare sender, {SOCKETS:,} sockets",
+            f"Self-test: bare sender to {size:,}",
             LABEL,
             result.rate,
             "deliveries/s",

@@ -1,0 +1,167 @@
+"""`python -m benchmarks`: run the jobs, print medians and ratios to FastAPI, write the page."""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from .contestants import ROOT, Contestant, everyone
+from .jobs import JOBS, ONCE, selftest
+from .machine import cores, describe, raise_file_limit, valkey
+from .plan import SHORT, Measurement, Plan
+from .progress import Progress
+from .report import Report
+
+NEEDED: Final = 64  # file descriptors besides the sockets
+PARITY: Final = ROOT / "docs" / "parity.json"
+RESULTS: Final = ROOT / "var" / "benchmarks.json"
+SELFTEST: Final = "self-test of the client"
+Step = tuple[int, str, Contestant]  # turn, job, whose
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 1 when anything was lost, or a job failed."""
+    options = parse(arguments)
+    report = Report()
+    if options.rendered:
+        for path in options.rendered:
+            report.load(path)
+    else:
+        if options.parity:
+            compare_features(report)
+        measure(options, report)
+        report.save(options.results)
+    print(report.table(color=sys.stdout.isatty()))
+    if not options.rendered:
+        print(f"All of it is in {options.results}; --from renders it again.")
+    if options.output:
+        from .page import write  # matplotlib is needed for a page alone
+
+        write(report, options.output, PARITY)
+        print(f"Written: {options.output}")
+    return 0 if report.is_clean else 1
+
+
+def compare_features(report: Report) -> None:
+    """The parity suite, for the page's table of what works; its own failures are part of that."""
+    print("What works where: tests/parity", flush=True)
+    command = [sys.executable, "-m", "pytest", "tests/parity", "-q", "--no-header", "-p"]
+    command += ["no:randomly", "--contestants", *everyone(), "--parity-report", str(PARITY)]
+    before = PARITY.stat().st_mtime_ns if PARITY.exists() else 0
+    subprocess.run(command, cwd=ROOT)
+    if not PARITY.exists() or PARITY.stat().st_mtime_ns == before:
+        report.errors.append(f"tests/parity wrote no {PARITY.relative_to(ROOT)}")
+
+
+def measure(options: argparse.Namespace, report: Report) -> None:
+    """All jobs by all contestants."""
+    files = raise_file_limit()
+    server_core, client_core, everywhere = cores()
+    plan = SHORT if options.short else Plan()
+    plan = replace(plan, server_core=server_core, cores=everywhere)
+    if options.seconds:
+        plan = replace(plan, seconds=options.seconds)
+    if options.sizes:
+        plan = replace(plan, sizes=tuple(options.sizes))
+    plan = replace(plan, stall=min(plan.stall, files - NEEDED))
+    known = everyone()
+    contestants = [known[name] for name in options.contestants]
+    report.meta.append(describe(plan, "--short" if options.short else ""))
+    os.sched_setaffinity(0, {client_core})
+    print(f"Server on core {server_core}; client and Valkey on core {client_core}.", flush=True)
+    if server_core == client_core:
+        print("There is only one core: the figures say little.")
+    steps = list(plan_steps(options.jobs, contestants, options.repeat))
+    begin = [f"prepare {contestant.label}" for contestant in contestants]
+    progress = Progress([*begin, SELFTEST, *(f"{job}, {who.label}" for _, job, who in steps)])
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmarks-")))
+        redis_url = stack.enter_context(valkey(client_core))
+        rows = plan.rows if "ndjson" in options.jobs else 0
+        most = max(rows, plan.growth_rows if "growth" in options.jobs else 0)
+        for contestant in contestants:
+            progress.say()
+            needed = most if contestant.is_large else rows
+            contestant.prepare(folder, redis_url, plan.users, needed)
+            progress.step()
+        progress.say()
+        take(selftest.run(plan), report, SELFTEST, 0)
+        progress.step()
+        for turn, job, contestant in steps:
+            progress.say()
+            take(JOBS[job](contestant, plan), report, f"{job}, {contestant.label}", turn)
+            progress.step()
+            report.save(options.results)  # what was measured by then, should it end here
+
+
+def plan_steps(
+    jobs: Iterable[str], contestants: Sequence[Contestant], repeat: int
+) -> Iterator[Step]:
+    """Each job by all contestants, one after the other, and all of it again."""
+    for turn in range(repeat):
+        # Another begins each time, so that none always follows the same one.
+        shift = turn % len(contestants)
+        for job in jobs:
+            if turn and job in ONCE:
+                continue
+            for contestant in [*contestants[shift:], *contestants[:shift]]:
+                yield turn, job, contestant
+
+
+def take(found: Iterable[Measurement], report: Report, name: str, turn: int) -> None:
+    """Take a job's figures in, or its error: the others go on."""
+    try:
+        for measurement in found:
+            measurement.job, measurement.turn = name.partition(",")[0], turn
+            report.add(measurement)
+    except Exception as error:
+        notes = "\n".join(getattr(error, "__notes__", ()))
+        report.errors.append(f"{name}: {type(error).__name__}: {error}\n{notes}".rstrip())
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    names = list(everyone())
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="smaller jobs; ends in two minutes")
+    parser.add_argument("--jobs", nargs="+", choices=list(JOBS), default=list(JOBS), metavar="JOB")
+    parser.add_argument(
+        "--contestants", nargs="+", choices=names, default=names, metavar="NAME", help=str(names)
+    )
+    parser.add_argument("--repeat", type=int, help="default: 3; with --short 1")
+    parser.add_argument("--seconds", type=float, help="of one measurement")
+    parser.add_argument("--sizes", nargs="+", type=int, help="sockets of the fan-out jobs")
+    parser.add_argument("--output", type=Path, help="the Markdown page to write; plots beside it")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="JSON",
+        help="default: var/benchmarks.json, or beside the page",
+    )
+    parser.add_argument(
+        "--from",
+        dest="rendered",
+        nargs="+",
+        type=Path,
+        metavar="JSON",
+        help="measure nothing: take these results, several as further repeats",
+    )
+    parser.add_argument(
+        "--parity",
+        action=argparse.BooleanOptionalAction,
+        help="run tests/parity first; default: for a page, but not with --short",
+    )
+    options = parser.parse_args(arguments)
+    options.repeat = options.repeat or (1 if options.short else 3)
+    if options.parity is None:
+        options.parity = bool(options.output) and not options.short
+    if options.results is None:
+        beside = options.output and options.output.parent / "plots" / "results.json"
+        options.results = beside or RESULTS
+    return options
