@@ -1,26 +1,45 @@
-"""Who is asking: the session cookie, a bearer token, or `?token=`."""
+"""Rows 3 and 4: who is asking, by a bearer token, `?token=`, `?ticket=` or the session cookie."""
 
+import os
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from fastapi import Depends, HTTPException
 from fastapi.requests import HTTPConnection
-from sqlalchemy import select
 
-from .database import AccessToken, LoginSession, Session, User, digest
+from .credentials import user_of_session, user_of_ticket, user_of_token
+from .database import User
 
-
-async def user_of_token(token: str) -> User | None:
-    """The user a token stands for."""
-    async with Session() as session:
-        found = await session.scalar(select(AccessToken).where(AccessToken.digest == digest(token)))
-    return found.user if found and found.user.is_active else None
+ALLOWED_ORIGINS = set(os.environ.get("ALLOWED_ORIGINS", "").replace(",", " ").split())
+READING = ("GET", "HEAD")
 
 
-async def user_of_session(key: str) -> User | None:
-    """The user who is signed in under this session key."""
-    async with Session() as session:
-        found = await session.scalar(select(LoginSession).where(LoginSession.key == key))
-    return found.user if found and found.user.is_active else None
+async def user_by_query(connection: HTTPConnection) -> User | None:
+    """By `?token=`, or better `?ticket=`, which is of no use to who finds it in a log."""
+    if token := connection.query_params.get("token"):
+        return await user_of_token(token)
+    if ticket := connection.query_params.get("ticket"):
+        return await user_of_ticket(ticket)
+    return None
+
+
+async def user_by_cookie(connection: HTTPConnection) -> User | None:
+    """By the session. A browser sends its cookie for any page: a WebSocket, and what changes
+    something, has to come from one of ours."""
+    key = connection.cookies.get("sessionid")
+    if not key:
+        return None
+    if connection.scope.get("method") not in READING and not is_same_origin(connection):
+        raise HTTPException(403, "This origin is not allowed.")
+    return await user_of_session(key)
+
+
+def is_same_origin(connection: HTTPConnection) -> bool:
+    """Whether a page of ours has asked, as far as a browser tells."""
+    origin = connection.headers.get("origin")
+    if origin is None or origin in ALLOWED_ORIGINS:
+        return True
+    return urlsplit(origin).netloc == connection.headers.get("host")
 
 
 async def current_user(connection: HTTPConnection) -> User | None:
@@ -28,26 +47,15 @@ async def current_user(connection: HTTPConnection) -> User | None:
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return await user_of_token(token)
-    if token := connection.query_params.get("token"):
-        return await user_of_token(token)
-    if key := connection.cookies.get("sessionid"):
-        return await user_of_session(key)
-    return None
+    return await user_by_query(connection) or await user_by_cookie(connection)
+
+
+def signed_in(user: Annotated[User | None, Depends(current_user)]) -> User:
+    """The user, or 401."""
+    if user is None:
+        raise HTTPException(401, "Sign in, or send an access token.")
+    return user
 
 
 CurrentUser = Annotated[User | None, Depends(current_user)]
-
-
-def may(user: User | None, topic: str, action: str) -> bool:
-    """The permission rule. On `anyone.*` there is none, as in the chapter."""
-    if topic.startswith("anyone.") or (topic.startswith("public.") and action == "read"):
-        return True
-    if user is None:
-        return False
-    return user.is_staff or topic.startswith(("public.", "room.")) or topic == f"user.{user.id}"
-
-
-def require(user: User | None, topic: str, action: str) -> None:
-    """401 or 403 unless the user may."""
-    if not may(user, topic, action):
-        raise HTTPException(401 if user is None else 403, f"You may not {action} {topic!r}.")
+SignedIn = Annotated[User, Depends(signed_in)]

@@ -1,29 +1,62 @@
 """The application: `uvicorn benchmarks.fastapi_app.main:app`."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from redis.exceptions import RedisError
 
-from . import chat, sockets, streams
+from . import (
+    chat,
+    echo,
+    files,
+    firehose,
+    health,
+    items,
+    presence,
+    progress,
+    streams,
+    tickets,
+    topic_sockets,
+)
+from .broker import client
+from .logs import redact
 from .manager import manager
+
+redact()
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Listen to Redis while we serve."""
     await manager.start()
+    sharing = asyncio.create_task(presence.presence.run())
     yield
+    sharing.cancel()
     await manager.stop()
+    await client.aclose()
 
 
 app = FastAPI(lifespan=lifespan)
-app.include_router(sockets.router)
-app.include_router(streams.router)
-app.include_router(chat.router)
+for module in (
+    echo,
+    topic_sockets,
+    streams,
+    presence,
+    items,
+    files,
+    firehose,
+    progress,
+    chat,
+    tickets,
+    health,
+):
+    app.include_router(module.router)
 
 
-@app.get("/healthz")
-async def healthz() -> str:
-    """Alive."""
-    return "ok"
+@app.exception_handler(RedisError)
+async def redis_is_away(request: Request, error: RedisError) -> JSONResponse:
+    """Nothing can be published."""
+    return JSONResponse({"detail": "Redis does not answer; try again."}, 503)

@@ -2,69 +2,57 @@
 
 import asyncio
 import logging
-import os
-import time
-from collections import defaultdict, deque
-from dataclasses import dataclass
-from functools import cached_property
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
-import orjson
-import redis.asyncio as redis
 from fastapi import WebSocket
+from redis.exceptions import RedisError
 
-CHANNEL = "events"
+from .broker import client
+from .database import User
+from .events import Event
+from .history import CHANNEL
+
 KEEPALIVE = b": keepalive\n\n"
 KEEPALIVE_SECONDS = 15.0
-KEPT = 1_000  # events per topic for those who reconnect
-QUEUE = 1_000  # events that wait for a slow SSE client; more are dropped
+QUEUE = 1_000  # events that wait for a slow SSE client; with more its stream ends
+STALLED_SECONDS = 10.0  # a WebSocket that takes nothing for so long is closed
+RETRY_SECONDS = 1.0
+TRY_AGAIN_LATER = 1013
+
+Queue = asyncio.Queue[Event | bytes | None]  # None is the end
+Who = tuple[int, str] | None
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class Event:
-    """One event; its text is made once for all sockets."""
+class Listener:
+    """A socket's place in a topic."""
 
-    topic: str
-    id: str
-    event: str
-    data: Any
+    __slots__ = ("after", "held", "user")
 
-    @cached_property
-    def text(self) -> str:
-        """The WebSocket frame's text; on a user's own topic the data alone."""
-        if self.topic.startswith("user."):
-            return orjson.dumps(self.data).decode()
-        frame = {
-            "type": "event",
-            "topic": self.topic,
-            "id": self.id,
-            "event": self.event,
-            "data": self.data,
-        }
-        return orjson.dumps(frame).decode()
-
-    @cached_property
-    def chunk(self) -> bytes:
-        """The same as a server-sent event."""
-        name = "" if self.event == "message" else f"event: {self.event}\n"
-        return f"{name}id: {self.id}\ndata: ".encode() + orjson.dumps(self.data) + b"\n\n"
+    def __init__(self, user: User | None, held: list[Event] | None) -> None:
+        self.user = user
+        self.after = 0  # the id up to which the socket has been served from the history
+        self.held = held  # what comes while it is
 
 
 class Manager:
     """What this worker serves."""
 
     def __init__(self) -> None:
-        self.redis = redis.from_url(os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"))
-        self.sockets: defaultdict[str, set[WebSocket]] = defaultdict(set)
-        self.queues: defaultdict[str, set[asyncio.Queue[bytes]]] = defaultdict(set)
-        self.recent: defaultdict[str, deque[Event]] = defaultdict(lambda: deque(maxlen=KEPT))
+        self.sockets: defaultdict[str, dict[WebSocket, Listener]] = defaultdict(dict)
+        self.users: defaultdict[str, dict[WebSocket, Listener]] = defaultdict(dict)
+        self.queues: defaultdict[str, dict[Queue, User | None]] = defaultdict(dict)
+        self.changed: set[str] = set()  # topics that somebody has joined or left
         self._tasks: list[asyncio.Task[None]] = []
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Listen to the other workers, and to ourselves."""
-        pubsub = self.redis.pubsub()
+        pubsub = client.pubsub()
         await pubsub.subscribe(CHANNEL)
         self._tasks = [
             asyncio.create_task(self._listen(pubsub)),
@@ -76,46 +64,130 @@ class Manager:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.redis.aclose()
 
-    async def publish(self, topic: str, data: Any, event: str = "message") -> str:
-        """Send an event to all workers; its id."""
-        event_id = f"{time.time_ns():x}"
-        await self.redis.publish(CHANNEL, orjson.dumps([topic, event_id, event, data]))
-        return event_id
+    def join(
+        self, topic: str, socket: WebSocket, user: User | None, *, hold: bool = False
+    ) -> Listener:
+        """Send a topic's events to a socket; with `hold`, not before `release`."""
+        listener = self.sockets[topic][socket] = Listener(user, [] if hold else None)
+        self.changed.add(topic)
+        return listener
+
+    async def release(self, listener: Listener, socket: WebSocket) -> None:
+        """Send what was held, but for what the history had, and from now on what comes."""
+        for event in listener.held or ():  # which grows while we send
+            if event.id > listener.after:
+                await socket.send_text(event.frame)
+        listener.held = None
+
+    def leave(self, topic: str, socket: WebSocket) -> None:
+        """Send no more of this topic."""
+        forget(self.sockets, topic, socket)
+        self.changed.add(topic)
+
+    @contextmanager
+    def joined_by_user(self, topic: str, socket: WebSocket, user: User) -> Iterator[None]:
+        """Send the data of what is published to a user's own topic, for the length of the block."""
+        self.users[topic][socket] = Listener(user, None)
+        try:
+            yield
+        finally:
+            forget(self.users, topic, socket)
+
+    @contextmanager
+    def queue(self, topics: list[str], user: User | None) -> Iterator[Queue]:
+        """A queue of these topics' events, for the length of the block."""
+        queue: Queue = asyncio.Queue(QUEUE)
+        for topic in topics:
+            self.queues[topic][queue] = user
+        self.changed.update(topics)
+        try:
+            yield queue
+        finally:
+            for topic in topics:
+                forget(self.queues, topic, queue)
+            self.changed.update(topics)
+
+    def present(self, topic: str) -> Counter[Who]:
+        """Who is connected to a topic on this worker, how often; None stands for nobody."""
+        users = [listener.user for listener in self.sockets.get(topic, {}).values()]
+        users += self.queues.get(topic, {}).values()
+        return Counter(user and (user.id, user.username) for user in users)
 
     async def _listen(self, pubsub: Any) -> None:
-        async for message in pubsub.listen():
-            if message["type"] == "message":
-                await self.deliver(Event(*orjson.loads(message["data"])))
+        while True:
+            try:
+                async for message in pubsub.listen():
+                    if message["type"] == "message":
+                        event_id, _, body = message["data"].partition(b" ")
+                        await self.deliver(Event.parse(int(event_id), body))
+            except RedisError:
+                logger.warning("Redis is away; events are missed until it is back.")
+                await asyncio.sleep(RETRY_SECONDS)
 
     async def deliver(self, event: Event) -> None:
         """To this worker's own sockets and streams."""
-        self.recent[event.topic].append(event)
-        for queue in self.queues.get(event.topic, ()):
+        for queue in list(self.queues.get(event.topic, ())):
             try:
-                queue.put_nowait(event.chunk)
+                queue.put_nowait(event)
             except asyncio.QueueFull:
-                logger.warning("A slow stream loses an event of %s", event.topic)
-        sockets = self.sockets.get(event.topic)
-        if sockets:
-            # Measured: one after the other is faster than gather(), and the dict made once is
-            # faster than send_text(), which makes it for each.
-            message = {"type": "websocket.send", "text": event.text}
-            for socket in list(sockets):
-                try:
-                    await socket.send(message)
-                except Exception:
-                    sockets.discard(socket)
+                end(queue)
+        if listeners := self.sockets.get(event.topic):
+            await self._send(listeners, event, event.frame)
+        if listeners := self.users.get(event.topic):
+            await self._send(listeners, event, event.text)
+
+    async def _send(self, listeners: dict[WebSocket, Listener], event: Event, text: str) -> None:
+        ready = []
+        for socket, listener in listeners.items():
+            if listener.held is not None:
+                listener.held.append(event)
+            elif event.id > listener.after:
+                ready.append(socket)
+        # Measured: one after the other is faster than gather(), and the dict made once is faster
+        # than send_text(), which makes it for each.
+        message = {"type": "websocket.send", "text": text}
+        sockets = iter(ready)
+        while True:
+            try:
+                async with asyncio.timeout(STALLED_SECONDS):
+                    for socket in sockets:
+                        await socket.send(message)
+                return
+            except Exception:  # gone, or stalled: the others get theirs
+                listeners.pop(socket, None)
+                task = asyncio.create_task(close(socket))
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
 
     async def _keep_alive(self) -> None:
         """One task for all streams: a timeout on each queue would cost a timer per event."""
         while True:
             await asyncio.sleep(KEEPALIVE_SECONDS)
-            for queues in self.queues.values():
-                for queue in queues:
-                    if queue.empty():
-                        queue.put_nowait(KEEPALIVE)
+            for queue in {queue for queues in self.queues.values() for queue in queues}:
+                if queue.empty():
+                    queue.put_nowait(KEEPALIVE)
+
+
+def forget(registry: dict[str, dict[Any, Any]], topic: str, key: Any) -> None:
+    """Take a connection out, and the topic with its last one."""
+    if topic in registry:
+        registry[topic].pop(key, None)
+        if not registry[topic]:
+            del registry[topic]
+
+
+def end(queue: Queue) -> None:
+    """End a stream that is too slow: its client comes back, and reads on from the history."""
+    while not queue.empty():
+        queue.get_nowait()
+    queue.put_nowait(None)
+
+
+async def close(socket: WebSocket) -> None:
+    """Close a socket that may be gone."""
+    with suppress(Exception):
+        await socket.close(TRY_AGAIN_LATER)
 
 
 manager = Manager()

@@ -1,121 +1,119 @@
-"""Rows 10 to 16: server-sent events, NDJSON, files."""
+"""Rows 10 to 12: topics as server-sent events, and what has been published to them as NDJSON."""
 
-import asyncio
-import os
 from collections.abc import AsyncIterator
-from datetime import datetime
-from decimal import Decimal
-from pathlib import Path
 from typing import Annotated
-from uuid import UUID
 
 import orjson
-from fastapi import APIRouter, Header, HTTPException, Request, Response
-from fastapi.responses import FileResponse, StreamingResponse
-from sqlalchemy import select
+from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
-from .auth import CurrentUser, require
-from .database import Item, Session
-from .manager import QUEUE, manager
+from . import history
+from .auth import CurrentUser
+from .database import User
+from .events import EVENT_TYPE, sse
+from .history import MAX_ID
+from .manager import KEEPALIVE, manager
+from .permissions import Topic, is_topic, require
 
-FILES = Path(os.environ.get("FILES_DIR", "files"))
+MAX_BODY = 2**20
+MAX_TOPICS = 100
+RETRY = b"retry: 2000\n\n"
 SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-MIB = 2**20
-ROWS = 500  # measured: more are no faster
-COLUMNS = (Item.id, Item.name, Item.price, Item.created, Item.uuid)
-LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 
 router = APIRouter()
 
 
+def after(
+    after: Annotated[int | None, Query(ge=0, le=MAX_ID)] = None,
+    last_event_id: Annotated[int | None, Header(ge=0, le=MAX_ID)] = None,
+) -> int | None:
+    """The last event the client has. A browser that reconnects asks for the same URL again, so the
+    header is the newer one."""
+    return after if last_event_id is None else last_event_id
+
+
+After = Annotated[int | None, Depends(after)]
+EventType = Annotated[str, Query(pattern=EVENT_TYPE)]
+
+
 @router.post("/topics/{topic}/events", status_code=201)
 async def publish(
-    topic: str, request: Request, user: CurrentUser, type: str = "message"
+    topic: Topic, request: Request, user: CurrentUser, type: EventType = "message"
 ) -> Response:
     """Publish the body."""
     require(user, topic, "publish")
+    body = await request.body()
+    if len(body) > MAX_BODY:
+        raise HTTPException(413, f"An event has at most {MAX_BODY} bytes.")
     try:
-        data = orjson.loads(await request.body())
+        data = orjson.loads(body)
     except orjson.JSONDecodeError:
         raise HTTPException(400, "This is not JSON.") from None
-    event_id = await manager.publish(topic, data, type)
+    event_id = await history.publish(topic, data, type)
     return Response(orjson.dumps({"id": event_id}), 201, media_type="application/json")
 
 
 @router.get("/topics/{topic}/events")
-async def subscribe(
-    topic: str, user: CurrentUser, last_event_id: Annotated[str | None, Header()] = None
-) -> StreamingResponse:
+async def subscribe(topic: Topic, user: CurrentUser, after: After) -> StreamingResponse:
     """One topic as server-sent events.
 
     Bytes, not FastAPI's own EventSourceResponse: that encodes each event for each client, and
     passes it through a task and a memory stream of its own.
     """
     require(user, topic, "read")
-    return StreamingResponse(
-        events(topic, last_event_id), media_type="text/event-stream", headers=SSE_HEADERS
-    )
+    stream = events([topic], after, user, "chunk")
+    return StreamingResponse(stream, media_type="text/event-stream", headers=SSE_HEADERS)
 
 
-async def events(topic: str, last_event_id: str | None) -> AsyncIterator[bytes]:
+@router.get("/events")
+async def subscribe_to_many(
+    topic: Annotated[list[str], Query(min_length=1, max_length=MAX_TOPICS)],
+    user: CurrentUser,
+    after: After,
+) -> StreamingResponse:
+    """Several topics on one stream."""
+    for name in topic:
+        if not is_topic(name):
+            raise HTTPException(400, f"{name!r} is no topic.")
+        require(user, name, "read")
+    stream = events(topic, after, user, "chunk_among")
+    return StreamingResponse(stream, media_type="text/event-stream", headers=SSE_HEADERS)
+
+
+async def events(
+    topics: list[str], after: int | None, user: User | None, form: str
+) -> AsyncIterator[bytes]:
     """What followed the last event, then what comes."""
-    queue: asyncio.Queue[bytes] = asyncio.Queue(QUEUE)
-    manager.queues[topic].add(queue)
-    try:
-        yield b"retry: 2000\n\n"
-        if last_event_id is not None:
-            for event in [e for e in manager.recent[topic] if e.id > last_event_id]:
-                yield event.chunk
-        while True:
-            yield await queue.get()
-    finally:
-        manager.queues[topic].discard(queue)
+    with manager.queue(topics, user) as queue:
+        yield RETRY
+        seen = 0
+        if after is not None:
+            past = await history.since(topics, after)
+            seen = past.newest
+            if not past.complete:
+                yield sse({"topics": topics}, "reset", seen)
+            for event in past.events:
+                yield getattr(event, form)
+        while (item := await queue.get()) is not None:
+            if isinstance(item, bytes):
+                yield KEEPALIVE
+            elif item.id > seen:
+                yield getattr(item, form)
 
 
-@router.get("/stream/items")
-async def items(after: int = 0, limit: int | None = None) -> StreamingResponse:
-    """NDJSON from the database."""
-    return StreamingResponse(item_lines(after, limit), media_type="application/x-ndjson")
+@router.get("/topics/{topic}/history")
+async def read(
+    topic: Topic,
+    user: CurrentUser,
+    after: Annotated[int, Query(ge=0, le=MAX_ID)] = 0,
+    limit: Annotated[int | None, Query(ge=0)] = None,
+) -> StreamingResponse:
+    """The kept events, oldest first."""
+    require(user, topic, "read")
+    return StreamingResponse(lines(topic, after, limit), media_type="application/x-ndjson")
 
 
-async def item_lines(after: int, limit: int | None) -> AsyncIterator[bytes]:
-    """A line per item, from a server-side cursor where there is one.
-
-    Columns, not instances of Item: those cost two and a half times as much.
-    """
-    rows = select(*COLUMNS).where(Item.id > after).order_by(Item.id).limit(limit)
-    async with Session() as session:
-        result = await session.stream(rows.execution_options(yield_per=ROWS))
-        async for page in result.partitions():
-            yield b"".join([line(*row) for row in page])
-
-
-def line(id: int, name: str, price: Decimal, created: datetime, uuid: UUID) -> bytes:
-    """An item as it is sent."""
-    item = {"id": id, "name": name, "price": str(price), "created": created, "uuid": uuid}
-    return orjson.dumps(item, option=LINE)
-
-
-@router.get("/download/{name}")
-@router.head("/download/{name}")
-def download(name: str) -> FileResponse:
-    """A file, by name."""
-    path = (FILES / name).resolve()
-    if path.parent != FILES.resolve() or not path.is_file():
-        raise HTTPException(404)
-    return FileResponse(path, filename=name)
-
-
-@router.get("/firehose")
-async def firehose(mb: int, user: CurrentUser) -> StreamingResponse:
-    """Bytes as fast as the client reads."""
-    if user is None or not user.is_staff:
-        raise HTTPException(401 if user is None else 403)
-    return StreamingResponse(megabytes(mb), media_type="application/octet-stream")
-
-
-async def megabytes(count: int) -> AsyncIterator[bytes]:
-    """So many, in pieces of 64 KiB."""
-    piece = b"\0" * 65_536
-    for _ in range(count * MIB // len(piece)):
-        yield piece
+async def lines(topic: str, after: int, limit: int | None) -> AsyncIterator[bytes]:
+    """A line per event."""
+    async for page in history.read(topic, after, limit):
+        yield b"".join([event.line for event in page])
