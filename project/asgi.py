@@ -9,8 +9,12 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 http = get_asgi_application()  # first: it loads the apps that the imports below need
 
 from project.demo.routing import websocket_urlpatterns  # noqa: E402
+from realtime.publish_endpoint import PublishEndpoint  # noqa: E402
 from realtime.routing import websocket_urlpatterns as realtime_urlpatterns  # noqa: E402
 
 application = ProtocolTypeRouter(
-    {"http": http, "websocket": URLRouter([*realtime_urlpatterns, *websocket_urlpatterns])}
+    {
+        "http": PublishEndpoint(http),  # optional: with an access token, publishing costs half
+        "websocket": URLRouter([*realtime_urlpatterns, *websocket_urlpatterns]),
+    }
 )

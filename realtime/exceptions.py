@@ -21,10 +21,18 @@ from django.core.exceptions import ImproperlyConfigured
 
 
 class RealtimeError(Exception):
-    """Base of everything this package raises on purpose; its text is fit for a client to read,
-    and `code` is what an error frame calls it."""
+    """Base of everything this package raises on purpose; its text is fit for a client to read.
+
+    `code` is what an error frame calls it, `status` and `headers` what HTTP answers with it.
+    """
 
     code = "error"
+    status = 400
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Header fields that belong to the answer."""
+        return {}
 
 
 class InvalidTopic(RealtimeError, ValueError):
@@ -43,6 +51,7 @@ class DataTooLarge(InvalidData):
     """The data's JSON text is over `MAX_EVENT_BYTES`; nothing was stored."""
 
     code = "too_large"
+    status = 413
 
 
 class InvalidEventType(RealtimeError, ValueError):
@@ -60,6 +69,8 @@ class InvalidPosition(RealtimeError, ValueError):
 class HistoryGone(RealtimeError):
     """The log no longer holds what followed the position; the reader has to start afresh."""
 
+    status = 410
+
 
 class InvalidPrompt(RealtimeError, ValueError):
     """The prompt is missing, empty or too long; nobody was asked."""
@@ -71,28 +82,42 @@ class NotIdentified(RealtimeError):
     """Nobody is signed in, or the credentials sent are unknown, expired or revoked."""
 
     code = "not_identified"
+    status = 401
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """RFC 9110, section 11.6.1."""
+        return {"WWW-Authenticate": "Bearer"}
 
 
 class NotAllowed(RealtimeError):
     """The user is known and may not do this."""
 
     code = "not_allowed"
+    status = 403
 
 
 class TooManyRequests(RealtimeError):
     """As much as is allowed is under way already; `retry_after` is in seconds."""
 
     code = "too_many"
+    status = 429
 
     def __init__(self, detail: str, retry_after: int) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """RFC 9110, section 10.2.3."""
+        return {"Retry-After": str(self.retry_after)}
 
 
 class ProviderError(RealtimeError):
     """A language model's provider failed to answer; the text is ours, never the provider's."""
 
     code = "provider"
+    status = 503
 
 
 class ProviderUnavailable(ProviderError):

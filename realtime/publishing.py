@@ -2,18 +2,22 @@
 
 import asyncio
 import logging
+from typing import Final
 
 from asgiref.sync import async_to_sync, sync_to_async
 from channels.layers import get_channel_layer
 
 from .conf import settings
 from .events import Event
+from .exceptions import DataTooLarge
 from .hub import running_hubs, send_to_layer
 from .log import get_log
 from .topics import user_topic, validate_topic
-from .wire.data import DEFAULT_TYPE, encode_data, validate_type
+from .wire.data import DEFAULT_TYPE, decode_data, encode_data, validate_type
 
 logger = logging.getLogger("realtime.publishing")
+
+BODY_OVERHEAD: Final = 6  # JSON may write one byte of data as six characters (an escaped one)
 
 
 def publish(
@@ -57,6 +61,22 @@ async def publish_now(
         event = await get_log().append_now(event.topic, event.type, event.data)
     await announce(event)
     return event
+
+
+async def publish_body(topic: str, body: bytes, type: str) -> Event:
+    """As `publish_now`, of an HTTP request's body: the data as JSON (UTF-8).
+
+    Raises `DataTooLarge` for a body that can't be an event before it is parsed.
+    """
+    check_body_size(len(body))
+    return await publish_now(topic, decode_data(body), type=type)
+
+
+def check_body_size(size: int) -> None:
+    """Raise `DataTooLarge` where a body of so many bytes can't be an event."""
+    limit = settings.MAX_EVENT_BYTES * BODY_OVERHEAD
+    if size > limit:
+        raise DataTooLarge(f"The body is over {limit} bytes; publish a reference instead.")
 
 
 def send_to_user(user_id: object, data: object, *, type: str = DEFAULT_TYPE) -> Event:

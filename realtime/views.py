@@ -13,15 +13,7 @@ from django.middleware.csrf import CsrfViewMiddleware
 from django.views.decorators.csrf import csrf_exempt
 
 from .conf import settings
-from .exceptions import (
-    DataTooLarge,
-    HistoryGone,
-    NotAllowed,
-    NotIdentified,
-    ProviderError,
-    RealtimeError,
-    TooManyRequests,
-)
+from .exceptions import HistoryGone, NotAllowed, NotIdentified, RealtimeError
 from .history import HistoryResponse
 from .hub import positions_now
 from .identity import Identity, create_ticket, identify
@@ -30,17 +22,16 @@ from .ndjson import after_and_limit
 from .origins import origin_allowed
 from .permissions import require
 from .positions import Position, parse_position, parse_positions
-from .publishing import publish_now
+from .publishing import publish_body
 from .streams import TopicStreamResponse
 from .topics import validate_topic
-from .wire.data import DEFAULT_TYPE, decode_data
+from .wire.data import DEFAULT_TYPE
 
 P = ParamSpec("P")
 View: TypeAlias = Callable[Concatenate[HttpRequest, P], Awaitable[HttpResponseBase]]
 AsyncView: TypeAlias = Callable[Concatenate[HttpRequest, P], Coroutine[Any, Any, HttpResponseBase]]
 
 READY_SECONDS: Final = 3.0  # what /readyz waits for the log, and for the layer
-BODY_OVERHEAD: Final = 6  # JSON may write one byte of data as six characters (an escaped one)
 
 
 def problem(status: int, detail: str, **headers: str) -> JsonResponse:
@@ -60,18 +51,10 @@ def answers_errors(*methods: str) -> Callable[[View[P]], AsyncView[P]]:
                 return problem(405, f"Use {allowed} here.", Allow=allowed)
             try:
                 return await view(request, *args, **kwargs)
-            except NotIdentified as error:
-                return problem(401, str(error), **{"WWW-Authenticate": "Bearer"})
-            except NotAllowed as error:
-                return problem(403, str(error))
-            except (DataTooLarge, RequestDataTooBig) as error:
+            except RequestDataTooBig as error:
                 return problem(413, str(error))
-            except TooManyRequests as error:
-                return problem(429, str(error), **{"Retry-After": str(error.retry_after)})
-            except ProviderError as error:
-                return problem(503, str(error))
             except RealtimeError as error:
-                return problem(400, str(error))
+                return problem(error.status, str(error), **error.headers)
 
         update_wrapper(wrapper, view)
         # Django's check would answer a wrong method with 403, as a page. Those views that change
@@ -114,11 +97,7 @@ async def publish_event(request: HttpRequest, topic: str) -> HttpResponseBase:
     body = request.body
     identity = await _writer(request)
     await require(identity.user, topic, "publish")
-    limit = settings.MAX_EVENT_BYTES * BODY_OVERHEAD
-    if len(body) > limit:
-        raise DataTooLarge(f"The body is over {limit} bytes; publish a reference instead.")
-    data = decode_data(body)
-    event = await publish_now(topic, data, type=request.GET.get("type", DEFAULT_TYPE))
+    event = await publish_body(topic, body, request.GET.get("type", DEFAULT_TYPE))
     return JsonResponse({"id": event.id}, status=201)
 
 

@@ -65,6 +65,11 @@ class BorrowedThread(Executor):
         self._threads = threads
         self._worker: Worker | None = None
 
+    @property
+    def unused(self) -> bool:
+        """Whether the request has needed no thread so far: there is nothing to give back."""
+        return self._worker is None
+
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
         if self._worker is None:
             self._worker = self._threads.borrow()
