@@ -28,7 +28,7 @@ async def echo(websocket: WebSocket) -> None:
 async def echo_json(websocket: WebSocket) -> None:
     """Echo until the other side leaves."""
     async for content in messages(websocket):
-        await send(websocket, {"echo": content})
+        await websocket.send_text(orjson.dumps({"echo": content}).decode())
 
 
 @router.websocket("/echo/text")

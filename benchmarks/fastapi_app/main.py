@@ -1,6 +1,7 @@
 """The application: `uvicorn benchmarks.fastapi_app.main:app`."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -30,7 +31,13 @@ redact()
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Listen to Redis while we serve."""
+    """Listen to Redis while we serve.
+
+    What has been imported stays: frozen, the garbage collector does not go over it again and again,
+    which took a third of the time of a stream of rows.
+    """
+    gc.collect()
+    gc.freeze()
     await manager.start()
     sharing = asyncio.create_task(presence.presence.run())
     yield

@@ -48,9 +48,9 @@ async def frames(websocket: WebSocket) -> AsyncIterator[Any]:
 
 async def messages(websocket: WebSocket) -> AsyncIterator[Any]:
     """The JSON that comes; what is no JSON is answered with an error."""
-    async for frame in frames(websocket):
+    while (message := await websocket.receive())["type"] == "websocket.receive":
         try:
-            content = orjson.loads(frame)
+            content = orjson.loads(message.get("text") or message.get("bytes") or b"")
         except orjson.JSONDecodeError:
             await send_error(websocket, "bad_message", "This is not JSON.")
         else:
