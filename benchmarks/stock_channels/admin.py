@@ -26,6 +26,8 @@ from .tokens import make_token  # noqa: E402
 
 BATCH = 5_000
 FIRST_CREATED = datetime(2025, 1, 1, tzinfo=UTC)
+ADJECTIVES = ("Small", "Quiet", "Folding", "Copper", "Second-hand", "Blue", "Heavy", "Café")
+NOUNS = ("lamp", "teapot", "notebook", "bicycle bell", "radio", "umbrella", "compass")
 
 
 def create(username: str, staff: bool) -> dict[str, Any]:
@@ -59,9 +61,11 @@ def items(count: int) -> None:
 
 
 def item(number: int) -> Item:
-    """The item with this number."""
+    """The item with this number, the same as the other contestants'."""
+    adjective = ADJECTIVES[number % len(ADJECTIVES)]
+    noun = NOUNS[number // len(ADJECTIVES) % len(NOUNS)]
     return Item(
-        name=f"Item no. {number + 1}",
+        name=f"{adjective} {noun} no. {number + 1}",
         price=Decimal(99 + number * 7_919 % 99_900) / 100,
         created=FIRST_CREATED + timedelta(minutes=number),
     )

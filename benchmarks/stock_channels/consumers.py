@@ -5,6 +5,8 @@ from typing import Any
 
 from channels.generic.websocket import AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer
 
+from .tokens import user_of_token
+
 
 class Echo(AsyncJsonWebsocketConsumer):
     """`{"echo": <what came>}`."""
@@ -13,8 +15,22 @@ class Echo(AsyncJsonWebsocketConsumer):
         await self.send_json({"echo": content})
 
 
-class AuthCookie(Echo):
-    """A welcome for who has a session."""
+class EchoText(AsyncWebsocketConsumer):
+    """The same text."""
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        await self.send(text_data=text_data)
+
+
+class EchoBytes(AsyncWebsocketConsumer):
+    """The same bytes."""
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        await self.send(bytes_data=bytes_data)
+
+
+class SignedIn(Echo):
+    """A welcome for who is signed in."""
 
     async def connect(self) -> None:
         if not self.scope["user"].is_authenticated:
@@ -22,6 +38,23 @@ class AuthCookie(Echo):
             return
         await self.accept()
         await self.send_json({"type": "welcome", "user": self.scope["user"].username})
+
+
+class AuthMessage(Echo):
+    """The first message carries the token."""
+
+    user = None
+
+    async def receive_json(self, content: Any) -> None:
+        if self.user is not None:
+            await super().receive_json(content)
+            return
+        user = await user_of_token(content.get("token", ""))
+        if not user.is_authenticated:
+            await self.close(code=4401)
+            return
+        self.user = user
+        await self.send_json({"type": "welcome", "user": user.username})
 
 
 class Topic(AsyncWebsocketConsumer):

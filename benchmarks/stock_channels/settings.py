@@ -1,6 +1,7 @@
 """The smallest site with users, sessions and a channel layer."""
 
 import os
+from pathlib import Path
 
 SECRET_KEY = "only for benchmarks"
 ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
@@ -34,6 +35,7 @@ CHANNEL_LAYERS = {
         "CONFIG": {"hosts": [os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0")]},
     }
 }
+FILES_DIR = Path(os.environ.get("FILES_DIR", "files"))
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 LOGGING = {

@@ -1,5 +1,9 @@
 """Access tokens: a user's id, signed. Nothing is stored, so none can be taken back."""
 
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import parse_qs
+
 from django.contrib.auth.models import AnonymousUser, User
 from django.core import signing
 
@@ -15,8 +19,19 @@ def make_token(user: User) -> str:
 async def user_of_token(token: str) -> User | AnonymousUser:
     """The user a token stands for."""
     try:
-        return await User.objects.aget(
-            pk=signing.loads(token, salt=SALT, max_age=SECONDS), is_active=True
-        )
+        pk = signing.loads(token, salt=SALT, max_age=SECONDS)
+        return await User.objects.aget(pk=pk, is_active=True)
     except (signing.BadSignature, User.DoesNotExist):
         return AnonymousUser()
+
+
+class QueryAuthMiddleware:
+    """Custom authentication, as the documentation of Channels has it: `?token=`."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
+        self.app = app
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        query = parse_qs(scope["query_string"].decode())
+        user = await user_of_token(query.get("token", [""])[0])
+        await self.app({**scope, "user": user}, receive, send)

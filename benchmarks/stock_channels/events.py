@@ -1,4 +1,4 @@
-"""Publishing by POST, reading by GET."""
+"""Row 10: publishing by POST, reading by GET."""
 
 import json
 from collections.abc import AsyncIterator
@@ -8,6 +8,19 @@ from django.http import HttpRequest, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
+SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+def event_stream(source: AsyncIterator[str]) -> StreamingHttpResponse:
+    """A response of server-sent events."""
+    return StreamingHttpResponse(source, content_type="text/event-stream", headers=SSE_HEADERS)
+
+
+def sse(data: object, event: str = "message") -> str:
+    """A server-sent event."""
+    name = "" if event == "message" else f"event: {event}\n"
+    return f"{name}data: {json.dumps(data)}\n\n"
+
 
 @csrf_exempt
 async def events(request: HttpRequest, topic: str) -> HttpResponseBase:
@@ -16,8 +29,7 @@ async def events(request: HttpRequest, topic: str) -> HttpResponseBase:
         event = {"type": "topic.event", "topic": topic, "data": json.loads(request.body)}
         await get_channel_layer().group_send(topic, event)
         return JsonResponse({"topic": topic}, status=201)
-    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingHttpResponse(stream(topic), content_type="text/event-stream", headers=headers)
+    return event_stream(stream(topic))
 
 
 async def stream(topic: str) -> AsyncIterator[str]:
@@ -29,6 +41,6 @@ async def stream(topic: str) -> AsyncIterator[str]:
         yield ": welcome\n\n"
         while True:
             event = await layer.receive(channel)
-            yield f"data: {json.dumps(event['data'])}\n\n"
+            yield sse(event["data"])
     finally:
         await layer.group_discard(topic, channel)
