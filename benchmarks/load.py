@@ -109,7 +109,7 @@ class Crowd:
         self.parsers[fd].feed(data)
         return self.parsers[fd].opened
 
-    def settle(self, quiet: float = 0.3, at_most: float = 10.0) -> None:
+    def settle(self, quiet: float = 0.15, at_most: float = 10.0) -> None:
         """Take what the server says unasked (welcomes, opening comments) until it is quiet."""
         deadline = time.perf_counter() + at_most
         while time.perf_counter() < deadline:

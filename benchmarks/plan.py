@@ -16,7 +16,7 @@ class Plan:
     seconds: float = 3.0
     echoers: int = 50
     storm: int = 2_000
-    rest: float = 1.5  # in which the server may clear away those who have left
+    rest: float = 1.5  # in which a server may clear away those who have left
     idle: int = 2_000
     stall: int = 10_000
     publishers: int = 8
@@ -43,21 +43,22 @@ class Plan:
 
 SHORT = Plan(
     sizes=(100, 500),
-    seconds=0.5,
-    storm=200,
+    seconds=0.3,
+    workers=(1, 2),
+    storm=100,
     rest=0.5,
     idle=200,
-    stall=500,
+    stall=300,
     shared=200,
-    rows=40_000,
+    rows=20_000,
     file_mib=128,
     firehose_mib=200,
     pause=1.0,
     prompts=10,
-    quiet=0.3,
-    growth_gib=1.0,
-    growth_rows=100_000,
-    archive_gib=0.5,
+    quiet=0.2,
+    growth_gib=0.5,
+    growth_rows=50_000,
+    archive_gib=0.25,
 )
 
 

@@ -158,9 +158,9 @@ def test_the_command_measures_our_server(tmp_path: Path) -> None:
         "Memory growth, a client stops reading 200 MiB",
         "First token: later than from the provider itself",
         "First token: from the provider to the client",
-        "Memory growth for a file of 1 GiB",
-        "Memory growth for a ZIP of 0.5 GiB",
-        "Memory growth for NDJSON of 100,000 rows",
+        "Memory growth for a file of 0.5 GiB",
+        "Memory growth for a ZIP of 0.25 GiB",
+        "Memory growth for NDJSON of 50,000 rows",
     }
     ways = report.runs["Published over 8 WebSockets"]
     assert set(ways) == {"Ours (in the log)", "Ours (without the log)"}

@@ -1,6 +1,8 @@
 """Fan-out: an HTTP POST publishes one message, and the next goes out when all have it."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 from ..broadcasts import Broadcaster
 from ..contestants import Contestant, Server
@@ -8,23 +10,30 @@ from ..load import Crowd
 from ..machine import Load
 from ..plan import Measurement, Plan
 
+Dial: TypeAlias = Callable[[Server, str, Iterator[bytes]], tuple[Crowd, float]]
+
 
 def websocket(contestant: Contestant, plan: Plan) -> Iterator[Measurement]:
     """To WebSockets."""
     path = f"/ws/topics/{contestant.topic}"
-    for size in plan.sizes:
-        with contestant.serving(plan.server_core) as server:
-            crowd, _ = server.websockets(path, contestant.headers("", size))
-            yield from _measure(server, crowd, plan, "WebSocket")
+    return _to_each_size(contestant, plan, "WebSocket", Server.websockets, path)
 
 
 def sse(contestant: Contestant, plan: Plan) -> Iterator[Measurement]:
     """To server-sent event streams."""
     path = f"/topics/{contestant.topic}/events"
-    for size in plan.sizes:
-        with contestant.serving(plan.server_core) as server:
-            crowd, _ = server.streams(path, contestant.headers("", size))
-            yield from _measure(server, crowd, plan, "SSE")
+    return _to_each_size(contestant, plan, "SSE", Server.streams, path)
+
+
+def _to_each_size(
+    contestant: Contestant, plan: Plan, kind: str, dial: Dial, path: str
+) -> Iterator[Measurement]:
+    with contestant.serving(plan.server_core) as server:
+        for number, size in enumerate(plan.sizes):
+            if number:
+                time.sleep(plan.rest)
+            crowd, _ = dial(server, path, contestant.headers("", size))
+            yield from _measure(server, crowd, plan, kind)
 
 
 def _measure(server: Server, crowd: Crowd, plan: Plan, kind: str) -> Iterator[Measurement]:
