@@ -25,6 +25,7 @@ from . import (
 from .broker import client
 from .logs import redact
 from .manager import manager
+from .shutdown import on_sigterm
 
 redact()
 
@@ -38,6 +39,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """
     gc.collect()
     gc.freeze()
+    on_sigterm(manager.end_streams)
     await manager.start()
     sharing = asyncio.create_task(presence.presence.run())
     yield

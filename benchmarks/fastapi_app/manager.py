@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from fastapi import WebSocket
+from fastapi import WebSocket, WebSocketDisconnect
 from redis.exceptions import RedisError
 
 from .broker import client
@@ -17,8 +17,8 @@ from .history import CHANNEL
 
 KEEPALIVE = b": keepalive\n\n"
 KEEPALIVE_SECONDS = 15.0
-QUEUE = 1_000  # events that wait for a slow SSE client; with more its stream ends
-STALLED_SECONDS = 10.0  # a WebSocket that takes nothing for so long is closed
+QUEUE = 1_000  # events that wait for a slow client; with more its stream or its socket ends
+STALLED_SECONDS = 0.01  # then a socket is left to a task of its own
 RETRY_SECONDS = 1.0
 TRY_AGAIN_LATER = 1013
 
@@ -31,12 +31,13 @@ logger = logging.getLogger(__name__)
 class Listener:
     """A socket's place in a topic."""
 
-    __slots__ = ("after", "held", "user")
+    __slots__ = ("after", "form", "held", "user")
 
-    def __init__(self, user: User | None, held: list[Event] | None) -> None:
+    def __init__(self, user: User | None, form: str) -> None:
         self.user = user
+        self.form = form  # of an event, as this socket gets it
         self.after = 0  # the id up to which the socket has been served from the history
-        self.held = held  # what comes while it is
+        self.held: deque[Event] | None = None  # what waits while it is, or while it is slow
 
 
 class Manager:
@@ -48,7 +49,7 @@ class Manager:
         self.queues: defaultdict[str, dict[Queue, User | None]] = defaultdict(dict)
         self.changed: set[str] = set()  # topics that somebody has joined or left
         self._tasks: list[asyncio.Task[None]] = []
-        self._closing: set[asyncio.Task[None]] = set()
+        self._sending: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Listen to the other workers, and to ourselves."""
@@ -69,15 +70,17 @@ class Manager:
         self, topic: str, socket: WebSocket, user: User | None, *, hold: bool = False
     ) -> Listener:
         """Send a topic's events to a socket; with `hold`, not before `release`."""
-        listener = self.sockets[topic][socket] = Listener(user, [] if hold else None)
+        listener = self.sockets[topic][socket] = Listener(user, "frame")
+        listener.held = deque() if hold else None
         self.changed.add(topic)
         return listener
 
     async def release(self, listener: Listener, socket: WebSocket) -> None:
         """Send what was held, but for what the history had, and from now on what comes."""
-        for event in listener.held or ():  # which grows while we send
+        while listener.held:  # which grows while we send
+            event = listener.held.popleft()
             if event.id > listener.after:
-                await socket.send_text(event.frame)
+                await socket.send_text(getattr(event, listener.form))
         listener.held = None
 
     def leave(self, topic: str, socket: WebSocket) -> None:
@@ -88,7 +91,7 @@ class Manager:
     @contextmanager
     def joined_by_user(self, topic: str, socket: WebSocket, user: User) -> Iterator[None]:
         """Send the data of what is published to a user's own topic, for the length of the block."""
-        self.users[topic][socket] = Listener(user, None)
+        self.users[topic][socket] = Listener(user, "text")
         try:
             yield
         finally:
@@ -107,6 +110,11 @@ class Manager:
             for topic in topics:
                 forget(self.queues, topic, queue)
             self.changed.update(topics)
+
+    def end_streams(self) -> None:
+        """End all streams, whose clients come back to another worker."""
+        for queue in {queue for queues in self.queues.values() for queue in queues}:
+            end(queue)
 
     def present(self, topic: str) -> Counter[Who]:
         """Who is connected to a topic on this worker, how often; None stands for nobody."""
@@ -139,26 +147,37 @@ class Manager:
 
     async def _send(self, listeners: dict[WebSocket, Listener], event: Event, text: str) -> None:
         ready = []
-        for socket, listener in listeners.items():
-            if listener.held is not None:
+        for socket, listener in list(listeners.items()):
+            if listener.held is None:
+                if event.id > listener.after:
+                    ready.append(socket)
+            elif len(listener.held) < QUEUE:
                 listener.held.append(event)
-            elif event.id > listener.after:
-                ready.append(socket)
+            else:
+                del listeners[socket]
+                self._spawn(socket.close(TRY_AGAIN_LATER))
         # Measured: one after the other is faster than gather(), and the dict made once is faster
         # than send_text(), which makes it for each.
         message = {"type": "websocket.send", "text": text}
-        sockets = iter(ready)
+        left = iter(ready)
         while True:
             try:
                 async with asyncio.timeout(STALLED_SECONDS):
-                    for socket in sockets:
+                    for socket in left:
                         await socket.send(message)
                 return
-            except Exception:  # gone, or stalled: the others get theirs
+            except TimeoutError:  # cancelled where it waited for room, so nothing was sent
+                if listener := listeners.get(socket):
+                    listener.held = deque([event])
+                    self._spawn(self.release(listener, socket))
+            except Exception:  # gone
                 listeners.pop(socket, None)
-                task = asyncio.create_task(close(socket))
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
+
+    def _spawn(self, sending: Coroutine[Any, Any, None]) -> None:
+        """Send to one who is slow, while the others get theirs."""
+        task = asyncio.create_task(quietly(sending))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
 
     async def _keep_alive(self) -> None:
         """One task for all streams: a timeout on each queue would cost a timer per event."""
@@ -184,10 +203,10 @@ def end(queue: Queue) -> None:
     queue.put_nowait(None)
 
 
-async def close(socket: WebSocket) -> None:
-    """Close a socket that may be gone."""
-    with suppress(Exception):
-        await socket.close(TRY_AGAIN_LATER)
+async def quietly(sending: Coroutine[Any, Any, None]) -> None:
+    """Send to a socket that may be gone."""
+    with suppress(WebSocketDisconnect, RuntimeError):
+        await sending
 
 
 manager = Manager()
