@@ -23,7 +23,7 @@ NAME: Final = re.compile(r"^[A-Za-z0-9][\w.-]*")
 
 def missing() -> list[str]:
     """The packages of the requirements that this Python does not have."""
-    return [name for name in _names() if not _is_installed(name)]
+    return [name for name in dict.fromkeys(_names()) if not _is_installed(name)]
 
 
 def enter() -> None:

@@ -46,9 +46,15 @@ def _section(row: dict[str, Any], checked: Sequence[features.Check]) -> str:
         if key in row:
             parts.append(f"**{who}.** {row[key].strip()}")
             parts += [_shown(reference) for reference in row.get(f"{key}_code", ())]
-    parts += [f"**{title}.** {row[key].strip()}" for title, key in REMARKS if key in row]
+    parts += [f"**{title}.** {_sentence(row[key])}" for title, key in REMARKS if key in row]
     parts.append(features.of_row(checked, row["number"]))
     return "\n\n".join(filter(None, parts))
+
+
+def _sentence(text: str) -> str:
+    """With a capital, which a list of these does without."""
+    text = text.strip()
+    return text[:1].upper() + text[1:]
 
 
 def references() -> Iterator[str]:
