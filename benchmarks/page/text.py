@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 def number(value: float) -> str:
     """As many digits as mean something."""
+    value = round(value, 2) + 0.0  # no minus in front of nothing
     size = abs(value)
     return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
 
