@@ -13,7 +13,7 @@ class Plan:
     """Sizes in connections, times in seconds."""
 
     sizes: tuple[int, ...] = (100, 1_000, 5_000)
-    seconds: float = 3.0
+    seconds: float = 2.5
     echoers: int = 50
     storm: int = 2_000
     rest: float = 1.5  # in which a server may clear away those who have left

@@ -18,4 +18,9 @@ def times(ratio: float | None) -> str:
 def table_of(head: Sequence[str], lines: Iterable[Sequence[str]], left: int = 1) -> str:
     """The first `left` columns to the left, the others to the right."""
     rule = ["---"] * left + ["--:"] * (len(head) - left)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *lines))
+    rows = (" | ".join(map(_escaped, cells)) for cells in (head, rule, *lines))
+    return "\n".join(f"| {row} |" for row in rows)
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|")
