@@ -10,9 +10,9 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from channels.layers import get_channel_layer
 
@@ -20,6 +20,7 @@ from .announcements import from_message, to_message
 from .conf import settings
 from .events import Event
 from .exceptions import HistoryGone
+from .fanout import Fanout, Reader
 from .log import get_log
 from .positions import START, UNBORN, Position
 from .tasks import spawn
@@ -30,21 +31,9 @@ logger = logging.getLogger("realtime.hub")
 Look: TypeAlias = Callable[[Iterable[str]], Awaitable[None]]
 LOOKS: Final[list[Look]] = []  # called with the topics that have readers, every HEAD_CHECK_SECONDS
 
-FANOUT_SLICE_SECONDS: Final = 0.002  # a fan-out that takes longer lets the loop run in between
-FANOUT_SLICE_CURSORS: Final = 64  # cursors served between two looks at the clock
 ENCODED_EVENTS: Final = 16  # newest events of a topic that are kept in their wire forms too
 MEMBERSHIP_BATCH: Final = 50  # group memberships changed at once
 RETRY_SECONDS: Final = 1.0  # pause after an error of the channel layer
-
-
-class Reader(Protocol):
-    """What a feed serves: a subscriber's place in this topic."""
-
-    def deliver(self, event: Event) -> None:
-        """Take a new event, or take note that there is one."""
-
-    def wake(self) -> None:
-        """The feed has changed in some other way; look again."""
 
 
 class Feed:
@@ -54,7 +43,7 @@ class Feed:
         self.topic = topic
         self.epoch = UNBORN
         self.head = 0
-        self.readers: dict[Reader, None] = {}  # a dict, for its order
+        self.fanout = Fanout(topic)
         self.joined = False  # whether the layer was told that we listen
         self.starting: asyncio.Task[None] | None = None
         self.started = False
@@ -62,9 +51,6 @@ class Feed:
         self._tail_bytes = 0
         self._behind = False
         self._catching_up: asyncio.Task[None] | None = None
-        self._fanout: Iterator[None] | None = None
-        self._fanning_out: asyncio.Task[None] | None = None
-        self._outbox: deque[Event] = deque()
 
     @property
     def position(self) -> Position:
@@ -74,13 +60,15 @@ class Feed:
     def start(self, position: Position) -> None:
         """Take over the log's head; what was announced before is caught up with."""
         self.epoch, self.head = position.epoch, position.offset
+        self.fanout.begin(position.epoch, position.offset)
         self.started = True
         if self._behind:
             self.catch_up()
 
     def close(self) -> None:
         """Stop the feed's tasks; it has no readers any more."""
-        for task in (self.starting, self._catching_up, self._fanning_out):
+        self.fanout.close()
+        for task in (self.starting, self._catching_up):
             if task is not None:
                 task.cancel()
 
@@ -97,7 +85,7 @@ class Feed:
     def offer(self, event: Event) -> None:
         """An announcement has come: deliver it, drop it, or find out what is missing."""
         if not event.offset:
-            self._send_out([event])
+            self.fanout.send([event])
         elif not self.started:
             self._behind = True
         elif event.offset == self.head + 1 and event.epoch == self.epoch:
@@ -151,47 +139,15 @@ class Feed:
             len(self._tail) > settings.TAIL_EVENTS or self._tail_bytes > settings.TAIL_BYTES
         ):
             self._tail_bytes -= self._tail.popleft().size
-        self._send_out(fresh)
+        self.fanout.send(fresh)
 
     def _restart(self, position: Position) -> None:
         self.epoch, self.head = position.epoch, position.offset
         self._tail.clear()
         self._tail_bytes = 0
-        for reader in list(self.readers):
+        self.fanout.begin(position.epoch, position.offset)
+        for reader in list(self.fanout):
             reader.wake()
-
-    def _send_out(self, events: list[Event]) -> None:
-        self._outbox.extend(events)
-        if self._fanout is None:
-            self._fanout = self._fan_out()
-            self._run_fanout()
-
-    def _run_fanout(self) -> None:
-        """Serve readers for one slice of time, and the rest after the loop has had its turn."""
-        assert self._fanout is not None
-        for _ in self._fanout:
-            self._fanning_out = spawn(self._continue_fanout())
-            return
-        self._fanout = self._fanning_out = None
-
-    async def _continue_fanout(self) -> None:
-        await asyncio.sleep(0)
-        self._run_fanout()
-
-    def _fan_out(self) -> Iterator[None]:
-        now = asyncio.get_running_loop().time
-        deadline = now() + FANOUT_SLICE_SECONDS
-        while self._outbox:
-            event = self._outbox.popleft()
-            for served, reader in enumerate(list(self.readers), 1):
-                try:
-                    reader.deliver(event)
-                except Exception:
-                    # One broken reader must not keep the event from all that come after it.
-                    logger.exception("A reader of %s failed", self.topic)
-                if not served % FANOUT_SLICE_CURSORS and now() > deadline:
-                    yield
-                    deadline = now() + FANOUT_SLICE_SECONDS
 
 
 class Hub:
@@ -220,7 +176,7 @@ class Hub:
                 self._start()
             feed = self.feeds[topic] = Feed(topic)
             feed.starting = spawn(self._start_feed(feed))
-        feed.readers[reader] = None
+        feed.fanout.readers[reader] = None
         assert feed.starting is not None
         try:
             if not feed.started:
@@ -233,8 +189,8 @@ class Hub:
 
     def detach(self, feed: Feed, reader: Reader) -> None:
         """Serve `reader` no more; the last one takes the feed with it, and the last feed all."""
-        feed.readers.pop(reader, None)
-        if feed.readers or self.feeds.get(feed.topic) is not feed:
+        feed.fanout.readers.pop(reader, None)
+        if feed.fanout or self.feeds.get(feed.topic) is not feed:
             return
         feed.close()
         del self.feeds[feed.topic]

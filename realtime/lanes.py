@@ -47,6 +47,11 @@ class EventLane:
         encoder = self._encoders.get(lane.framing)  # type: ignore[arg-type]
         return encoder is not None and lane.write(event.encoded(encoder))
 
+    def direct(self) -> tuple[Lane, Callable[[Event], bytes]] | None:
+        """The lane itself and the form it takes, once it is open."""
+        encoder = self._encoders.get(self._lane.framing)  # type: ignore[arg-type]
+        return None if encoder is None else (self._lane, encoder)
+
 
 def encode_event_chunk(event: Event) -> bytes:
     """An SSE event in the chunked transfer coding of HTTP/1.1 (RFC 9112, section 7.1)."""

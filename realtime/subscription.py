@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol, Self
 from .conf import settings
 from .events import Event
 from .exceptions import HistoryGone
+from .fanout import Encoder, Rank, Writer
 from .hub import Feed, Hub, get_hub
 from .log import get_log
 from .positions import OLDEST, START, Position
@@ -38,11 +39,24 @@ class FastLane(Protocol):
     def push(self, event: Event) -> bool:
         """Write the event to the socket at once and whole; False if that can't be done now."""
 
+    def direct(self) -> tuple[Writer, Encoder] | None:
+        """What `push` writes to and in which form, as long as that does not change."""
+
 
 class Cursor:
     """A subscriber's place in one topic."""
 
-    __slots__ = ("epoch", "feed", "hub", "offset", "placed", "subscription", "topic")
+    __slots__ = (
+        "epoch",
+        "feed",
+        "hub",
+        "offset",
+        "placed",
+        "rank",
+        "slot",
+        "subscription",
+        "topic",
+    )
 
     def __init__(self, subscription: "Subscription", topic: str) -> None:
         self.subscription = subscription
@@ -50,8 +64,10 @@ class Cursor:
         self.hub: Hub | None = None
         self.feed: Feed | None = None
         self.placed = False  # until then there is no position to read from
-        self.epoch = ""
+        self.epoch = ""  # while the cursor is in step (see `fanout`), the feed's count instead
         self.offset = 0
+        self.rank: Rank | None = None
+        self.slot = 0
 
     async def attach(self) -> Feed:
         """Have the process's hub serve this cursor."""
@@ -62,6 +78,7 @@ class Cursor:
 
     def detach(self) -> None:
         """Be served no more; a fan-out that is under way passes it over too."""
+        self.fall_out()
         self.placed = False
         if self.hub is not None and self.feed is not None:
             self.hub.detach(self.feed, self)
@@ -70,6 +87,8 @@ class Cursor:
     @property
     def position(self) -> Position:
         """After the last event that was handed out."""
+        if self.rank is not None and self.feed is not None:
+            return Position(*self.feed.fanout.position_of(self))
         return Position(self.epoch, self.offset)
 
     @position.setter
@@ -91,11 +110,30 @@ class Cursor:
             if lane is not None and lane.push(event):
                 if offset:
                     self.offset = offset
+                self.fall_in()
                 return
         if not offset:
             subscription.keep_ephemeral(event)
         else:
             subscription.wake(self)
+
+    @property
+    def writer(self) -> tuple[Writer, Encoder] | None:
+        """Where events may go without asking; None while something stands before them."""
+        subscription = self.subscription
+        if not self.placed or not subscription.waiting or subscription.lane is None:
+            return None
+        return subscription.lane.direct()
+
+    def fall_in(self) -> None:
+        """Be in step with the feed, if nothing stands before its next event."""
+        if self.feed is not None:
+            self.feed.fanout.fall_in(self)
+
+    def fall_out(self) -> None:
+        """Be asked for each event again."""
+        if self.feed is not None and self.rank is not None:
+            self.feed.fanout.fall_out(self)
 
     def wake(self) -> None:
         """The feed has changed; look again."""
@@ -245,7 +283,8 @@ class Subscription:
                 self._ephemeral.clear()
             if items:
                 return items
-        self.waiting = not self.closed
+        if not self.closed:
+            self._rest()
         return []
 
     async def _read_next(self) -> list[Event | Reset]:
@@ -291,8 +330,21 @@ class Subscription:
         self._ephemeral.append(event)
         self._release()
 
+    def _rest(self) -> None:
+        """There is nothing to hand out: from now on the fast lane may be used."""
+        self.waiting = True
+        for cursor in self.cursors.values():
+            cursor.fall_in()
+
+    def _rise(self) -> None:
+        """There may be something to hand out: nothing goes past it."""
+        if self.waiting:
+            self.waiting = False
+            for cursor in self.cursors.values():
+                cursor.fall_out()
+
     def _release(self) -> None:
-        self.waiting = False
+        self._rise()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(True)
         elif self.on_ready is not None:
@@ -306,11 +358,11 @@ class Subscription:
         timer = None
         if timeout is not None:
             timer = loop.call_later(timeout, _expire, waiter)
-        self.waiting = True
+        self._rest()
         try:
             return await waiter
         finally:
-            self.waiting = False
+            self._rise()
             self._waiter = None
             if timer is not None:
                 timer.cancel()

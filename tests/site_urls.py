@@ -35,7 +35,7 @@ async def inside(request: HttpRequest) -> JsonResponse:
         {
             "tasks": Counter(getattr(task.get_coro(), "__qualname__", "?") for task in tasks),
             "hubs": {
-                topic: len(f.readers) for hub in running_hubs() for topic, f in hub.feeds.items()
+                topic: len(f.fanout) for hub in running_hubs() for topic, f in hub.feeds.items()
             },
             "groups": {name: len(members) for name, members in layer.groups.items()},
             "channels": len(layer.channels),

@@ -210,7 +210,7 @@ def test_a_feed_does_not_catch_up_before_it_has_started():
 
         async def main() -> None:
             reader, feed = Reader(), Feed("a")
-            feed.readers[reader] = None
+            feed.fanout.readers[reader] = None
             for _ in range(5):
                 log.append("a", "message", "1")
             feed.catch_up()
@@ -446,7 +446,7 @@ def test_who_leaves_while_it_waits_for_the_start_takes_nobody_along():
             await asyncio.sleep(0)
             leaving.cancel()
             feed = await staying
-            assert list(feed.readers) == [second]
+            assert list(feed.fanout) == [second]
             hub.detach(feed, second)
 
         instantly(main())
@@ -520,7 +520,7 @@ async def test_a_large_fan_out_lets_the_loop_run_in_between():
             sum(range(100))
 
     feed, readers = make_feed(), [Slow() for _ in range(10_000)]
-    feed.readers = dict.fromkeys(readers)
+    feed.fanout.readers = dict.fromkeys(readers)
     stall = Stall()
     measuring = asyncio.create_task(stall.run())
     await asyncio.sleep(0.01)
@@ -540,7 +540,7 @@ async def test_a_reader_that_raises_hurts_no_other(caplog):
             raise RuntimeError("broken on purpose")
 
     feed, readers = make_feed(), [Reader(), Broken(), Reader()]
-    feed.readers = dict.fromkeys(readers)
+    feed.fanout.readers = dict.fromkeys(readers)
     for offset in (1, 2):
         feed.offer(Event("a", "message", "1", "epoch", offset))
     assert [reader.offsets for reader in readers] == [[1, 2], [], [1, 2]]

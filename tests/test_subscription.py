@@ -307,6 +307,9 @@ async def test_a_fan_out_passes_over_who_has_left_since(world):
             self.pushed.append(event)
             return True
 
+        def direct(self) -> None:
+            return None
+
     lane = Lane()
     async with Subscription(lane) as subscription:
         await subscription.add("a")

@@ -6,13 +6,14 @@ fails, a layer that drops, repeats, delays, hangs and forgets. The clock is not 
 """
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, event, given, note, settings
 from hypothesis import strategies as st
 
-from realtime import hub as hub_module
+from realtime import fanout
 from realtime.events import Event
 from realtime.hub import running_hubs
 from realtime.log.database import DatabaseLog
@@ -44,6 +45,10 @@ CONSTANTS = {
 }
 
 
+def itself(event: Event) -> Any:
+    return event
+
+
 class Client:
     """A subscriber that stores its position in each topic, checks what it gets, and comes back."""
 
@@ -63,6 +68,7 @@ class Client:
         self.resets = 0
         self.got = 0
         self.pushed = 0
+        self.in_step = 0
 
     # The fast lane
 
@@ -73,6 +79,17 @@ class Client:
         self.pushed += 1
         self.take(event)
         return True
+
+    def direct(self) -> tuple[Any, Any] | None:
+        """In step: what is written is the event itself."""
+        if self.world.noise.happens(0.2):
+            return None
+        return SimpleNamespace(write=self.write_in_step), itself
+
+    def write_in_step(self, event: Event) -> bool:
+        taken = self.push(event)
+        self.in_step += taken
+        return taken
 
     # The awaited path
 
@@ -398,6 +415,8 @@ def run(noise: Noise, script: list[Any], lanes: list[bool], slowness: float, sli
                 event("somebody was reset")
             if any(client.pushed for client in crowd):
                 event("the fast lane was used")
+            if any(client.in_step for client in crowd):
+                event("in step")
             await put_away(world, crowd)
         finally:
             for task in world.background:
@@ -406,8 +425,8 @@ def run(noise: Noise, script: list[Any], lanes: list[bool], slowness: float, sli
     with pytest.MonkeyPatch.context() as patch, stage(layer, log, **CONSTANTS):
         if slices:
             # Every delivery is followed by a turn of the loop.
-            patch.setattr(hub_module, "FANOUT_SLICE_CURSORS", 1)
-            patch.setattr(hub_module, "FANOUT_SLICE_SECONDS", -1.0)
+            patch.setattr(fanout, "SLICE_READERS", 1)
+            patch.setattr(fanout, "SLICE_SECONDS", -1.0)
         with asyncio.Runner(loop_factory=InstantLoop) as runner:
             runner.run(example())
 

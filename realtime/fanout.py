@@ -1,0 +1,232 @@
+"""Fan-out: one topic's events to all of its readers in this process.
+
+A reader that stands where the topic stands, with nothing pending, is *in step*: it keeps no
+position of its own, and an event reaches it by one call of its lane's `write`. In a broadcast to
+thousands that is what counts: each object that is looked at on the way to a socket is a cache line
+to fetch. Whoever is not in step (new, slow, awaited) is asked one by one, and falls in when it has
+caught up. A reader that falls out takes along the position it has reached.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Final, Protocol, TypeAlias
+
+from .events import Event
+from .positions import UNBORN
+from .tasks import spawn
+
+logger = logging.getLogger("realtime.hub")
+
+SLICE_SECONDS: Final = 0.002  # a fan-out that takes longer lets the loop run in between
+SLICE_READERS: Final = 64  # readers served between two looks at the clock
+
+Encoder: TypeAlias = Callable[[Event], bytes]
+
+
+class Writer(Protocol):
+    """Where a reader in step is written to."""
+
+    def write(self, payload: bytes) -> bool:
+        """Write to the socket at once and whole; False if nothing was taken."""
+
+
+class Reader(Protocol):
+    """What is served: a subscriber's place in the topic."""
+
+    def deliver(self, event: Event) -> None:
+        """Take a new event, or take note that there is one."""
+
+    def wake(self) -> None:
+        """The topic has changed in some other way; look again."""
+
+
+class StepReader(Reader, Protocol):
+    """A reader that can be in step."""
+
+    rank: "Rank | None"
+    slot: int  # in the rank's lists
+    epoch: str
+    offset: int
+
+    @property
+    def writer(self) -> tuple[Writer, Encoder] | None:
+        """Where and in which form it may be written to without asking; None while it may not."""
+
+
+class Rank:
+    """Readers in step that are written to in one form. Those who have left leave a None behind."""
+
+    __slots__ = ("empty", "encoder", "readers", "served", "writers")
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.writers: list[Writer | None] = []
+        self.readers: list[StepReader | None] = []
+        self.served = 0  # slots before this one have had the event that is under way
+        self.empty = 0
+
+    def add(self, reader: StepReader, writer: Writer) -> None:
+        """At the end."""
+        reader.rank, reader.slot = self, len(self.readers)
+        self.readers.append(reader)
+        self.writers.append(writer)
+
+    def remove(self, reader: StepReader) -> None:
+        """Its slot stays: the fan-out may be between two slots."""
+        self.readers[reader.slot] = self.writers[reader.slot] = None
+        reader.rank = None
+        self.empty += 1
+
+    def close_up(self) -> None:
+        """Drop the empty slots once they are the half."""
+        if self.empty * 2 <= len(self.readers):
+            return
+        pairs = list(zip(self.readers, self.writers, strict=True))
+        self.readers, self.writers, self.empty = [], [], 0
+        for reader, writer in pairs:
+            if reader is not None and writer is not None:
+                self.add(reader, writer)
+
+
+class Fanout:
+    """The topic's readers in this process, and the events on their way to them."""
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        self.readers: dict[Reader, None] = {}  # those not in step; a dict, for its order
+        self._ranks: dict[Encoder, Rank] = {}
+        self._sent = (UNBORN, 0)  # the position of all who are in step
+        self._under_way: tuple[str, int] | None = None  # and of those served already
+        self._falling_in: dict[StepReader, None] = {}  # when the event under way has been sent
+        self._outbox: deque[Event] = deque()
+        self._run: Iterator[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def __iter__(self) -> Iterator[Reader]:
+        """All readers, in step or not."""
+        yield from self.readers
+        for rank in self._ranks.values():
+            yield from (reader for reader in rank.readers if reader is not None)
+
+    def __len__(self) -> int:
+        """How many readers there are."""
+        return len(self.readers) + sum(len(r.readers) - r.empty for r in self._ranks.values())
+
+    # -- in step
+
+    def begin(self, epoch: str, offset: int) -> None:
+        """The topic stands at this position now; whoever was in step has fallen out."""
+        for rank in self._ranks.values():
+            for reader in rank.readers:
+                if reader is not None:
+                    self.fall_out(reader)
+        self._sent = (epoch, offset)
+
+    def fall_in(self, reader: StepReader) -> None:
+        """Have a reader with nothing pending in step, if it stands where the topic stands."""
+        found = reader.writer
+        if found is None or reader.rank is not None or reader not in self.readers:
+            return
+        if self._under_way is not None:
+            self._falling_in[reader] = None
+        elif (reader.epoch, reader.offset) == self._sent:
+            writer, encoder = found
+            if encoder not in self._ranks:
+                self._ranks[encoder] = Rank(encoder)
+            del self.readers[reader]
+            self._ranks[encoder].add(reader, writer)
+
+    def fall_out(self, reader: StepReader) -> None:
+        """Have it asked for each event again, from the position it has reached."""
+        if reader.rank is not None:
+            reader.epoch, reader.offset = self.position_of(reader)
+            reader.rank.remove(reader)
+            self.readers[reader] = None
+
+    def position_of(self, reader: StepReader) -> tuple[str, int]:
+        """Epoch and offset of the last event that a reader has had."""
+        if reader.rank is None:
+            return reader.epoch, reader.offset
+        if self._under_way is not None and reader.slot < reader.rank.served:
+            return self._under_way
+        return self._sent
+
+    # -- sending
+
+    def send(self, events: list[Event]) -> None:
+        """Bring events to all readers, after those that are still under way."""
+        self._outbox.extend(events)
+        if self._run is None:
+            self._run = self._send_all()
+            self._continue()
+
+    def close(self) -> None:
+        """Stop; there are no readers any more."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def _continue(self) -> None:
+        """Serve readers for one slice of time, and the rest after the loop has had its turn."""
+        assert self._run is not None
+        for _ in self._run:
+            self._task = spawn(self._continue_later())
+            return
+        self._run = self._task = None
+
+    async def _continue_later(self) -> None:
+        await asyncio.sleep(0)
+        self._continue()
+
+    def _send_all(self) -> Iterator[None]:
+        now = asyncio.get_running_loop().time
+        deadline = now() + SLICE_SECONDS
+        while self._outbox:
+            for _ in self._send_one(self._outbox.popleft()):
+                if now() > deadline:
+                    yield
+                    deadline = now() + SLICE_SECONDS
+
+    def _send_one(self, event: Event) -> Iterator[None]:
+        """Send one event to all; yields now and then."""
+        position = (event.epoch, event.offset) if event.offset else self._sent
+        if event.offset and position != (self._sent[0], self._sent[1] + 1):
+            self.begin(*self._sent)  # something is missing: each has to see to it
+        for rank in self._ranks.values():
+            rank.close_up()
+            rank.served = 0
+        self._under_way = position
+        for rank in list(self._ranks.values()):
+            yield from self._send_to_rank(rank, event)
+        # Now, so that those are among them who have just fallen out.
+        for served, reader in enumerate(list(self.readers), 1):
+            try:
+                reader.deliver(event)
+            except Exception:
+                # One broken reader must not keep the event from all that come after it.
+                logger.exception("A reader of %s failed", self.topic)
+            if not served % SLICE_READERS:
+                yield
+        self._sent, self._under_way = position, None
+        falling_in, self._falling_in = self._falling_in, {}
+        for reader in falling_in:
+            self.fall_in(reader)
+
+    def _send_to_rank(self, rank: Rank, event: Event) -> Iterator[None]:
+        payload = event.encoded(rank.encoder)
+        size = len(rank.writers)
+        for start in range(0, size, SLICE_READERS):
+            for slot, writer in enumerate(rank.writers[start : start + SLICE_READERS], start):
+                if writer is None:
+                    continue
+                try:
+                    taken = writer.write(payload)
+                except Exception:
+                    logger.exception("A reader of %s failed", self.topic)
+                    taken = False
+                reader = rank.readers[slot]
+                if not taken and reader is not None:
+                    self.fall_out(reader)
+            rank.served = min(start + SLICE_READERS, size)
+            yield
