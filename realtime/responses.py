@@ -96,6 +96,8 @@ async def keep_alive(source: AsyncIterable[bytes], seconds: float) -> AsyncGener
             async with aclosing(_iterate(source)) as parts:
                 async for part in parts:
                     await queue.put(part)
+                    # It is sent now, not after the next has been made as well.
+                    await asyncio.sleep(0)
         finally:
             if not cancelled:
                 await queue.put(None)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from asgiref.sync import SyncToAsync, sync_to_async
+from asgiref.sync import SyncToAsync
 from django.db import Error as DatabaseError
 from django.db import InterfaceError, OperationalError, close_old_connections, connections
 
@@ -69,8 +69,10 @@ async def release_request_thread() -> None:
         SyncToAsync.context_to_thread_executor.pop(context, None)
         executor.submit(connections.close_all)
         executor.shutdown(wait=False)
-    else:
-        await sync_to_async(close_old_connections)()
+    elif not getattr(executor, "unused", False):
+        # Lent by the server. Not awaited: the first byte need not wait for it, and whatever the
+        # request does in its thread later comes after it.
+        executor.submit(close_old_connections)
 
 
 def close_connections() -> None:
