@@ -65,3 +65,26 @@ def test_the_end_of_a_loop_is_waited_for():
     asyncio.run(main())
     assert told == ["ended", "ended"]
     assert len(_waiting) == before
+
+
+def test_the_last_begun_ends_first_whatever_becomes_of_the_others(caplog):
+    told = []
+
+    def callback(name):
+        async def say() -> None:
+            await asyncio.sleep(0.01)
+            told.append(name)
+            if name == "second":
+                raise ZeroDivisionError
+
+        return say
+
+    async def main() -> None:
+        for name in ("first", "second", "third"):
+            at_loop_end(callback(name))
+
+    for _ in range(2):
+        asyncio.run(main())
+        assert told == ["third", "second", "first"]
+        told.clear()
+    assert caplog.text.count("failed at the end") == 2
