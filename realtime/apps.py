@@ -14,7 +14,10 @@ class RealtimeConfig(AppConfig):
     def ready(self) -> None:
         from . import checks, hub, revocation  # models must be loaded first
         from .llm.generation import look_after
+        from .llm.providers import preload
+        from .server import startup
 
         checks.register_checks()
         revocation.connect_signals()
         hub.LOOKS.append(look_after)
+        startup.CALLBACKS.append(preload)

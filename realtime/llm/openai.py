@@ -31,6 +31,7 @@ class OpenAIProvider(Provider):
         self._client = openai.AsyncOpenAI(
             api_key=key, base_url=base_url, max_retries=0, timeout=settings.LLM_ANSWER_SECONDS
         )
+        self._completions = self._client.chat.completions  # imported when it is first named
         self._model: str = settings.LLM_MODEL or DEFAULT_MODEL
         # OpenAI's own models refuse the name that the others know.
         is_own = self._client.base_url.host.endswith("openai.com")
@@ -38,7 +39,7 @@ class OpenAIProvider(Provider):
 
     async def stream(self, prompt: str) -> Pieces:
         reason, usage = None, {}
-        async with await self._client.chat.completions.create(
+        async with await self._completions.create(
             model=self._model,
             messages=[{"role": "user", "content": prompt}],
             stream=True,

@@ -25,6 +25,7 @@ SHORT_NAMES: Final = {
 SDKS: Final = frozenset({"anthropic", "openai"})  # short names whose SDK has the same name
 _READ: Final = ("LLM_PROVIDER", "LLM_MODEL", "LLM_API_KEY", "LLM_BASE_URL")
 
+_prepared: dict[tuple[Any, ...], Provider] = {}  # by `preload`, for the first loop that asks
 _loading: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Any, asyncio.Task[Provider]]] = (
     WeakKeyDictionary()
 )
@@ -36,12 +37,12 @@ async def get_provider() -> Provider:
     Raises `ProviderUnavailable`.
     """
     loop = asyncio.get_running_loop()
-    wanted = tuple(getattr(settings, name) for name in _READ)
+    wanted = _wanted()
     made_for, task = _loading.get(loop, (None, None))
     if task is None or made_for != wanted:
         if task is not None:
             spawn(_close(task))
-        task = spawn(_load())
+        task = spawn(_load(wanted))
         _loading[loop] = (wanted, task)
     try:
         return await asyncio.shield(task)
@@ -51,25 +52,46 @@ async def get_provider() -> Provider:
         raise
 
 
+def preload() -> None:
+    """Import and make the provider now, so that no request waits for it.
+
+    `realtime.server` does before it is ready. Under another server, call it in `asgi.py`.
+    """
+    try:
+        _prepared[_wanted()] = _make(settings.LLM_PROVIDER)
+    except Exception as error:
+        _log(error)  # the first request tries again
+
+
 def provider_path(name: str) -> str:
     """The dotted path behind a short name, or the path itself."""
     return SHORT_NAMES.get(name, name)
 
 
-async def _load() -> Provider:
-    given = settings.LLM_PROVIDER
+async def _load(wanted: tuple[Any, ...]) -> Provider:
     try:
         # In a thread: the SDKs take a second or two to import, and read certificates when made.
-        provider = await asyncio.to_thread(_make, given)
+        if wanted in _prepared:
+            provider = _prepared.pop(wanted)
+        else:
+            provider = await asyncio.to_thread(_make, wanted[0])
     except Exception as error:
-        # Of other errors not the text: an SDK might quote the key that it dislikes.
-        what = str(error) if isinstance(error, ImportError) else kind_of(error)
-        logger.error("The language model's provider can't be had: %s", what)
+        _log(error)
         raise ProviderUnavailable(
             "The language model's provider is not set up; tell who runs the site."
         ) from None
     at_loop_end(provider.aclose)
     return provider
+
+
+def _wanted() -> tuple[Any, ...]:
+    return tuple(getattr(settings, name) for name in _READ)
+
+
+def _log(error: Exception) -> None:
+    # Of other errors not the text: an SDK might quote the key that it dislikes.
+    what = str(error) if isinstance(error, ImportError) else kind_of(error)
+    logger.error("The language model's provider can't be had: %s", what)
 
 
 def _make(given: str | Callable[[], Provider]) -> Provider:

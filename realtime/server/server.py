@@ -27,7 +27,7 @@ from twisted.internet import reactor
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
 from twisted.logger import STDLibLogObserver, globalLogBeginner
 
-from realtime.server import shutdown
+from realtime.server import shutdown, startup
 from realtime.server.access import logger
 from realtime.server.http import Exchange, HTTPConnection
 from realtime.server.limits import Limits
@@ -114,6 +114,7 @@ class Server(DaphneServer):
             for number in (signal.SIGTERM, signal.SIGINT):
                 self.loop.add_signal_handler(number, self.stop)
         if not self.abort_start:
+            startup.run()
             self.watch.start(self.loop)
             if self.ready_callable:
                 self.ready_callable()

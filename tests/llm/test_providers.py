@@ -3,14 +3,17 @@
 import subprocess
 import sys
 
+import httpx
 import pytest
 from django.test import override_settings
 
 from realtime.exceptions import ProviderUnavailable
+from realtime.llm import providers
 from realtime.llm.dummy import DummyProvider
 from realtime.llm.offline import OfflineProvider
-from realtime.llm.providers import SHORT_NAMES, get_provider
-from tests.servers import ROOT
+from realtime.llm.providers import SHORT_NAMES, get_provider, preload
+from tests.clients import bearer, site_for_module
+from tests.servers import ROOT, manage
 
 
 async def test_offline_is_what_there_is_without_settings():
@@ -76,3 +79,47 @@ except ImportError:
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "as expected", done.stderr
+
+
+# -- before the first request
+
+NOTED = "tests.llm.noted_provider.Noted"
+
+
+async def test_what_was_preloaded_serves_the_first_loop():
+    with override_settings(REALTIME={"LLM_PROVIDER": DummyProvider}):
+        preload()
+        prepared = providers._prepared[providers._wanted()]
+        assert await get_provider() is prepared
+        assert providers._wanted() not in providers._prepared
+    with override_settings(REALTIME={"LLM_PROVIDER": lambda: DummyProvider()}):
+        assert await get_provider() is not prepared
+
+
+@pytest.mark.parametrize(("given", "logged"), [("nowhere.It", "nowhere"), (broken, "ValueError")])
+async def test_one_that_can_not_be_preloaded_is_tried_again(given, logged, caplog):
+    with override_settings(REALTIME={"LLM_PROVIDER": given}):
+        preload()
+        assert caplog.text.count(logged) >= 1
+        assert "sk-very-secret" not in caplog.text
+        with pytest.raises(ProviderUnavailable):
+            await get_provider()
+
+
+def test_a_worker_is_ready_when_its_provider_is(template, tmp_path):
+    notes = tmp_path / "notes"
+    more = {"LLM_PROVIDER": NOTED, "NOTES": str(notes)}
+    with site_for_module(template, {}, "--workers", "2", **more) as site:
+        lines = notes.read_text().split("\n")[:-1]
+        by_process = {line.split()[1] for line in lines}
+        assert len(by_process) == 2, "the workers, and nobody else"
+        assert sorted(line.split()[0] for line in lines) == ["imported"] * 2 + ["made"] * 2
+        headers = bearer(site.tokens["alice"])
+        answer = httpx.get(f"{site.url}/chat?prompt=Hello", headers=headers)
+        assert '"token": "Hello"' in answer.text
+        lines = notes.read_text().split("\n")[:-1]
+        assert sorted(line.split()[0] for line in lines)[0] == "asked"
+        assert len(lines) == 5, "the one that was made is the one that was asked"
+        notes.unlink()
+        manage("prune_events", env={**site.env})
+        assert not notes.exists(), "a command asks no model"
