@@ -63,7 +63,12 @@ def run(contestant: Contestant, plan: Plan) -> Iterator[Measurement]:
         base = median(first for first, _ in own[WARM_UP:])
         yield from figures(contestant.label, theirs[WARM_UP:], base, tally)
         if contestant.name == "ours":  # once in each turn
-            yield from figures(SDK, by_sdk(port, plan), base, Tally())
+            alone = by_sdk(port, plan)
+            yield from figures(SDK, alone, base, Tally())
+            later = median(first for first, _ in theirs[WARM_UP:])
+            later -= median(first for first, _ in alone)
+            metric = "First token: later than from the SDK alone"
+            yield Measurement(metric, contestant.label, later * 1_000, "ms", "less")
     finally:
         provider.stop()
 

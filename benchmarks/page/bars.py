@@ -13,7 +13,10 @@ from .text import number, table_of, times
 OURS: Final = "Ours"
 FASTAPI: Final = "FastAPI"
 STOCK: Final = "Stock Channels"
-LEFT_OUT: Final = re.compile(r"p50$|^Self-test|of nginx")  # in the details alone
+# In the details alone.
+LEFT_OUT: Final = re.compile(
+    r"p50$|^Self-test|of nginx|from the provider itself$"
+)  # in the details alone
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,15 @@ class Bar:
 
 AS_FASTAPI: Final = Bar("ratio", 1.0)
 BARS: Final = (  # the first that fits
-    (re.compile(r"^Memory growth for NDJSON"), Bar("value", 32)),
-    (re.compile(r"^Memory growth|memory growth$"), Bar("value", 10)),
-    (re.compile(r"^Longest stall"), Bar("value", 50)),
+    (re.compile(r"^Memory growth|memory growth$"), Bar("value", 32)),
+    (re.compile(r"^Memory per idle"), AS_FASTAPI),
+    (re.compile(r"^Longest stall"), Bar("value", 20)),
+    (re.compile(r"^WebSocket fan-out to (?!100$)|^SSE fan-out to (?!100$)"), Bar("ratio", 2.0)),
+    (re.compile(r"broadcast to 1,000, p99$"), Bar("ratio", 0.7)),
+    (re.compile(r"WebSockets opened"), Bar("ratio", 0.6)),
+    (re.compile(r"^NDJSON of"), Bar("ratio", 2.0)),
+    (re.compile(r"^File of [\d,]+ MiB$"), Bar("ratio", 3.0)),
+    (re.compile(r"^First token: later than from the SDK"), Bar("value", 1.0)),
     (re.compile(r""), AS_FASTAPI),
 )
 
