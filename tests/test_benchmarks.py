@@ -167,7 +167,7 @@ def test_the_command_measures_our_server(tmp_path: Path) -> None:
     assert set(ways) == {"Ours (in the log)", "Ours (without the log)"}
     (slow,) = report.runs["Memory growth, a client stops reading 200 MiB"]["Ours"]
     assert slow.series[-1][0] >= SHORT.pause
-    assert [found.tally.expected for found in report.measurements].count(0) == 7  # latencies, SDK
+    assert [found.tally.expected for found in report.measurements].count(0) == 8  # latencies, SDK
     assert "Ours" in run_command("--from", str(results)).stdout
 
 
