@@ -155,6 +155,15 @@ def wait_until(condition: Any, seconds: float = 10.0, what: str = "it") -> Any:
     raise AssertionError(f"{what} did not happen within {seconds} s")
 
 
+def certificate(folder: Path) -> None:
+    """Write key.pem and cert.pem for localhost, signed by itself."""
+    names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command += ["-subj", "/CN=localhost", "-addext", names]
+    command += ["-keyout", f"{folder}/key.pem", "-out", f"{folder}/cert.pem"]
+    subprocess.run(command, check=True, capture_output=True)
+
+
 def prepare_site(database_url: str, data_dir: str) -> dict[str, str]:
     """Migrate a site with users alice, bob and admin (staff); tokens by name. Returns its env."""
     env = {"DATABASE_URL": database_url, "DATA_DIR": data_dir}

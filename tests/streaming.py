@@ -32,7 +32,10 @@ _POSTGRESQL = """
 
 @contextlib.contextmanager
 def streaming_site(
-    template: Mapping[str, str], constants: Mapping[str, Any] | None = None, **more: str
+    template: Mapping[str, str],
+    constants: Mapping[str, Any] | None = None,
+    *arguments: str,
+    **more: str,
 ) -> Iterator[SimpleNamespace]:
     """A served site with the tests' streaming views; `files` is its FILES_DIR."""
     settings = {
@@ -40,7 +43,7 @@ def streaming_site(
         "ALLOWED_HOSTS": "127.0.0.1,localhost,test",
         **more,
     }
-    with site_for_module(template, constants or {}, **settings) as site:
+    with site_for_module(template, constants or {}, *arguments, **settings) as site:
         site.files = Path(site.env["DATA_DIR"], "files")
         site.files.mkdir()
         site.pid = site.server.worker_pids()[0]

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from email.parser import BytesParser
@@ -29,7 +30,8 @@ from realtime.files import (
     open_stored,
 )
 
-from .servers import wait_until
+from .server.support import Client
+from .servers import certificate, wait_until
 from .streaming import MIB, REMOTE, client, memory, open_files, read_away, streaming_site
 
 BODY = os.urandom(300_000)
@@ -435,6 +437,114 @@ def test_stalled_downloads_hold_no_thread_and_little_memory(here, way):
     finally:
         for connection in connections:
             connection.close()
+
+
+# -- over TLS, where the kernel can't copy
+
+
+@pytest.fixture(scope="module")
+def secure(
+    _site_template: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SimpleNamespace]:
+    """A site that ends TLS by itself; `url` is that."""
+    folder = tmp_path_factory.mktemp("tls")
+    certificate(folder)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    endpoint = f"ssl:{port}:interface=127.0.0.1"
+    endpoint += f":privateKey={folder}/key.pem:certKey={folder}/cert.pem"
+    with streaming_site(_site_template, {}, "--", "-e", endpoint) as site:
+        (site.files / "remote.bin").write_bytes(REMOTE)
+        (site.files / "letters.txt").write_text("abcdefghijklmnopqrstuvwxyz")
+        with (site.files / "huge.bin").open("wb") as file:
+            file.truncate(2048 * MIB)  # sparse
+        site.url, site.tls_port = f"https://localhost:{port}", port
+        site.context = ssl.create_default_context(cafile=f"{folder}/cert.pem")
+        yield site
+
+
+def secure_client(secure: Any, receive_buffer: int = 0) -> Client:
+    connection = Client(("127.0.0.1", secure.tls_port), receive_buffer=receive_buffer)
+    connection.sock = secure.context.wrap_socket(
+        connection.sock, server_hostname="localhost", suppress_ragged_eofs=False
+    )
+    return connection
+
+
+def test_files_over_tls(secure):
+    url = f"{secure.url}/download/remote.bin"
+    with httpx.Client(verify=secure.context, timeout=20) as http:
+        whole = http.get(url)
+        assert (whole.status_code, whole.content) == (200, REMOTE)
+        head = http.head(url)
+        assert (head.status_code, head.content) == (200, b"")
+        for name in ("content-length", "etag", "last-modified", "accept-ranges"):
+            assert head.headers[name] == whole.headers[name]
+        for said, start, stop in [
+            ("0-0", 0, 1),
+            ("1000-300000", 1000, 300_001),  # across chunks
+            ("-5", len(REMOTE) - 5, len(REMOTE)),
+            (f"{len(REMOTE) - 1}-", len(REMOTE) - 1, len(REMOTE)),
+        ]:
+            part = http.get(url, headers={"Range": f"bytes={said}"})
+            assert (part.status_code, part.content) == (206, REMOTE[start:stop])
+            assert part.headers["content-range"] == f"bytes {start}-{stop - 1}/{len(REMOTE)}"
+        several = http.get(url, headers={"Range": "bytes=0-9,700000-700009"})
+        assert several.status_code == 206
+        assert several.content.count(REMOTE[:10]) >= 1
+        assert len(several.content) == int(several.headers["content-length"])
+        gone = http.get(url, headers={"Range": f"bytes={len(REMOTE)}-"})
+        assert (gone.status_code, gone.headers["content-range"]) == (416, f"bytes */{len(REMOTE)}")
+        same = http.get(url, headers={"If-None-Match": whole.headers["etag"]})
+        assert (same.status_code, same.content) == (304, b"")
+
+
+def test_half_a_gigabyte_over_tls_in_constant_memory(secure):
+    httpx.get(f"{secure.url}/download/remote.bin", verify=secure.context)
+    before = most = memory(secure.pid)
+    with secure_client(secure) as connection:
+        connection.request("/download/huge.bin")
+        assert connection.head().headers["content-length"] == str(2048 * MIB)
+        for _ in range(16):
+            assert read_away(connection, 32 * MIB) == 32 * MIB
+            most = max(most, memory(secure.pid))
+    assert most - before < 32 * MIB
+    wait_until(lambda: not open_files(secure.pid, "huge.bin"), 3)
+
+
+def test_slow_readers_over_tls_hold_no_thread_and_little_memory(secure):
+    httpx.get(f"{secure.url}/download/remote.bin", verify=secure.context)
+    before = memory(secure.pid)
+    connections = [secure_client(secure, receive_buffer=4096) for _ in range(20)]
+    try:
+        for connection in connections:
+            connection.request("/download/huge.bin")
+            connection.head()
+        for _ in range(5):
+            for connection in connections:
+                connection.exactly(1_000)
+            time.sleep(0.1)
+        letters = httpx.get(f"{secure.url}/download/letters.txt", verify=secure.context)
+        assert letters.content == b"abcdefghijklmnopqrstuvwxyz"
+        assert memory(secure.pid) - before < 32 * MIB
+    finally:
+        for connection in connections:
+            connection.close()
+    wait_until(lambda: not open_files(secure.pid, "huge.bin"), 3)
+
+
+def test_who_leaves_over_tls_closes_the_file_within_a_second(secure):
+    with secure_client(secure, receive_buffer=4096) as connection:
+        connection.request("/download/huge.bin")
+        connection.head()
+        connection.exactly(1000)
+        assert open_files(secure.pid, "huge.bin") == 1
+    started = time.monotonic()
+    wait_until(lambda: not open_files(secure.pid, "huge.bin"), 3)
+    assert time.monotonic() - started < 1
+
+
+# -- bodies that others touch
 
 
 def test_a_body_that_somebody_rewrites_is_read_by_chunks(here):

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from .clients import ask, bearer, connect, eventually, site_for_module
-from .servers import ROOT, wait_until
+from .servers import ROOT, certificate, wait_until
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx: apt-get install nginx")
@@ -60,14 +60,6 @@ def shipped(folder: Path, upstream: int, plain: int, tls: int, data: Path) -> st
         assert theirs in text, theirs
         text = text.replace(theirs, ours)
     return text
-
-
-def certificate(folder: Path) -> None:
-    names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    command += ["-subj", "/CN=localhost", "-addext", names]
-    command += ["-keyout", f"{folder}/key.pem", "-out", f"{folder}/cert.pem"]
-    subprocess.run(command, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
