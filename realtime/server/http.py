@@ -357,10 +357,18 @@ class Exchange:
             )
             if self.server.state["draining"]:
                 self.response.close = True
+            # With the body, if that comes in the same turn of the loop: one packet, and the length
+            # is known. If it does not, the client need not wait for the first of it.
+            self.server.loop.call_soon(self._send_head)
         elif kind == "http.response.zerocopysend" and self.transport.copies_files:
             await self._send_file(*span(message), message.get("more_body", False))
         else:
             raise ValueError(f"An HTTP application can't send {kind!r}.")
+
+    def _send_head(self) -> None:
+        ended = self.task is None or self.task.done()  # with an error, which has its own answer
+        if not (ended or self._over or self.response.head_sent or self.transport.closed):
+            self.transport.write(self.response.body(b"", True))
 
     def _write(self, body: bytes, more: bool) -> None:
         response, lane = self.response, self.lane

@@ -236,6 +236,22 @@ async def http_chunks(scope: Scope, receive: Any, send: Any) -> None:
     await body(send, b"three", more=False)
 
 
+async def http_late(scope: Scope, receive: Any, send: Any) -> None:
+    """Begins its answer at once, and its body when the test's next request says so."""
+    if scope["query_string"] == b"go":
+        late.set()
+        await respond(send, b"gone")
+        return
+    late.clear()
+    await start(send, b"text/event-stream")
+    await late.wait()
+    await body(send, b"data: 1\n\n")
+    await body(send, b"", more=False)
+
+
+late = asyncio.Event()
+
+
 async def http_reset(scope: Scope, receive: Any, send: Any) -> None:
     """Forget the events once nothing else is running; until then 503."""
     if len(RUNNING) > 1:

@@ -78,6 +78,18 @@ def test_http_1_0(shared: Worker) -> None:
             assert (response.headers["connection"], response.body) == ("keep-alive", b"hello")
 
 
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_the_head_does_not_wait_for_the_first_of_the_body(shared: Worker, version: bytes) -> None:
+    with shared.client() as client, shared.client() as other:
+        client.send(b"GET /late HTTP/%b\r\nHost: t\r\n\r\n" % version)
+        head = client.head()
+        assert head.status == 200
+        assert (head.headers.get("transfer-encoding") == "chunked") == (version == b"1.1")
+        other.request("/late?go")
+        assert other.response().body == b"gone"
+        assert b"data: 1\n\n" in client.until(b"data: 1\n\n")
+
+
 def test_the_scope_is_daphnes(shared: Worker) -> None:
     with shared.client() as client:
         client.request("/scope/a%20b%C3%BC?x=1", "X_Evil: 1", "X-Two: a", "X-Two: b")
