@@ -14,6 +14,10 @@
             client.post("/orders/")
         assert [event.type for event in log.events("user.1")] == ["ordered"]
 
+    async def test_nothing_blocks():
+        with no_blocking():  # best in a fixture for all tests
+            await our_view(request)
+
 The clients speak ASGI to the application in the test's own process and event loop. Database rows
 are looked up in other threads: use `pytest.mark.django_db(transaction=True)` or a
 TransactionTestCase, and a test database in a file.
@@ -34,6 +38,7 @@ from django.contrib import auth
 from django.test import override_settings
 
 from .log.memory import MemoryLog
+from .server.blocking import BlockingWatch
 
 ASGIApplication: TypeAlias = Callable[..., Coroutine[Any, Any, None]]
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
@@ -58,6 +63,10 @@ class ConnectionClosed(Exception):
         super().__init__(f"{code} {reason}".strip())
         self.code = code
         self.reason = reason
+
+
+class EventLoopBlocked(AssertionError):
+    """Something has held the event loop; the message has its stack."""
 
 
 class _Connection:
@@ -236,6 +245,24 @@ async def event_stream(
         yield EventStream(connection, start["headers"])
     finally:
         await connection.end({"type": "http.disconnect"})
+
+
+@contextmanager
+def no_blocking(seconds: float = 0.1) -> Iterator[None]:
+    """Fail with `EventLoopBlocked` if anything holds the running event loop for longer.
+
+    Whatever it is: a sleep, a query, a request to elsewhere, a long calculation. For a server in a
+    process of its own, set `REALTIME_BLOCKING_SECONDS` in its environment and look into its log.
+    """
+    reports: list[str] = []
+    watch = BlockingWatch(asyncio.get_running_loop(), seconds, reports.append)
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.stop()
+    if reports:
+        raise EventLoopBlocked("\n\n".join(reports))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -213,6 +214,22 @@ async def test_progress_job():
     assert [kind for kind, _ in told].count("done") == 2
     assert told[-1][1] == {"step": 2, "of": 2}
     assert Row.saved == 4
+
+
+def test_no_blocking(tmp_path):
+    """The fixture as it is shown, around a test that holds the loop."""
+    (tmp_path / "conftest.py").write_text((EXAMPLES / "no_blocking.py").read_text())
+    (tmp_path / "test_it.py").write_text(
+        "import asyncio, time\n\nasync def test_good(free_loop):\n    await asyncio.sleep(0.3)\n\n"
+        "async def test_bad(free_loop):\n    await asyncio.sleep(0)\n    time.sleep(0.3)\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."]
+    command += ["-o", "asyncio_mode=auto", "--rootdir", str(tmp_path)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "tests.settings"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=env)
+    assert "2 passed, 1 error" in done.stdout, done.stdout
+    assert "EventLoopBlocked" in done.stdout
+    assert "time.sleep(0.3)" in done.stdout
 
 
 def test_blocking_calls(tmp_path):

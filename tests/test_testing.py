@@ -1,5 +1,8 @@
 """The clients and the log that apps test themselves with."""
 
+import asyncio
+import time
+
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
@@ -102,3 +105,52 @@ async def test_memory_log_serves_streams(alice: User) -> None:
             await apublish("room.a", 1)
             assert (await socket.receive_json())["id"] == log.events("room.a")[0].id
         assert (await log.read("room.b", OLDEST, 5)).position == START
+
+
+async def test_no_blocking_says_where() -> None:
+    def dawdle(seconds: float) -> None:
+        time.sleep(seconds)
+
+    async def careless() -> None:
+        await asyncio.sleep(0.02)
+        dawdle(0.25)
+
+    with pytest.raises(testing.EventLoopBlocked) as blocked, testing.no_blocking(0.1):
+        await asyncio.create_task(careless())
+    said = str(blocked.value)
+    assert said.startswith("The event loop has been held for 0.")
+    assert "time.sleep(seconds)" in said
+    assert "dawdle(0.25)" in said
+    assert said.count("has been held") == 1, "once for each time"
+
+
+async def test_no_blocking_finds_a_calculation_and_each_time() -> None:
+    def calculate() -> None:
+        end = time.monotonic() + 0.25
+        while time.monotonic() < end:
+            sum(range(100))
+
+    async def calculate_twice() -> None:
+        for _ in range(2):
+            calculate()
+            await asyncio.sleep(0.1)
+
+    with pytest.raises(testing.EventLoopBlocked) as blocked, testing.no_blocking(0.1):
+        await calculate_twice()
+    assert str(blocked.value).count("has been held") == 2
+    assert "calculate" in str(blocked.value)
+
+
+async def test_no_blocking_is_content_with_waiting_and_threads() -> None:
+    with testing.no_blocking(0.1):
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(time.sleep, 0.3)
+
+
+async def test_no_blocking_does_not_hide_the_tests_own_failure() -> None:
+    def fail() -> None:
+        time.sleep(0.2)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), testing.no_blocking(0.05):
+        fail()

@@ -57,6 +57,9 @@ class Limits:
     request_threads: int = limit(
         16, "threads for the synchronous parts of all requests; more calls wait their turn"
     )
+    blocking_seconds: float = limit(
+        0.0, "what holds the event loop for longer is logged with its stack; 0: not looked for"
+    )
     retry_min: int = limit(1_000, "shortest reconnection delay an event stream ends with, in ms")
     retry_max: int = limit(5_000, "longest of the same, in ms")
 

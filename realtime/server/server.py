@@ -29,6 +29,7 @@ from twisted.logger import STDLibLogObserver, globalLogBeginner
 
 from realtime.server import shutdown, startup
 from realtime.server.access import logger
+from realtime.server.blocking import BlockingWatch
 from realtime.server.http import Exchange, HTTPConnection
 from realtime.server.limits import Limits
 from realtime.server.request import RequestHead
@@ -88,6 +89,7 @@ class Server(DaphneServer):
         self._inherited: set[Any] = set()  # ports on sockets that somebody else has bound
         self._accepting: dict[socket.socket, Any] = {}
         self._draining: asyncio.Task[None] | None = None
+        self._blocking: BlockingWatch | None = None
 
     def run(self) -> None:
         """Listen and serve until stopped. Called once."""
@@ -116,6 +118,9 @@ class Server(DaphneServer):
         if not self.abort_start:
             startup.run()
             self.watch.start(self.loop)
+            if self.limits.blocking_seconds:
+                self._blocking = BlockingWatch(self.loop, self.limits.blocking_seconds)
+                self._blocking.start()
             if self.ready_callable:
                 self.ready_callable()
             # What has been imported stays; the collector need not look at it again.
@@ -228,6 +233,8 @@ class Server(DaphneServer):
 
     def _stop_now(self) -> None:
         self.watch.stop()
+        if self._blocking is not None:
+            self._blocking.stop()
         if reactor.running:
             reactor.stop()
 

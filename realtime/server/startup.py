@@ -1,7 +1,8 @@
 """What an application wants done in a serving process before it counts as ready.
 
-An app appends to `CALLBACKS` while it is loaded; the server calls them in its main thread, with no
-event loop running. A supervisor waits for it, so a worker that is being replaced answers meanwhile.
+An app appends to `CALLBACKS` while it is loaded; the server calls them in the thread of its event
+loop, which does not run yet. A supervisor waits for it: a worker that is being replaced answers
+meanwhile.
 """
 
 import logging

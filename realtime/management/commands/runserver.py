@@ -1,11 +1,33 @@
 """`manage.py runserver`: Daphne's, with this server class."""
 
-from daphne.management.commands.runserver import Command as DaphneRunserver
+from functools import partial
+from typing import Any
 
+from daphne.management.commands.runserver import Command as DaphneRunserver
+from django.core.management.base import CommandParser
+
+from realtime.server.limits import Limits
 from realtime.server.server import Server
 
 
 class Command(DaphneRunserver):
-    """Daphne's `runserver`, so that development behaves like production."""
+    """Daphne's `runserver`, so that development behaves like production; what blocks the event loop
+    is logged."""
 
-    server_cls = Server
+    server_cls: Any = Server
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--blocking-seconds",
+            type=float,
+            default=0.1,
+            metavar="SECONDS",
+            help="what holds the event loop for longer is logged with its stack; 0: not looked for "
+            "(default: 0.1)",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        limits = Limits(blocking_seconds=options["blocking_seconds"])
+        self.server_cls = partial(Server, limits=limits)
+        super().handle(*args, **options)
