@@ -25,11 +25,11 @@ class AnthropicProvider(Provider):
             max_retries=0,
             timeout=settings.LLM_ANSWER_SECONDS,
         )
-        self._model: str = settings.LLM_MODEL or DEFAULT_MODEL
+        self.model = settings.LLM_MODEL or DEFAULT_MODEL
 
     async def stream(self, prompt: str) -> Pieces:
         async with self._client.messages.stream(
-            model=self._model,
+            model=self.model,
             max_tokens=settings.LLM_MAX_TOKENS,
             messages=[{"role": "user", "content": prompt}],
         ) as stream:

@@ -37,6 +37,8 @@ class Provider(ABC):
     """Answers prompts. One object serves all of a process's requests."""
 
     name = "provider"
+    model = ""
+    """What the provider calls the model that it asks, for the admin."""
 
     @abstractmethod
     def stream(self, prompt: str) -> Pieces:

@@ -86,6 +86,19 @@ async def cancel(name: str, user: Any) -> bool:
     return found
 
 
+async def cancel_all(names: Iterable[str]) -> int:
+    """End those that are still at work, whoever's they are; how many. The caller has asked who may:
+    the admin does."""
+    count = 0
+    for name in names:
+        event = await in_database_thread(_end_cancelled, name)
+        await _announce([event])
+        if name in _running:
+            _running[name].cancel()
+        count += event is not None
+    return count
+
+
 async def _start(user: Any, prompt: str, key: str | None) -> Generation:
     digest = hashlib.sha256(prompt.encode()).hexdigest()
     if key is not None and (row := await in_database_thread(_find, user, key, digest)):
@@ -94,7 +107,9 @@ async def _start(user: Any, prompt: str, key: str | None) -> Generation:
     with ExitStack() as stack:
         stack.enter_context(slots.take(user))
         await _announce(await in_database_thread(sweep))
-        created, is_new = await in_database_thread(_create, user, key, digest)
+        created, is_new = await in_database_thread(
+            _create, user, key, digest, provider.model or provider.name
+        )
         if is_new:
             Run(created, stack.pop_all(), provider, prompt).start()
     return created
@@ -272,7 +287,7 @@ def _find(user: Any, key: str, digest: str) -> Generation | None:
     return row
 
 
-def _create(user: Any, key: str | None, digest: str) -> tuple[Generation, bool]:
+def _create(user: Any, key: str | None, digest: str, model: str) -> tuple[Generation, bool]:
     with transaction.atomic(using=_alias()):
         # Locks the user: of two requests at once, the second sees what the first has begun.
         get_user_model()._base_manager.select_for_update().get(pk=user.pk)
@@ -283,7 +298,14 @@ def _create(user: Any, key: str | None, digest: str) -> tuple[Generation, bool]:
         name = secrets.token_hex(8)
         topic = f"{user_topic(user.pk)}.chat.{name}"
         row = Generation.objects.create(
-            user=user, name=name, topic=topic, key=key, digest=digest, beat=Now(), heard=Now()
+            user=user,
+            name=name,
+            topic=topic,
+            key=key,
+            digest=digest,
+            model=model[:100],
+            beat=Now(),
+            heard=Now(),
         )
         return row, True
 
@@ -306,7 +328,9 @@ def _end(rows: QuerySet[Generation], type: str, data: dict[str, Any]) -> Event |
         return None
     with transaction.atomic(using=_alias()):
         outcome = data.get("stop_reason", "error")[:20]
-        if not rows.filter(pk=row.pk).update(ended=Now(), outcome=outcome):
+        usage = data.get("usage", {})
+        tokens = {name: usage.get(name) for name in ("input_tokens", "output_tokens")}
+        if not rows.filter(pk=row.pk).update(ended=Now(), outcome=outcome, **tokens):
             return None
         event = make_event(row.topic, data, type)
         return get_log().append(event.topic, event.type, event.data)
@@ -316,7 +340,11 @@ def _cancel(name: str, user: Any) -> tuple[bool, Event | None]:
     row = Generation.objects.filter(name=name).first()
     if row is None or not (row.user_id == user.pk or getattr(user, "is_staff", False)):
         return False, None
-    return True, _end(running(row.pk), "done", {"stop_reason": "cancelled"})
+    return True, _end_cancelled(name)
+
+
+def _end_cancelled(name: str) -> Event | None:
+    return _end(running().filter(name=name), "done", {"stop_reason": "cancelled"})
 
 
 def _alias() -> str:

@@ -32,7 +32,7 @@ class OpenAIProvider(Provider):
             api_key=key, base_url=base_url, max_retries=0, timeout=settings.LLM_ANSWER_SECONDS
         )
         self._completions = self._client.chat.completions  # imported when it is first named
-        self._model: str = settings.LLM_MODEL or DEFAULT_MODEL
+        self.model = settings.LLM_MODEL or DEFAULT_MODEL
         # OpenAI's own models refuse the name that the others know.
         is_own = self._client.base_url.host.endswith("openai.com")
         self._limit = "max_completion_tokens" if is_own else "max_tokens"
@@ -40,7 +40,7 @@ class OpenAIProvider(Provider):
     async def stream(self, prompt: str) -> Pieces:
         reason, usage = None, {}
         async with await self._completions.create(
-            model=self._model,
+            model=self.model,
             messages=[{"role": "user", "content": prompt}],
             stream=True,
             stream_options={"include_usage": True},

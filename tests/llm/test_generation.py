@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -233,6 +234,54 @@ async def test_staff_may_end_it_too(here):
     answer = await start(here, *HALF, hangs=True)
     assert await delete(here, answer["cancel"], user="admin") == 204
     await eventually(lambda: not here.fake.open, 1, "the upstream's close")
+
+
+ROWS = (
+    "from realtime.models import Generation\n"
+    "result = list(Generation.objects.order_by('pk').values_list("
+    "'name', 'outcome', 'model', 'input_tokens', 'output_tokens'))"
+)
+
+
+async def test_the_admin_cancels_it_on_any_worker(template):
+    """Eight answers over two workers; the admin's request comes to one of them."""
+    with a_site(
+        template, "--workers", "2", LLM_PER_USER=8, LLM_PER_PROCESS=8, LLM_UNHEARD_SECONDS=60.0
+    ) as site:
+        site.fake.respond(*HALF, hangs=True)
+        answers = [await asyncio.to_thread(post, site) for _ in range(8)]
+        assert {answer.status_code for answer in answers} == {201}
+        await eventually(lambda: site.fake.open == 8, 5, "the requests")
+        async with listening(site, answers[0].json()) as stream:
+            await stream.next()
+            with signed_in(site, "admin") as client:
+                page = client.get("/admin/realtime/generation/?state=running")
+                assert page.status_code == 200
+                picked = re.findall(r'name="_selected_action" value="(\d+)"', page.text)
+                assert len(picked) == 8
+                form = {"action": "cancel", "_selected_action": picked}
+                form["csrfmiddlewaretoken"] = client.cookies["csrftoken"]
+                done = client.post(
+                    "/admin/realtime/generation/",
+                    data=form,
+                    headers={"Referer": site.url},
+                    follow_redirects=True,
+                )
+                assert "8 answers cancelled." in done.text
+            # Its own worker at once, the other with its next heartbeat.
+            await eventually(lambda: not site.fake.open, 2, "the upstreams' close")
+            _, kind, data = await read_to_end(stream)
+            assert (kind, data) == ("done", {"stop_reason": "cancelled"})
+        assert {row[1] for row in site.shell.run(ROWS)} == {"cancelled"}
+
+
+async def test_what_the_admin_shows_is_kept(here):
+    answer = await start(here, *openai_events(["a"]))
+    async with listening(here, answer) as stream:
+        await read_to_end(stream)
+    name = answer["topic"].rpartition(".")[2]
+    [row] = [row for row in here.shell.run(ROWS) if row[0] == name]
+    assert list(row[1:]) == ["end", "gpt-6-luna", 7, 5]
 
 
 async def test_the_length_limit(here):
