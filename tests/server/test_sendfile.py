@@ -106,7 +106,8 @@ def test_the_event_loop_goes_on_beside_a_fast_client(files, path):
     with files.client() as client:
         client.request(f"/file?path={path}&way=message&framing=length&count={2**30}")
         client.head()
-        longest, left, asked = 0.0, 2**30, 0
+        # The first of the body may have come along with the head.
+        longest, left, asked = 0.0, 2**30 - len(client.buffer), 0
         while left > 0:
             data = client.sock.recv(1 << 20)
             assert data
