@@ -10,15 +10,19 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from channels.layers import get_channel_layer
+from django.conf import settings
 from django.db import connections
 from django.http import HttpRequest, JsonResponse
 from django.urls import path
 
 from project.urls import urlpatterns as project_urlpatterns
+from realtime.exceptions import NotAllowed
+from realtime.files import FileStreamResponse, open_in
 from realtime.hub import running_hubs
 from realtime.responses import EventStreamResponse
 from realtime.revocation import get_watch
 from realtime.subscription import Subscription
+from realtime.views import answers_errors, signed_in
 from realtime.wire.sse import encode_sse
 
 _DIGITS = re.compile("[0-9]+")  # of an executor's number
@@ -71,8 +75,18 @@ async def ticking(request: HttpRequest) -> EventStreamResponse:
     return EventStreamResponse(_ticking(given["name"], interval, count, "error" in given))
 
 
+@answers_errors("GET", "HEAD")
+async def private(request: HttpRequest, name: str) -> FileStreamResponse:
+    """A file that is alice's."""
+    user = await signed_in(request)
+    if user.get_username() != "alice":
+        raise NotAllowed("This is not yours.")
+    return FileStreamResponse(request, await open_in(settings.FILES_DIR, name))
+
+
 urlpatterns = [
     path("tests/inside", inside),
+    path("tests/private/<path:name>", private),
     path("tests/ticking", ticking),
     *project_urlpatterns,
 ]

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote, unquote
 
 import httpx
 import pytest
@@ -20,6 +21,9 @@ from .servers import ROOT, certificate, wait_until
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx: apt-get install nginx")
+
+BY_NGINX = b"Hello from nginx." * 10_000
+NAMES = ["hello.txt", "Prüfung 東京 & co.txt", "100% a+b;c'd.txt", "sub folder/page.html"]
 
 AROUND = """
 daemon off;
@@ -74,11 +78,19 @@ def here(
         data = folder / "data"  # not the site's: nginx's own user can't look into a 0700 folder
         (data / "static").mkdir(parents=True)
         (data / "static" / "a.css").write_text("body {}")
-        (data / "files").mkdir()
-        (data / "files" / "hello.txt").write_text("Hello from nginx.")
+        # Of the same name, but not the same: what comes tells who has sent it.
         files = Path(site.env["DATA_DIR"]) / "files"
-        files.mkdir()
-        (files / "hello.txt").write_text("Hello from the site")
+        for name in NAMES:
+            (data / "files" / name).parent.mkdir(exist_ok=True)
+            (data / "files" / name).write_bytes(BY_NGINX)
+            (files / name).parent.mkdir(exist_ok=True)
+            (files / name).write_text("Hello from the site")
+        (data / "files" / "only-here.txt").write_bytes(BY_NGINX)
+        (data / "files" / ".hidden").write_bytes(BY_NGINX)
+        (files / ".hidden").write_bytes(b"hidden")
+        for folder_above in (data, files.parent):
+            (folder_above / "beside.txt").write_bytes(BY_NGINX)
+        (files / "only-there.txt").write_bytes(b"nginx has none of this name")
         certificate(folder)
         plain, tls = free_port(), free_port()
         conf = folder / "nginx.conf"
@@ -194,15 +206,105 @@ def test_signing_in_over_tls(here):
         assert answer.status_code == 302, answer.text
 
 
-def test_files_are_sent_by_nginx(here):
-    headers = bearer(here.tokens["alice"])
-    with httpx.Client(base_url=here.url, verify=here.tls, headers=headers) as http:
-        assert http.get("/download/hello.txt").text == "Hello from nginx."
-        part = http.get("/download/hello.txt", headers={"Range": "bytes=0-4"})
-        assert (part.status_code, part.text) == (206, "Hello")
-        assert http.get("/protected/hello.txt").status_code == 404
-        assert http.get("/static/a.css").text == "body {}"
-        assert http.get("/static/a.css").headers["content-type"] == "text/css"
+@pytest.fixture
+def http(here: Any) -> Iterator[httpx.Client]:
+    headers = {**bearer(here.tokens["alice"]), "Accept-Encoding": "identity"}
+    with httpx.Client(base_url=here.url, verify=here.tls, headers=headers) as client:
+        yield client
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_is_sent_by_nginx(http, name):
+    path = f"/tests/private/{quote(name)}"
+    whole = http.get(path)
+    assert (whole.status_code, whole.content) == (200, BY_NGINX)
+    assert whole.headers["content-length"] == str(len(BY_NGINX))
+    assert whole.headers["accept-ranges"] == "bytes"
+    assert "x-accel-redirect" not in whole.headers, "where it lies is nobody's business"
+    # The site's word on what it is and what it is called.
+    kind = "text/html" if name.endswith(".html") else "text/plain"
+    assert whole.headers["content-type"].startswith(kind)
+    said = whole.headers["content-disposition"]
+    assert said.startswith("attachment; ")
+    encoded = said.partition("filename*=UTF-8''")[2]
+    plain = said.partition('filename="')[2].rstrip('"')
+    assert (unquote(encoded) or plain) == name.rpartition("/")[2]
+    head = http.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    for header in ("content-length", "content-type", "content-disposition", "etag"):
+        assert head.headers[header] == whole.headers[header]
+
+
+def test_parts_and_conditions_are_nginx_s(http):
+    path, size = "/download/hello.txt", len(BY_NGINX)
+    for said, start, stop in [("0-4", 0, 5), ("-5", size - 5, size), ("169990-", 169_990, size)]:
+        part = http.get(path, headers={"Range": f"bytes={said}"})
+        assert (part.status_code, part.content) == (206, BY_NGINX[start:stop])
+        assert part.headers["content-range"] == f"bytes {start}-{stop - 1}/{size}"
+        assert part.headers["content-disposition"] == 'attachment; filename="hello.txt"'
+    several = http.get(path, headers={"Range": "bytes=0-4,17-21"})
+    assert several.status_code == 206
+    assert several.headers["content-type"].startswith("multipart/byteranges")
+    assert several.content.count(b"Hello") == 2
+    gone = http.get(path, headers={"Range": f"bytes={size}-"})
+    assert (gone.status_code, gone.headers["content-range"]) == (416, f"bytes */{size}")
+    head = http.head(path)
+    same = http.get(path, headers={"If-None-Match": head.headers["etag"]})
+    assert (same.status_code, same.content) == (304, b"")
+    same = http.get(path, headers={"If-Modified-Since": head.headers["last-modified"]})
+    assert (same.status_code, same.content) == (304, b"")
+    # An interrupted download goes on, unless the file is another by now.
+    rest = http.get(path, headers={"Range": "bytes=9-", "If-Range": head.headers["etag"]})
+    assert (rest.status_code, rest.content) == (206, BY_NGINX[9:])
+    whole = http.get(path, headers={"Range": "bytes=9-", "If-Range": '"of-before"'})
+    assert (whole.status_code, whole.content) == (200, BY_NGINX)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/protected/hello.txt",  # past the site
+        "/download/only-here.txt",  # the site knows of none, so nginx is not asked
+        "/download/only-there.txt",  # the other way round
+        "/download/.hidden",
+        "/download/%2e%2e/protected/hello.txt",
+        "/download/..%2fprotected%2fhello.txt",
+        "/tests/private/..%2fbeside.txt",
+        "/tests/private/sub%20folder/%2e%2e/%2e%2e/beside.txt",
+        "/tests/private/sub%20folder/..%252f..%252fbeside.txt",
+        "/tests/private/sub%20folder",
+    ],
+)
+def test_what_nginx_must_not_send(http, path):
+    for method in ("GET", "HEAD"):
+        answer = http.request(method, path)
+        assert answer.status_code == 404
+        assert b"Hello from nginx" not in answer.content
+
+
+def test_a_file_for_those_who_may(here, http):
+    path = "/tests/private/hello.txt"
+    for headers, status in (({}, 200), ({"Range": "bytes=0-4"}, 206)):
+        assert http.get(path, headers=headers).status_code == status
+    with httpx.Client(base_url=here.url, verify=here.tls) as nobody:
+        for method in ("GET", "HEAD"):
+            for headers in ({}, {"Range": "bytes=0-4"}, {"X-Accel-Redirect": "/protected/a"}):
+                answer = nobody.request(method, path, headers=headers)
+                assert answer.status_code == 401
+                assert b"Hello" not in answer.content
+        other = nobody.get(path, headers=bearer(here.tokens["bob"]))
+        assert (other.status_code, b"Hello" in other.content) == (403, False)
+
+
+def test_the_site_itself_sends_nothing_of_it(here):
+    answer = httpx.get(f"{here.direct}/download/hello.txt")
+    assert answer.headers["x-accel-redirect"] == "/protected/hello.txt"
+    assert answer.content == b""
+
+
+def test_static_files(http):
+    assert http.get("/static/a.css").text == "body {}"
+    assert http.get("/static/a.css").headers["content-type"] == "text/css"
 
 
 def test_plain_http_is_sent_on(here):
