@@ -68,6 +68,8 @@ def _with_usable_settings(check: Check) -> Check:
 def check_layer(**kwargs: Any) -> list[CheckMessage]:
     """A layer that reaches the other workers."""
     alias = settings.CHANNEL_LAYER
+    if missing := _missing_backend(alias):
+        return [missing]
     layers = getattr(django_settings, "CHANNEL_LAYERS", {})
     workers = int(os.environ.get(WORKERS_VARIABLE, "1"))
     backend = layers.get(alias, {}).get("BACKEND", "")
@@ -79,6 +81,20 @@ def check_layer(**kwargs: Any) -> list[CheckMessage]:
         return []
     hint = "Use channels_redis (set REDIS_URL); until then events cross only through the log."
     return [Error(message, hint=hint, id="realtime.E004")]
+
+
+def _missing_backend(alias: str) -> CheckMessage | None:
+    layers = getattr(django_settings, "CHANNEL_LAYERS", {})
+    backend = layers.get(alias, {}).get("BACKEND", "")
+    try:
+        if backend:
+            import_string(backend)
+    except ImportError as error:
+        package = backend.partition(".")[0].replace("_", "-")
+        hint = f"pip install {package}, or name another BACKEND."
+        message = f"CHANNEL_LAYERS[{alias!r}]: {backend!r} can't be imported: {error}"
+        return Error(message, hint=hint, id="realtime.E010")
+    return None
 
 
 def check_hosts(**kwargs: Any) -> list[CheckMessage]:

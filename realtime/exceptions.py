@@ -15,6 +15,7 @@ RealtimeError
     └── ProviderUnavailable
 
 RealtimeConfigurationError  a setting is wrong (an ImproperlyConfigured)
+└── MissingPackage          what is used needs a package that is not installed (an ImportError)
 """
 
 from django.core.exceptions import ImproperlyConfigured
@@ -126,3 +127,13 @@ class ProviderUnavailable(ProviderError):
 
 class RealtimeConfigurationError(ImproperlyConfigured):
     """A setting of this package is wrong; the text says which and what to write instead."""
+
+
+class MissingPackage(RealtimeConfigurationError, ImportError):
+    """What is used needs a package that this one does without."""
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(
+            f"{what} needs {package}, which is not installed: pip install {package} "
+            f"(or this package with its extra [{extra}])."
+        )

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 from django.db.models import QuerySet
 
 from .conf import settings
+from .exceptions import MissingPackage
 from .files import Source, content_disposition, open_now
 from .responses import AsyncStreamResponse
 from .rows import row_pages
@@ -119,8 +120,10 @@ class ZipResponse(_Download):
         compress: int = 0,
         **kwargs: Any,
     ) -> None:
-        import zipstream  # type: ignore[import-untyped]  # here: a site without ZIPs needs none
-
+        try:  # here: a site without ZIPs needs none
+            import zipstream  # type: ignore[import-untyped]
+        except ModuleNotFoundError as error:
+            raise MissingPackage("ZipResponse", "zipstream-ng", "zip") from error
         members = list(members)
         sized = not compress and all(member.size is not None for member in members)
         method = zipstream.ZIP_DEFLATED if compress else zipstream.ZIP_STORED

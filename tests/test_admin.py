@@ -393,7 +393,8 @@ def test_answers_are_cancelled_once(boss, answers):
     assert [(e.type, e.data) for e in Event.objects.filter(topic__name=answers[0].topic)] == [
         ("done", '{"stop_reason":"cancelled"}')
     ]
-    links = re.findall(r'href="([^"]+\?q=[^"]+)"', page(boss, url("realtime_generation_changelist")))
+    listed = page(boss, url("realtime_generation_changelist"))
+    links = re.findall(r'href="([^"]+\?q=[^"]+)"', listed)
     assert sum("cancelled" in page(boss, link) for link in links) == 2
 
 

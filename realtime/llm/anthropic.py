@@ -2,11 +2,15 @@
 
 from typing import Any, Final
 
-import anthropic
-
 from ..conf import settings
+from ..exceptions import MissingPackage
 from . import upstream
 from .base import Pieces, Provider, Stop
+
+try:
+    import anthropic
+except ModuleNotFoundError as error:
+    raise MissingPackage("LLM_PROVIDER = 'anthropic'", "anthropic", "anthropic") from error
 
 DEFAULT_MODEL: Final = "claude-sonnet-5-5"
 REASONS: Final = {"end_turn": "end", "stop_sequence": "end", "max_tokens": "length"}

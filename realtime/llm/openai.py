@@ -7,11 +7,15 @@ servers are tested against it. Set LLM_BASE_URL to the address that ends in /v1.
 import os
 from typing import Any, Final
 
-import openai
-
 from ..conf import settings
+from ..exceptions import MissingPackage
 from . import upstream
 from .base import Pieces, Provider, Stop
+
+try:
+    import openai
+except ModuleNotFoundError as error:
+    raise MissingPackage("LLM_PROVIDER = 'openai'", "openai", "openai") from error
 
 DEFAULT_MODEL: Final = "gpt-6-luna"
 REASONS: Final = {"stop": "end", "content_filter": "refusal"}
