@@ -20,6 +20,7 @@ from .conf import settings
 from .exceptions import RealtimeError
 from .identity import create_token
 from .llm import generation
+from .log import get_log
 from .models import AccessToken, Event, Generation, Topic
 from .publishing import publish
 from .wire.data import DEFAULT_TYPE, decode_data
@@ -63,12 +64,25 @@ class TopicAdmin(ReadOnlyAdmin):
     list_display = ("name", "head", "epoch", "created", "see_events")
     search_fields = ("name",)
     change_list_template = "realtime/admin/topics.html"
+    actions = ("new_epoch",)
 
     @admin.display(description=_("events"))
     def see_events(self, topic: Topic) -> str:
         """A link to the topic's events."""
         url = reverse("admin:realtime_event_changelist")
         return format_html('<a href="{}?topic__id__exact={}">{}</a>', url, topic.pk, _("events"))
+
+    def has_renew_permission(self, request: HttpRequest) -> bool:
+        """A new epoch changes a topic, and needs Django's permission to."""
+        return request.user.has_perm("realtime.change_topic")
+
+    @admin.action(
+        description=_("Begin a new epoch (after a restored backup)"), permissions=["renew"]
+    )
+    def new_epoch(self, request: HttpRequest, queryset: QuerySet[Topic]) -> None:
+        """Make the positions that readers have invalid: they get a reset, and begin anew."""
+        count = get_log().renew(list(queryset.values_list("name", flat=True)))
+        self.message_user(request, _("A new epoch of %(count)d topics.") % {"count": count})
 
     def has_publish_permission(self, request: HttpRequest) -> bool:
         """Publishing adds an event, and needs Django's permission to."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from typing import Final
 
 from asgiref.sync import async_to_sync, sync_to_async
@@ -12,12 +13,16 @@ from .events import Event
 from .exceptions import DataTooLarge
 from .hub import running_hubs, send_to_layer
 from .log import get_log
+from .tasks import spawn
 from .topics import user_topic, validate_topic
 from .wire.data import DEFAULT_TYPE, decode_data, encode_data, validate_type
 
 logger = logging.getLogger("realtime.publishing")
 
+SILENT_SECONDS: Final = 10.0  # a layer that has timed out is left alone for so long
 BODY_OVERHEAD: Final = 6  # JSON may write one byte of data as six characters (an escaped one)
+
+_silent_until = 0.0  # by the monotonic clock
 
 
 def publish(
@@ -57,9 +62,19 @@ async def publish_now(
     Spares the request's own thread and database connection.
     """
     event = make_event(topic, data, type)
-    if not ephemeral:
-        event = await get_log().append_now(event.topic, event.type, event.data)
-    await announce(event)
+    if ephemeral:
+        await announce(event)
+        return event
+    # Announced by who stores it: a caller that is cancelled meanwhile takes nothing back.
+    announcing: list[asyncio.Task[None]] = []
+
+    def then(stored: Event) -> None:
+        if not _hand_over(stored):
+            announcing.append(spawn(_tell_layer(stored)))
+
+    event = await get_log().append_now(event.topic, event.type, event.data, then)
+    for task in announcing:
+        await asyncio.shield(task)
     return event
 
 
@@ -93,14 +108,31 @@ def make_event(topic: str, data: object, type: str) -> Event:
 async def announce(event: Event) -> None:
     """Tell the hubs of this process and, through the layer, those of the others."""
     if not _hand_over(event):
-        # Nobody is served here, and this loop may end with its caller: wait for the layer.
-        layer = get_channel_layer(settings.CHANNEL_LAYER)
-        if layer is not None:
-            try:
-                await send_to_layer(layer, event)
-            except Exception as error:
-                # The event is in the log: the servers find it there.
-                logger.warning("The channel layer took no announcement: %r", error)
+        await _tell_layer(event)
+
+
+async def _tell_layer(event: Event) -> None:
+    """Tell it from here, and wait: nobody is served here, and the loop may end with its caller.
+
+    A layer that does not answer is not waited for again and again: for `SILENT_SECONDS` it is
+    passed over. The events are in the log, and the servers find them there.
+    """
+    global _silent_until
+    layer = get_channel_layer(settings.CHANNEL_LAYER)
+    if layer is None or time.monotonic() < _silent_until:
+        return
+    try:
+        await send_to_layer(layer, event)
+    except TimeoutError:
+        _silent_until = time.monotonic() + SILENT_SECONDS
+        logger.warning(
+            "The channel layer took no announcement within %g s; for %g s it is not asked again. "
+            "Events are in the log meanwhile, and servers find them there.",
+            settings.ANNOUNCE_TIMEOUT_SECONDS,
+            SILENT_SECONDS,
+        )
+    except Exception as error:
+        logger.warning("The channel layer took no announcement: %r", error)
 
 
 def _announce_from_thread(event: Event) -> None:

@@ -5,6 +5,7 @@ process shares `DATABASE_THREADS` threads, and each keeps one connection.
 """
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,16 @@ T = TypeVar("T")
 
 _lock = threading.Lock()
 _executor: ThreadPoolExecutor | None = None
+
+
+def _forget() -> None:
+    """In a process that was forked off there are no threads, whatever the executor believes."""
+    global _lock, _executor
+    _lock, _executor = threading.Lock(), None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def _pool() -> ThreadPoolExecutor:

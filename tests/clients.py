@@ -417,9 +417,13 @@ class MemoryLog(EventLog):
     def on_commit(self, callback: Callable[[], None]) -> None:
         callback()
 
-    async def append_now(self, topic: str, type: str, data: str) -> Event:
+    async def append_now(
+        self, topic: str, type: str, data: str, then: Callable[[Event], None] | None = None
+    ) -> Event:
         await self._look()
         event = self.append(topic, type, data)
+        if then is not None:
+            then(event)
         await self._look()  # the answer may be lost after the event was stored
         return event
 

@@ -233,6 +233,25 @@ def test_topics_are_searched_and_lead_to_their_events(boss):
     assert ("in a" in events, "in b" in events) == (False, True)
 
 
+def renew(client: Client, *topics: Topic) -> str:
+    form = {"action": "new_epoch", "_selected_action": [topic.pk for topic in topics]}
+    return client.post(url("realtime_topic_changelist"), form, follow=True).content.decode()
+
+
+def test_a_new_epoch_after_a_restored_backup(boss):
+    for name in ("room.a", "room.b"):
+        publish(name, 1)
+    before = dict(Topic.objects.values_list("name", "epoch"))
+    said = renew(boss, Topic.objects.get(name="room.a"))
+    assert "A new epoch of 1 topics." in said
+    after = dict(Topic.objects.values_list("name", "epoch"))
+    assert (after["room.a"] != before["room.a"], after["room.b"]) == (True, before["room.b"])
+    client = helper("view_topic")
+    assert 'value="new_epoch"' not in page(client, url("realtime_topic_changelist"))
+    renew(client, *Topic.objects.all())
+    assert dict(Topic.objects.values_list("name", "epoch")) == after
+
+
 @pytest.mark.parametrize("word", ["room.b", "joined", "needle"])
 def test_events_are_searched(boss, word):
     publish("room.a", "hay")

@@ -1,9 +1,12 @@
 """`realtime.publishing`: from anywhere, committed or not at all, whatever the layer does."""
 
 import asyncio
+import json
 import logging
 import queue
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -22,10 +25,13 @@ from realtime.announcements import to_message
 from realtime.events import Event
 from realtime.exceptions import DataTooLarge, InvalidData, InvalidEventType, InvalidTopic
 from realtime.hub import get_hub
+from realtime.log.database import DatabaseLog
 from realtime.models import Event as EventRow
 from realtime.models import Topic
 from realtime.publishing import apublish, publish, publish_now, send_to_user
 from realtime.subscription import Subscription
+
+from .servers import manage
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -35,6 +41,12 @@ def _no_second_chance():
     """An event that was not announced must not be found by the look at the heads."""
     with override_settings(REALTIME={"HEAD_CHECK_SECONDS": 1_000.0}):
         yield
+
+
+@pytest.fixture(autouse=True)
+def _a_layer_that_answers(monkeypatch: pytest.MonkeyPatch):
+    """What one test finds silent is not silent for the next."""
+    monkeypatch.setattr(publishing, "_silent_until", 0.0)
 
 
 class Listener:
@@ -339,6 +351,92 @@ def test_a_layer_that_is_no_use(way, kind, caplog):
     assert (event.offset, len(stored())) == (1, 1)
     [record] = [r for r in caplog.records if r.name == "realtime.publishing"]
     assert "The channel layer took no announcement" in record.getMessage()
+
+
+@contextmanager
+def stuck_redis() -> Iterator[int]:
+    """A port on which somebody accepts and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+TEN = """
+import json, time
+from realtime.publishing import publish
+took = []
+for number in range(10):
+    started = time.monotonic()
+    publish("room.a", number)
+    took.append(time.monotonic() - started)
+from realtime.models import Event
+print(json.dumps([took, Event.objects.count()]))
+"""
+
+
+@pytest.mark.parametrize("kind", ["redis", "redis-pubsub"])
+def test_a_command_waits_once_for_a_layer_that_hangs(site, kind):
+    """Of ten events of a command or a task, the first waits for its time-out."""
+    with stuck_redis() as port:
+        env = {**site, "CHANNEL_LAYER": kind, "REDIS_URL": f"redis://127.0.0.1:{port}/0"}
+        took, count = json.loads(manage("shell", "--no-imports", "-c", TEN, env=env))
+        assert count == 10
+        assert 1.9 < took[0] < 4
+        assert max(took[1:]) < 0.5
+        assert manage("publish", "room.a", "11", env=env).strip().endswith("-11")
+
+
+def test_a_layer_that_answers_again_is_told_again(monkeypatch):
+    short = {"ANNOUNCE_TIMEOUT_SECONDS": 0.05}
+    monkeypatch.setattr(publishing, "SILENT_SECONDS", 0.2)
+    with override_settings(REALTIME=short):
+        with layer(HangingLayer):
+            publish("a", 1)
+        with layer(RecordingLayer):
+            publish("a", 2)
+            assert RecordingLayer.sent == []
+            time.sleep(0.25)
+            event = publish("a", 3)
+            assert RecordingLayer.sent == [("a", to_message(event))]
+
+
+# -- a caller that is cancelled
+
+
+@contextmanager
+def slow_append(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Appending takes a while; the event is set when it has begun."""
+    begun, append = threading.Event(), DatabaseLog.append
+
+    def slow(self: DatabaseLog, *args: str) -> Event:
+        begun.set()
+        time.sleep(0.2)
+        return append(self, *args)
+
+    monkeypatch.setattr(DatabaseLog, "append", slow)
+    yield begun
+
+
+async def _cancelled(begun: threading.Event) -> None:
+    task = asyncio.create_task(publish_now("a", 1))
+    while not begun.is_set():
+        await asyncio.sleep(0.005)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0.5)
+
+
+def test_an_event_whose_publisher_left_is_announced(listener, monkeypatch):
+    with slow_append(monkeypatch) as begun:
+        asyncio.run(_cancelled(begun))
+    assert [event.data for event in listener.take(1)] == ["1"]
+    assert len(stored()) == 1
+
+
+def test_an_event_whose_publisher_left_is_announced_to_the_layer(monkeypatch):
+    with slow_append(monkeypatch) as begun, layer(RecordingLayer):
+        asyncio.run(_cancelled(begun))
+    assert [message["data"] for _, message in RecordingLayer.sent] == ["1"]
 
 
 # -- many, and wrong ones

@@ -1,6 +1,8 @@
 """`realtime.threads`: the database work of a whole process in a few threads."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 
@@ -14,7 +16,7 @@ from realtime.models import Topic
 from realtime.threads import close_connections, in_database_thread, read_in_database_thread
 
 from .databases import ON_POSTGRESQL, postgresql_uri
-from .servers import wait_until
+from .servers import ROOT, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 postgresql_only = pytest.mark.skipif(not ON_POSTGRESQL, reason="there is no server to drop it")
@@ -239,3 +241,28 @@ def test_close_connections_leaves_none():
     without_pool()
     wait_until(lambda: not set(backends()) & held, what="the end of the connections")
     assert postgresql_uri()
+
+
+FORKED = """
+import asyncio, os, sys, django
+os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+django.setup()
+from realtime.threads import in_database_thread
+
+def work():
+    return asyncio.run(asyncio.wait_for(in_database_thread(os.getpid), 5))
+
+assert work() == os.getpid()
+pid = os.fork()
+if not pid:
+    os._exit(0 if work() == os.getpid() else 1)
+_, status = os.waitpid(pid, 0)
+assert work() == os.getpid()
+print(os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_a_process_that_was_forked_off_has_threads_of_its_own():
+    """Servers that fork after the app is loaded, and task queues: theirs are not the parent's."""
+    done = subprocess.run([sys.executable, "-c", FORKED], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "0\n", done.stderr

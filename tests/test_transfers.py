@@ -1,6 +1,8 @@
 """The threads in which responses read."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 
@@ -12,6 +14,7 @@ from realtime.transfers import in_pieces, in_transfer_thread
 
 from .clients import eventually
 from .databases import ON_POSTGRESQL
+from .servers import ROOT
 
 
 async def test_few_threads_for_many():
@@ -97,3 +100,28 @@ async def test_the_iterator_is_closed_after_the_thread_that_is_still_in_it():
     assert not closed
     go_on.set()
     await eventually(lambda: closed)
+
+
+FORKED = """
+import asyncio, os, sys, django
+os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+django.setup()
+from realtime.transfers import in_transfer_thread
+
+def work():
+    return asyncio.run(asyncio.wait_for(in_transfer_thread(os.getpid), 5))
+
+assert work() == os.getpid()
+pid = os.fork()
+if not pid:
+    os._exit(0 if work() == os.getpid() else 1)
+_, status = os.waitpid(pid, 0)
+assert work() == os.getpid()
+print(os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_a_process_that_was_forked_off_has_threads_of_its_own():
+    """Servers that fork after the app is loaded, and task queues: theirs are not the parent's."""
+    done = subprocess.run([sys.executable, "-c", FORKED], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "0\n", done.stderr

@@ -31,8 +31,14 @@ class EventLog(ABC):
         """Call `callback` once what was appended in this thread can be read by others."""
 
     @abstractmethod
-    async def append_now(self, topic: str, type: str, data: str) -> Event:
-        """Store an event outside of any transaction; it is durable when this returns."""
+    async def append_now(
+        self, topic: str, type: str, data: str, then: Callable[[Event], None] | None = None
+    ) -> Event:
+        """Store an event outside of any transaction; it is durable when this returns.
+
+        `then` is called in the event loop with the event once it is durable, even if whoever
+        waits for this has been cancelled meanwhile.
+        """
 
     @abstractmethod
     async def heads(self, topics: Sequence[str]) -> Mapping[str, Position]:
@@ -49,3 +55,11 @@ class EventLog(ABC):
     @abstractmethod
     def prune(self) -> Mapping[str, int]:
         """Apply retention; the number of events dropped, by topic."""
+
+    def renew(self, topics: Sequence[str] | None = None) -> int:
+        """Begin a new epoch of these topics, or of all; how many there were.
+
+        For a log that has lost events it had, by a restored backup: a position from before could
+        stand for another event by now. Whoever has one is told to begin anew.
+        """
+        raise NotImplementedError(f"{type(self).__name__} can't begin a new epoch.")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from django.db import connections, router, transaction
 from django.db.models import Max, Min, OuterRef, Subquery
@@ -14,7 +14,7 @@ from ..batches import Batched
 from ..conf import settings
 from ..events import Event
 from ..exceptions import HistoryGone
-from ..positions import OLDEST, START, UNBORN, Position
+from ..positions import OLDEST, START, UNBORN, Position, new_epoch
 from ..threads import in_database_thread, read_in_database_thread
 from .base import EventLog, Page
 
@@ -58,8 +58,10 @@ class DatabaseLog(EventLog):
         # robust: a failing announcement must not keep the site's own hooks from running.
         transaction.on_commit(callback, using=_alias(), robust=True)
 
-    async def append_now(self, topic: str, type: str, data: str) -> Event:
-        return await _append_together((topic, type, data))
+    async def append_now(
+        self, topic: str, type: str, data: str, then: Callable[[Event], None] | None = None
+    ) -> Event:
+        return await _append_together((topic, type, data, then))
 
     def append_many(self, events: Sequence[tuple[str, str, str]]) -> list[Event]:
         """Store (topic, type, data) in one transaction: all of them, or none."""
@@ -83,6 +85,18 @@ class DatabaseLog(EventLog):
             if dropped := self._drop_through(topic, self._last_expired(topic), topic.oldest):
                 pruned[topic.name] = dropped
         return pruned
+
+    def renew(self, topics: Sequence[str] | None = None) -> int:
+        rows = models.Topic.objects.all()
+        if topics is not None:
+            rows = rows.filter(name__in=topics)
+        # In pages: a statement over all topics would keep their publishers waiting.
+        count = 0
+        pks = list(rows.values_list("pk", flat=True))
+        for start in range(0, len(pks), NAMES_PER_QUERY):
+            page = models.Topic.objects.filter(pk__in=pks[start : start + NAMES_PER_QUERY])
+            count += page.update(epoch=new_epoch())
+        return count
 
     def _next_offset(self, cursor: Any, name: str) -> tuple[int, str, int]:
         # The update takes the row lock; until commit no one else can number an event of this topic.
@@ -183,11 +197,19 @@ def _alias() -> str:
     return router.db_for_write(models.Event)
 
 
-async def _append_batch(events: Sequence[tuple[str, str, str]]) -> list[Event]:
+Wanted: TypeAlias = tuple[str, str, str, Callable[[Event], None] | None]
+
+
+async def _append_batch(wanted: Sequence[Wanted]) -> list[Event]:
     log = DatabaseLog()
-    if len(events) == 1:
-        return [await in_database_thread(log.append, *events[0])]
-    return await in_database_thread(log.append_many, events)
+    if len(wanted) == 1:
+        events = [await in_database_thread(log.append, *wanted[0][:3])]
+    else:
+        events = await in_database_thread(log.append_many, [each[:3] for each in wanted])
+    for event, (_, _, _, then) in zip(events, wanted, strict=True):
+        if then is not None:
+            then(event)
+    return events
 
 
 # Group commit: publishers who come while a transaction is under way share the next one.

@@ -37,8 +37,13 @@ class MemoryLog(EventLog):
     def on_commit(self, callback: Callable[[], None]) -> None:
         callback()
 
-    async def append_now(self, topic: str, type: str, data: str) -> Event:
-        return self.append(topic, type, data)
+    async def append_now(
+        self, topic: str, type: str, data: str, then: Callable[[Event], None] | None = None
+    ) -> Event:
+        event = self.append(topic, type, data)
+        if then is not None:
+            then(event)
+        return event
 
     async def heads(self, topics: Sequence[str]) -> Mapping[str, Position]:
         with self._lock:
@@ -72,6 +77,17 @@ class MemoryLog(EventLog):
                     self._dropped[topic] = self._dropped.get(topic, 0) + count
                     pruned[topic] = count
         return pruned
+
+    def renew(self, topics: Sequence[str] | None = None) -> int:
+        with self._lock:
+            names = [name for name in self._epochs if topics is None or name in topics]
+            for name in names:
+                self._epochs[name] = epoch = new_epoch()
+                self._topics[name] = [
+                    Event(name, event.type, event.data, epoch, event.offset)
+                    for event in self._topics[name]
+                ]
+            return len(names)
 
     def _head(self, topic: str) -> Position:
         if topic not in self._epochs:
