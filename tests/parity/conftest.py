@@ -4,6 +4,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from . import page
@@ -71,6 +72,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
         outcome, error = FAILS, seen
     except NotOffered as probe:
         outcome, error = NOT_OFFERED, probe
+    except httpx.TimeoutException:
+        outcome, error = FAILS, Seen("No answer came.")
+    except httpx.TransportError:
+        outcome, error = FAILS, Seen("The connection was closed before the answer was complete.")
     contestant = pyfuncitem.callspec.params["contestant"].name
     check = check_of(pyfuncitem)
     pyfuncitem.config.stash[FOUND][check, contestant] = outcome, note(error) if error else ""

@@ -18,7 +18,6 @@ from .clients import (
     publishing,
     resumable,
     stream,
-    until,
     websocket,
     within,
 )
@@ -127,19 +126,6 @@ async def test_wrong_posts(here: Server) -> None:
             is_ok(answer, status)
         await publish(here, topic, "right")
         see((await opened.next()).json == "right", "What was refused was published.")
-
-
-@row(10, "Clients that leave leave no open connection behind")
-async def test_leaving(here: Server) -> None:
-    topic = new_topic()
-    async with listening(here, topic):
-        pass
-    before = await asyncio.to_thread(here.settled_sockets)
-    async with AsyncExitStack() as stack:
-        for _ in range(30):
-            await stack.enter_async_context(listening(here, topic))
-        see(here.sockets() >= before + 25, "The connections were not open.")
-    await until(lambda: here.sockets() <= before + 3, 5, "Connections were open 5 s later.")
 
 
 # -- row 11
