@@ -138,6 +138,7 @@ class Vigil:
     """Clients that begin to wait when a server starts, so that no check has to wait so long."""
 
     def __init__(self, background: Background, server: Server, other: Site, model: Model) -> None:
+        self._background = background
         self._server = server
         self._other = other
         self._model = model
@@ -147,6 +148,16 @@ class Vigil:
             "heartbeat": background.spawn(self._heartbeat()),
             "first message": background.spawn(self._first_message()),
         }
+
+    def stop(self) -> None:
+        """Wait for nothing more. The server is gone by now."""
+
+        async def cancel() -> None:
+            for task in self._waits.values():
+                task.cancel()
+            await asyncio.gather(*self._waits.values(), return_exceptions=True)
+
+        self._background.run(cancel())
 
     async def outcome(self, name: str) -> None:
         """What became of one of them."""

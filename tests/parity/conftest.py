@@ -178,6 +178,8 @@ class Shared:
     def stop(self) -> None:
         for site in [*self._sites, *self._templates.values()]:
             site.stop()
+        for vigil in self.vigils.values():
+            vigil.stop()
         for model in self._models:
             model.close()
 

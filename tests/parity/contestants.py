@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
@@ -178,6 +179,8 @@ class Site:
     users: dict[str, User] = field(default_factory=dict)
     servers: list["Server"] = field(default_factory=list)
     valkey: Valkey | None = None
+    stopped: bool = False
+    starting: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def prepare(cls, contestant: Contestant, model_url: str) -> "Site":
@@ -247,7 +250,9 @@ class Site:
         return server
 
     def stop(self) -> None:
-        """End everything, and leave nothing behind."""
+        """End everything, and leave nothing behind, not even what a thread is about to start."""
+        with self.starting:
+            self.stopped = True
         for server in self.servers:
             server.kill()
         if self.valkey is not None:
@@ -283,7 +288,9 @@ class Server:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        with self._log.open("ab") as log:
+        with self.site.starting, self._log.open("ab") as log:
+            if self.site.stopped:
+                raise RuntimeError("The site has been stopped.")
             self._process = subprocess.Popen(
                 self.site.contestant.command(self.port, self.ping),
                 cwd=ROOT,
