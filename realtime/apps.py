@@ -16,8 +16,9 @@ class RealtimeConfig(AppConfig):
         from .llm.generation import look_after
         from .llm.providers import preload
         from .server import startup
+        from .threads import prepare_threads_when_used
 
         checks.register_checks()
         revocation.connect_signals()
         hub.LOOKS.append(look_after)
-        startup.CALLBACKS.append(preload)
+        startup.CALLBACKS.extend((prepare_threads_when_used, preload))

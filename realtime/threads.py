@@ -12,10 +12,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from asgiref.sync import SyncToAsync
+from django.core.signals import request_started
 from django.db import Error as DatabaseError
-from django.db import InterfaceError, OperationalError, close_old_connections, connections
+from django.db import (
+    InterfaceError,
+    OperationalError,
+    close_old_connections,
+    connections,
+    reset_queries,
+)
 
 from .conf import settings
+from .server.threads import BEFORE_USE
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -84,6 +92,15 @@ async def release_request_thread() -> None:
         # Lent by the server. Not awaited: the first byte need not wait for it, and whatever the
         # request does in its thread later comes after it.
         executor.submit(close_old_connections)
+
+
+def prepare_threads_when_used() -> None:
+    """Where the server lends threads: what Django does in the request's thread when a request
+    starts is done when the request first uses that thread, which most never do. Django would wait
+    for a thread each time, the others' requests with it where the processor is busy."""
+    for receiver in (reset_queries, close_old_connections):
+        if request_started.disconnect(receiver):
+            BEFORE_USE.append(receiver)
 
 
 def close_connections() -> None:

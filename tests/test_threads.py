@@ -243,6 +243,34 @@ def test_close_connections_leaves_none():
     assert postgresql_uri()
 
 
+LAZY = """
+import asyncio, os, django
+os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+django.setup()
+from django.core.handlers.asgi import ASGIHandler
+from django.core.signals import request_started
+from django.db import close_old_connections, reset_queries
+from realtime.server import startup, threads
+
+def others(**kwargs):
+    pass
+
+request_started.connect(others)
+before = request_started._live_receivers(ASGIHandler)[0]
+assert {reset_queries, close_old_connections, others} <= set(before)
+for _ in range(2):  # once is enough, and twice no harm
+    startup.run()
+assert request_started._live_receivers(ASGIHandler)[0] == [others], "the site's own stay"
+assert threads.BEFORE_USE == [reset_queries, close_old_connections]
+print("fine")
+"""
+
+
+def test_in_a_server_threads_are_prepared_when_they_are_used():
+    done = subprocess.run([sys.executable, "-c", LAZY], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "fine\n", done.stderr
+
+
 FORKED = """
 import asyncio, os, sys, django
 os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"

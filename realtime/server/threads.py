@@ -10,12 +10,15 @@ expects, and between its calls the thread serves others.
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 
 T = TypeVar("T")
 Application = Callable[..., Coroutine[Any, Any, None]]
+
+BEFORE_USE: Final[list[Callable[[], None]]] = []
+"""Called in the thread that a request borrows, before its first call there."""
 
 
 class Worker:
@@ -73,6 +76,8 @@ class BorrowedThread(Executor):
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
         if self._worker is None:
             self._worker = self._threads.borrow()
+            for callback in BEFORE_USE:
+                self._threads.submit(self._worker, callback)
         if kwargs:
             return self._threads.submit(self._worker, lambda: fn(*args, **kwargs))
         return self._threads.submit(self._worker, fn, *args)

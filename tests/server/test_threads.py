@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+from realtime.server import threads as module
 from realtime.server.threads import BorrowedThread, RequestThreads
 
 from .support import Worker
@@ -38,3 +39,21 @@ def test_shutting_down_the_borrowed_thread_leaves_it() -> None:
     assert borrowed.submit(int, "7").result() == 7
     borrowed.shutdown()
     assert borrowed.submit(int, "11", base=2).result() == 3
+
+
+def test_what_is_done_before_a_request_uses_its_thread(monkeypatch) -> None:
+    done: list[str] = []
+
+    def fail() -> None:
+        done.append("failed")
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(module, "BEFORE_USE", [fail, lambda: done.append("prepared")])
+    lent = RequestThreads(1)
+    first, second = BorrowedThread(lent), BorrowedThread(lent)
+    assert done == [], "a request that needs no thread"
+    first.submit(done.append, "used").result()
+    first.submit(done.append, "used again").result()
+    assert done == ["failed", "prepared", "used", "used again"]
+    second.submit(done.append, "used").result()
+    assert done[4:] == ["failed", "prepared", "used"], "it is another request's now"
