@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from .columns import Columns
 from .conf import settings
 from .exceptions import InvalidPosition
+from .lines import Lines
 from .responses import AsyncStreamResponse
 from .rows import after_key, row_pages
 from .tasks import spawn
@@ -85,7 +85,8 @@ class NDJSONResponse(AsyncStreamResponse):
             query = queryset.query
             fields = (*query.extra_select, *query.values_select, *query.annotation_select)
         encode = partial(encode_rows, fields)
-        fetch = Columns(queryset, fields).fetch
+        lines = Lines.of(queryset, fields)
+        fetch = None if lines is None else lines.fetch
         return row_pages(queryset, encode, fields=fields, limit=limit, fetch=fetch)
 
 

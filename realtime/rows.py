@@ -10,7 +10,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 from django.core.exceptions import ValidationError
@@ -24,7 +24,17 @@ from .transfers import in_transfer_thread, release_after, transfer_threads
 FIRST_ROWS: Final = 100  # the first page: soon there, and a look at how large rows are
 T = TypeVar("T")
 Encode = Callable[[list[Any]], bytes]
-Fetch = Callable[[QuerySet[Any]], tuple[list[Any], bytes]]
+
+
+class Page(NamedTuple):
+    """Some rows, encoded: how many they are, and the key of the last one."""
+
+    data: bytes
+    rows: int
+    last: Any
+
+
+Fetch = Callable[[Any, int], Page | None]  # of the key before it (None: none), and a number of rows
 
 
 class TooSlow(RealtimeError):
@@ -75,11 +85,10 @@ def row_pages(
     """The encoded pages of the queryset's rows: tuples of `fields`, or without them instances.
 
     `encode` runs in a thread, and may get a tuple with one value more, which is the key. Where
-    pages are found by their keys, `fetch` may take its place: it gets the queryset of a page, and
-    returns the rows, the key last in each, and their bytes.
+    pages are found by their keys, `fetch` comes first: it gets a page as it is, or None.
     """
     if in_key_order(queryset):
-        return _by_key(queryset, fetch or _fetching(encode, fields), fields is None, limit)
+        return _by_key(queryset, encode, fields, limit, fetch)
     if fields is not None:
         queryset = queryset.values_list(*fields)
     return _by_cursor(queryset if limit is None else queryset[:limit], encode)
@@ -96,27 +105,27 @@ class _Size:
         self.rows = max(1, min(settings.PAGE_ROWS, fitting, self.rows * 8))
 
 
-def _fetching(encode: Encode, fields: Sequence[str] | None) -> Fetch:
-    def fetch(queryset: QuerySet[Any]) -> tuple[list[Any], bytes]:
-        rows = list(queryset if fields is None else queryset.values_list(*fields, "pk"))
-        return rows, encode(rows) if rows else b""
-
-    return fetch
-
-
 async def _by_key(
-    queryset: QuerySet[Any], fetch: Fetch, instances: bool, limit: int | None
+    queryset: QuerySet[Any],
+    encode: Encode,
+    fields: Sequence[str] | None,
+    limit: int | None,
+    fetch: Fetch | None,
 ) -> AsyncGenerator[bytes, None]:
     queryset = queryset.order_by("pk")
 
-    def read(last: Any, count: int) -> tuple[bytes, int, Any]:
+    def read(last: Any, count: int) -> Page:
+        page = None if fetch is None else fetch(last, count)
+        if page is not None:
+            return page
         rest = queryset if last is None else queryset.filter(pk__gt=last)
-        rows, page = fetch(rest[:count])
+        rest = rest[:count]
+        rows = list(rest if fields is None else rest.values_list(*fields, "pk"))
         if not rows:
-            return b"", 0, last
-        return page, len(rows), rows[-1].pk if instances else rows[-1][-1]
+            return Page(b"", 0, last)
+        return Page(encode(rows), len(rows), rows[-1].pk if fields is None else rows[-1][-1])
 
-    def read_twice(last: Any, count: int) -> tuple[bytes, int, Any]:
+    def read_twice(last: Any, count: int) -> Page:
         try:
             return release_after(lambda: read(last, count))
         except (InterfaceError, OperationalError):  # dropped since it was last used

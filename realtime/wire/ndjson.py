@@ -15,7 +15,6 @@ from .frames import dumps
 
 Encoder = Callable[[Any], str]
 ColumnEncoder = Callable[[Sequence[Any]], Iterable[Any]]
-Columns = Sequence[Iterable[Any]]  # of one page, each as long as the page has rows
 # Django's forms of dates, decimals, UUIDs and lazy strings. NaN is refused: it is not JSON. Without
 # line breaks inside: JSON's strings have them escaped.
 encode_value: Final[Encoder] = DjangoJSONEncoder(
@@ -30,16 +29,13 @@ def encode_lines(values: Iterable[Any]) -> bytes:
 
 def encode_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
     """A line for each row, an object with these names; what `encode_lines` makes of the dicts.
+    Values without a name, behind the others, are left out.
 
     By columns: all values of a column have one type, most of the time, and then one encoder goes
     over them without asking again.
     """
-    return join_columns(names, [encode_column(values) for values in zip(*rows, strict=True)])
-
-
-def join_columns(names: Sequence[str], columns: Columns) -> bytes:
-    """The lines of columns whose values are JSON already; those without a name are left out."""
     template = _template(names)
+    columns = [_encode_column(values) for values in zip(*rows, strict=True)]
     return "".join(map(template.__mod__, zip(*columns[: len(names)], strict=True))).encode()
 
 
@@ -53,7 +49,7 @@ def _template(names: Sequence[str]) -> str:
     return f"{{{pairs}}}\n"
 
 
-def encode_column(values: Sequence[Any]) -> Iterable[Any]:
+def _encode_column(values: Sequence[Any]) -> Iterable[Any]:
     """The JSON of each value; integers may stay what they are."""
     kinds = set(map(type, values))
     nulls = len(kinds) == 2 and type(None) in kinds
