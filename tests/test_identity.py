@@ -11,9 +11,12 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.conf import settings as django_settings
 from django.contrib.auth import HASH_SESSION_KEY, get_user_model, login
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.sessions.models import Session
+from django.db import models
 from django.db.models import QuerySet
 from django.test import Client, override_settings
+from django.test.utils import isolate_apps
 from django.utils import timezone
 
 from realtime.exceptions import NotIdentified
@@ -22,6 +25,9 @@ from realtime.identity import (
     MAX_CREDENTIAL_LENGTH,
     TOKEN_PREFIX,
     Identity,
+    _is_its_row,
+    _look_up_tokens,
+    _token_statement,
     create_ticket,
     create_token,
     identify,
@@ -181,6 +187,75 @@ def test_a_token_with_an_end(alice):
     token, row = create_token(alice, expires_in=60)
     assert 50 < (row.expires - timezone.now()).total_seconds() <= 60
     assert async_to_sync(identify_token)(token).user == alice
+
+
+def test_the_user_of_a_token_is_whole(alice):
+    """All of its columns have been read, with the types that the fields have, and no others."""
+    token, _ = create_token(alice)
+    user = async_to_sync(identify_token)(token).user
+    stored = User.objects.get(pk=alice.pk)
+    assert not user.get_deferred_fields()
+    assert {**vars(user), "_state": None} == {**vars(stored), "_state": None}
+    assert (user._state.db, user._state.adding) == (stored._state.db, False)
+
+
+def test_several_tokens_in_one_look_up(alice, bob):
+    """Two of one user, one of another, one of nobody."""
+    tokens = [create_token(user)[0] for user in (alice, bob, alice)]
+    first, second, third, nobody = _look_up_tokens([*tokens, "rt_unknown"])
+    assert [each.user for each in (first, second, third)] == [alice, bob, alice]
+    assert len({each.key for each in (first, second, third)}) == 3
+    assert isinstance(nobody, NotIdentified)
+
+
+def test_a_user_who_is_more_than_a_row_is_read_by_the_orm(alice, django_assert_num_queries):
+    token, _ = create_token(alice)
+    async_to_sync(identify_token)(token)  # notes the time
+    with django_assert_num_queries(1):
+        _look_up_tokens([token])
+    with patch("realtime.identity._is_its_row", return_value=False):
+        _token_statement.cache_clear()
+        try:
+            with django_assert_num_queries(2):
+                identity, nobody = _look_up_tokens([token, "rt_unknown"])
+        finally:
+            _token_statement.cache_clear()
+    assert (identity.user, identity.user.get_deferred_fields()) == (alice, set())
+    assert isinstance(nobody, NotIdentified)
+
+
+@isolate_apps("tests")
+def test_which_users_are_a_row():
+    class Row(AbstractBaseUser):
+        class Meta:
+            app_label = "tests"
+
+    class Child(Row):
+        class Meta:
+            app_label = "tests"
+
+    class Active(models.Manager):
+        pass
+
+    class Left(AbstractBaseUser):
+        some = Active()
+
+        class Meta:
+            app_label = "tests"
+            base_manager_name = "some"
+
+    class Point(models.CharField):
+        def select_format(self, compiler, sql, params):
+            return f"hex({sql})", params
+
+    class Somewhere(AbstractBaseUser):
+        place = Point(max_length=10)
+
+        class Meta:
+            app_label = "tests"
+
+    rows = {model.__name__: _is_its_row(model) for model in (User, Row, Child, Left, Somewhere)}
+    assert rows == {"User": True, "Row": True, "Child": False, "Left": False, "Somewhere": False}
 
 
 @pytest.mark.parametrize(
