@@ -19,6 +19,17 @@ async def test_the_key_goes_where_it_belongs():
     assert fake.requests[0].headers["authorization"] == f"Bearer {KEY}"
 
 
+async def test_an_administrator_s_key_in_the_environment_is_not_sent(monkeypatch):
+    monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-admin-much-more-secret")
+    for key, sent in ((KEY, KEY), ("", "none")):
+        monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+        async with connected("openai", LLM_API_KEY=key) as (fake, provider):
+            fake.respond(*openai_events(["x"]))
+            await ask(provider)
+        assert fake.requests[0].headers["authorization"] == f"Bearer {sent}"
+        assert "sk-admin" not in str(fake.requests[0])
+
+
 async def test_what_is_asked():
     options = {"LLM_MODEL": "m-1", "LLM_MAX_TOKENS": 99}
     async with connected("openai", **options) as (fake, provider):
