@@ -19,9 +19,9 @@ from realtime.exports import CSVResponse, ZipResponse, files_below
 from realtime.files import FileStreamResponse, Source, open_in, open_stored
 from realtime.ndjson import NDJSONResponse
 
+from .contents import REMOTE
 from .site_urls import finished
 from .site_urls import urlpatterns as site_urlpatterns
-from .streaming import REMOTE
 
 
 async def _values(given: Any) -> AsyncIterator[Any]:
