@@ -69,7 +69,7 @@ def test_downloads_and_slow_answers_finish(worker: Worker) -> None:
         download.request("/firehose?mb=6")
         download.until(b"\r\n\r\n")
         slow.request("/slow?wait=0.5")
-        time.sleep(0.1)
+        worker.wait_for("slow started")
         worker.terminate()
         time.sleep(0.2)
         assert len(download.rest()) > 6 * 16 * 65_536
@@ -84,7 +84,7 @@ def test_a_draining_worker_says_so_and_accepts_nobody(worker: Worker) -> None:
         kept.request("/hello")
         kept.response()
         slow.request("/slow?wait=0.8")
-        time.sleep(0.1)
+        worker.wait_for("slow started")
         worker.terminate()
         eventually(lambda: refused(worker))
         kept.request("/events")
@@ -144,9 +144,10 @@ def test_the_window_spreads_the_ends(start: Start) -> None:
 def test_a_second_signal_does_not_wait(start: Start, path: str) -> None:
     worker = start("--close-timeout", "10")
     with worker.client() as client:
-        client.send(b"POST /slowread HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\n")
-        time.sleep(0.1)
+        client.send(b"POST /slowread HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nx")
+        worker.wait_for("part 1")
         worker.terminate()
-        time.sleep(0.3)
+        eventually(lambda: refused(worker))  # it has heard the first
+        assert worker.process.poll() is None
         worker.terminate()
         assert worker.process.wait(5) == 0

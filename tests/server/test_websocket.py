@@ -441,7 +441,7 @@ def test_messages_wait_in_the_socket_while_the_application_is_busy(
     worker: Worker, size: int
 ) -> None:
     before = worker.rss()
-    with worker.client(timeout=0.3) as client:
+    with worker.client() as client:
         client.upgrade("/slow?wait=1.0")
         payload = frame(TEXT, b"m" * size)
         sent = 0
@@ -472,8 +472,9 @@ def test_a_peer_that_leaves_behind_a_full_queue_is_noticed(worker: Worker) -> No
 
 def test_pings_do_not_pile_up(worker: Worker) -> None:
     before = worker.rss()
-    with worker.client(receive_buffer=4_096, timeout=1.0) as client:
+    with worker.client(receive_buffer=4_096) as client:
         client.upgrade()
+        client.sock.settimeout(1.0)
         pings = frame(PING, b"p" * 125) * 8_000
         try:
             for _ in range(20):
