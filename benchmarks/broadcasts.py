@@ -106,7 +106,8 @@ class Broadcaster:
                     copies = crowd.parse(fd, data, marker)
                     got += copies
                     counts[fd] += copies
-                    if copies == 1 and not in_part and not crowd.parsers[fd].partial:
+                    whole = not (in_part or crowd.parsers[fd].partial)
+                    if copies == 1 and whole and not crowd.pinged:  # each ping wants its answer
                         model = data
             if got >= wanted and not finished:
                 finished = time.perf_counter()

@@ -62,6 +62,7 @@ class Crowd:
         self.sockets: dict[int, socket.socket] = {}
         self.parsers: dict[int, Parser] = {}
         self.tally = Tally()
+        self.pinged = False  # whether there were pings in what was parsed last
         self._parser = parser
 
     def __len__(self) -> int:
@@ -135,6 +136,7 @@ class Crowd:
             raise ConnectionError("The server closed a connection.")
         parser = self.parsers[fd]
         messages = parser.feed(data)
+        self.pinged = isinstance(parser, WebSocketParser) and bool(parser.pings)
         if isinstance(parser, WebSocketParser) and parser.pings:
             for ping in parser.pings:
                 self.sockets[fd].sendall(text_frame(ping, PONG))

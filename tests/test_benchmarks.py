@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -190,12 +190,42 @@ class Careless(threading.Thread):
             peer.sendall(UPGRADED)
         publisher = self.listener.accept()[0]
         while request := publisher.recv(4_096):
-            body = request.partition(b"\r\n\r\n")[2]
-            for peer, copies in zip(peers, self.copies, strict=True):
-                peer.sendall(frame(body) * copies)
+            self.send(peers, request.partition(b"\r\n\r\n")[2])
             publisher.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+        self.end(peers)
         for sock in [self.listener, publisher, *peers]:
             sock.close()
+
+    def send(self, peers: list[socket.socket], body: bytes) -> None:
+        for peer, copies in zip(peers, self.copies, strict=True):
+            peer.sendall(frame(body) * copies)
+
+    def end(self, peers: list[socket.socket]) -> None:
+        """The publisher has left."""
+
+
+class Pinging(Careless):
+    """Sends each a ping along with the message, and notes what each has answered."""
+
+    heard: Sequence[bytes] = ()
+
+    def send(self, peers: list[socket.socket], body: bytes) -> None:
+        for peer in peers:
+            peer.sendall(frame(b"", 0x89) + frame(body))
+
+    def end(self, peers: list[socket.socket]) -> None:
+        self.heard = [peer.recv(4_096) for peer in peers]
+
+
+def test_pings_that_come_with_a_message_are_all_answered() -> None:
+    server = Pinging([1, 1, 1])
+    server.start()
+    with Crowd(server.port, WebSocketParser) as crowd:
+        crowd.open(websocket_request("127.0.0.1", "/") for _ in range(3))
+        with broadcasts.Broadcaster(crowd, "/") as broadcaster:
+            assert broadcaster.run(0, at_least=2, warm_up=0).tally.is_clean
+        server.join()
+    assert [answers.count(b"\x8a\x80") for answers in server.heard] == [2, 2, 2]
 
 
 @pytest.mark.parametrize(
