@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from .events import Event
 from .positions import UNBORN
@@ -28,8 +28,52 @@ Encoder: TypeAlias = Callable[[Event], bytes]
 class Writer(Protocol):
     """Where a reader in step is written to."""
 
+    group_type: "type[Group] | None"  # what serves many of its kind at once, if anything does
+
     def write(self, payload: bytes) -> bool:
         """Write to the socket at once and whole; False if nothing was taken."""
+
+
+class Group(Protocol):
+    """Writers that are written to together, each in its slot."""
+
+    writers: Any  # a list of them, and of None where one has been removed
+
+    def add(self, writer: Any) -> None:
+        """In the next slot."""
+
+    def remove(self, slot: int) -> None:
+        """The slot stays, and is empty."""
+
+    def write(self, payload: bytes, start: int, stop: int) -> list[int]:
+        """`Writer.write` for those slots; those that took nothing."""
+
+
+class OneByOne:
+    """The group of writers of any kind."""
+
+    def __init__(self) -> None:
+        self.writers: list[Writer | None] = []
+
+    def add(self, writer: Writer) -> None:
+        """In the next slot."""
+        self.writers.append(writer)
+
+    def remove(self, slot: int) -> None:
+        """The slot stays, and is empty."""
+        self.writers[slot] = None
+
+    def write(self, payload: bytes, start: int, stop: int) -> list[int]:
+        """`Writer.write` for those slots; those that took nothing."""
+        refused = []
+        for slot, writer in enumerate(self.writers[start:stop], start):
+            try:
+                if writer is not None and not writer.write(payload):
+                    refused.append(slot)
+            except Exception:
+                logger.exception("A reader can't be written to")
+                refused.append(slot)
+        return refused
 
 
 class Reader(Protocol):
@@ -55,27 +99,34 @@ class StepReader(Reader, Protocol):
         """Where and in which form it may be written to without asking; None while it may not."""
 
 
+Kind: TypeAlias = tuple[Encoder, type[Group] | None]
+
+
 class Rank:
     """Readers in step that are written to in one form. Those who have left leave a None behind."""
 
-    __slots__ = ("empty", "encoder", "readers", "served", "writers")
+    __slots__ = ("_group_type", "empty", "encoder", "group", "readers", "served")
 
-    def __init__(self, encoder: Encoder) -> None:
-        self.encoder = encoder
-        self.writers: list[Writer | None] = []
-        self.readers: list[StepReader | None] = []
+    def __init__(self, kind: Kind) -> None:
+        self.encoder, self._group_type = kind
         self.served = 0  # slots before this one have had the event that is under way
+        self._clear()
+
+    def _clear(self) -> None:
+        self.group: Group = (self._group_type or OneByOne)()
+        self.readers: list[StepReader | None] = []
         self.empty = 0
 
     def add(self, reader: StepReader, writer: Writer) -> None:
         """At the end."""
         reader.rank, reader.slot = self, len(self.readers)
         self.readers.append(reader)
-        self.writers.append(writer)
+        self.group.add(writer)
 
     def remove(self, reader: StepReader) -> None:
         """Its slot stays: the fan-out may be between two slots."""
-        self.readers[reader.slot] = self.writers[reader.slot] = None
+        self.readers[reader.slot] = None
+        self.group.remove(reader.slot)
         reader.rank = None
         self.empty += 1
 
@@ -83,10 +134,13 @@ class Rank:
         """Drop the empty slots once they are the half."""
         if self.empty * 2 <= len(self.readers):
             return
-        pairs = list(zip(self.readers, self.writers, strict=True))
-        self.readers, self.writers, self.empty = [], [], 0
-        for reader, writer in pairs:
-            if reader is not None and writer is not None:
+        readers, writers = self.readers, list(self.group.writers)
+        for slot, writer in enumerate(writers):
+            if writer is not None:
+                self.group.remove(slot)
+        self._clear()
+        for reader, writer in zip(readers, writers, strict=True):
+            if reader is not None:
                 self.add(reader, writer)
 
 
@@ -96,7 +150,7 @@ class Fanout:
     def __init__(self, topic: str) -> None:
         self.topic = topic
         self.readers: dict[Reader, None] = {}  # those not in step; a dict, for its order
-        self._ranks: dict[Encoder, Rank] = {}
+        self._ranks: dict[Kind, Rank] = {}
         self._sent = (UNBORN, 0)  # the position of all who are in step
         self._under_way: tuple[str, int] | None = None  # and of those served already
         self._falling_in: dict[StepReader, None] = {}  # when the event under way has been sent
@@ -133,10 +187,11 @@ class Fanout:
             self._falling_in[reader] = None
         elif (reader.epoch, reader.offset) == self._sent:
             writer, encoder = found
-            if encoder not in self._ranks:
-                self._ranks[encoder] = Rank(encoder)
+            kind = encoder, writer.group_type
+            if kind not in self._ranks:
+                self._ranks[kind] = Rank(kind)
             del self.readers[reader]
-            self._ranks[encoder].add(reader, writer)
+            self._ranks[kind].add(reader, writer)
 
     def fall_out(self, reader: StepReader) -> None:
         """Have it asked for each event again, from the position it has reached."""
@@ -215,18 +270,12 @@ class Fanout:
 
     def _send_to_rank(self, rank: Rank, event: Event) -> Iterator[None]:
         payload = event.encoded(rank.encoder)
-        size = len(rank.writers)
+        size = len(rank.readers)
         for start in range(0, size, SLICE_READERS):
-            for slot, writer in enumerate(rank.writers[start : start + SLICE_READERS], start):
-                if writer is None:
-                    continue
-                try:
-                    taken = writer.write(payload)
-                except Exception:
-                    logger.exception("A reader of %s failed", self.topic)
-                    taken = False
+            stop = min(start + SLICE_READERS, size)
+            for slot in rank.group.write(payload, start, stop):
                 reader = rank.readers[slot]
-                if not taken and reader is not None:
+                if reader is not None:
                     self.fall_out(reader)
-            rank.served = min(start + SLICE_READERS, size)
+            rank.served = stop
             yield

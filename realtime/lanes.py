@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from .events import Event
+from .fanout import Group
 from .wire.frames import event_frame
 from .wire.sse import encode_event
 
@@ -18,6 +19,7 @@ class Lane(Protocol):
     """What the server offers for one connection; see `realtime.server.lane`."""
 
     framing: str | None
+    group_type: type[Group] | None
 
     def arm(self, body: bytes) -> None:
         """Open once exactly this object has passed as the next part of the body."""

@@ -30,6 +30,8 @@ def encode_otherwise(event: Event) -> bytes:
 class Client:
     """A reader that checks that it is sent what follows its position, and falls in when it may."""
 
+    group_type: Any = None
+
     def __init__(self, crowd: Fanout, encoder: Any = encode) -> None:
         self.crowd = crowd
         self.rank: Rank | None = None

@@ -13,6 +13,7 @@ EVENT = Event("room.a", "message", '"é"', "epoch", 1)
 class Lane:
     def __init__(self, framing: str | None, takes: bool = True) -> None:
         self.framing = framing
+        self.group_type = None
         self.takes = takes
         self.written: list[bytes] = []
 

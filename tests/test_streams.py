@@ -36,6 +36,7 @@ class Lane:
     """What the server offers for a connection: takes everything, or nothing."""
 
     framing = "identity"
+    group_type = None
 
     def __init__(self) -> None:
         self.armed: bytes | None = None

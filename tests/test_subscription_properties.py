@@ -84,7 +84,7 @@ class Client:
         """In step: what is written is the event itself."""
         if self.world.noise.happens(0.2):
             return None
-        return SimpleNamespace(write=self.write_in_step), itself
+        return SimpleNamespace(write=self.write_in_step, group_type=None), itself
 
     def write_in_step(self, event: Event) -> bool:
         taken = self.push(event)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from realtime.server import access, scope
 from realtime.server.gone import Gone
+from realtime.server.lane import Framing
 from realtime.server.request import BadRequest, ChunkedBody, RequestHead, parse_head
 from realtime.server.response import Response
 from realtime.server.sendfile import FilePart, span
@@ -390,8 +391,8 @@ class Exchange:
             self._finish()
             return
         if opens and response.streamable and not self.transport.closed:
-            lane.open("chunked" if response.chunked else "identity")
-            lane.ready = not self.transport.pending
+            framing: Framing = "chunked" if response.chunked else "identity"
+            lane.open(framing, ready=not self.transport.pending)
         if self._ending:
             self._end_stream()
 

@@ -219,7 +219,7 @@ class SocketTransport:
     def keep(self, data: bytes, sent: int) -> None:
         """Queue what the socket did not take of data: everything after the first `sent` bytes."""
         self._out.append(memoryview(data)[sent:])
-        self.lane.ready = False
+        self.lane.pause()
         self._watch.stalled[self] = self._loop.time()
         self._loop.add_writer(self._fd, self._writable)
 
@@ -240,7 +240,7 @@ class SocketTransport:
         out.clear()
         self._watch.stalled.pop(self, None)
         self._loop.remove_writer(self._fd)
-        self.lane.ready = self.lane.framing is not None
+        self.lane.resume()
         self._wake()
         if self._closing:
             self._finish()

@@ -171,8 +171,7 @@ class WebSocket:
         self.transport.write(b"".join(lines))
         if self.transport.closed:
             return
-        self.transport.lane.open("websocket")
-        self.transport.lane.ready = not self.transport.pending
+        self.transport.lane.open("websocket", ready=not self.transport.pending)
         self._log("connected")
         if self._parser is not None:
             self._parse()

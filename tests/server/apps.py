@@ -295,8 +295,10 @@ async def http_lane(scope: Scope, receive: Any, send: Any) -> None:
 
 
 async def http_broadcast(scope: Scope, receive: Any, send: Any) -> None:
-    """Writes `size` bytes `times` times to all lanes; tells how many were taken."""
+    """Writes `size` bytes `times` times to all lanes; tells how many were taken. With `together`,
+    by the group of each lane's kind."""
     size, times = int(scope["options"]["size"]), int(scope["options"].get("times", "1"))
+    together = "together" in scope["options"]
     data = b"data: " + b"d" * size + b"\n\n"
     taken = 0
     for _ in range(times):
@@ -306,7 +308,13 @@ async def http_broadcast(scope: Scope, receive: Any, send: Any) -> None:
                 payload = b"%x\r\n%b\r\n" % (len(data), data)
             elif lane.framing == "websocket":
                 payload = bytes((0x82, 126)) + len(data).to_bytes(2, "big") + data
-            taken += lane.write(payload)
+            if together and lane.group_type is not None:
+                group = lane.group_type()
+                group.add(lane)
+                taken += 1 - len(group.write(payload, 0, 1))
+                group.remove(0)
+            else:
+                taken += lane.write(payload)
     await respond(send, b"%d" % taken)
 
 

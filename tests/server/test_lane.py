@@ -1,9 +1,14 @@
 """The fast lane: when it opens, what it takes, and when it is closed."""
 
 import json
-from typing import Any
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, Protocol
 
 import pytest
+
+from realtime.server.lane import SocketGroup, SocketLane
 
 from .support import Client, Worker, frame
 
@@ -22,11 +27,19 @@ def lane_event(worker: Worker) -> Any:
     raise AssertionError("no lane")
 
 
-def broadcast(worker: Worker, size: int, times: int = 1) -> int:
-    return int(worker.get(f"/broadcast?size={size}&times={times}"))
+class Broadcast(Protocol):
+    def __call__(self, worker: Worker, size: int, times: int = 1) -> int: ...
 
 
-def test_chunked_streams(worker: Worker) -> None:
+@pytest.fixture(params=["", "&together=1"], ids=["one by one", "together"])
+def broadcast(request: pytest.FixtureRequest) -> Broadcast:
+    def call(worker: Worker, size: int, times: int = 1) -> int:
+        return int(worker.get(f"/broadcast?size={size}&times={times}{request.param}"))
+
+    return call
+
+
+def test_chunked_streams(worker: Worker, broadcast: Broadcast) -> None:
     with worker.client() as client:
         assert opened(worker, client, "/lane") == "chunked"
         assert broadcast(worker, 20) == 1
@@ -35,7 +48,7 @@ def test_chunked_streams(worker: Worker) -> None:
     worker.wait_for("lane after None False")
 
 
-def test_http_1_0_streams(worker: Worker) -> None:
+def test_http_1_0_streams(worker: Worker, broadcast: Broadcast) -> None:
     with worker.client() as client:
         client.send(b"GET /lane HTTP/1.0\r\n\r\n")
         assert lane_event(worker) == "identity"
@@ -44,7 +57,7 @@ def test_http_1_0_streams(worker: Worker) -> None:
         assert client.until(b"\n\n") == b"data: ddd\n\n"
 
 
-def test_websockets(worker: Worker) -> None:
+def test_websockets(worker: Worker, broadcast: Broadcast) -> None:
     with worker.client() as client:
         client.upgrade("/lane")
         assert lane_event(worker) == "None websocket"
@@ -65,14 +78,16 @@ def test_websockets(worker: Worker) -> None:
     ],
 )
 def test_it_stays_closed_when_something_rewrites_the_body(
-    worker: Worker, path: str, method: str
+    worker: Worker, broadcast: Broadcast, path: str, method: str
 ) -> None:
     with worker.client() as client:
         assert opened(worker, client, path, method=method) == "None"
         assert broadcast(worker, 10) == 0
 
 
-def test_a_slow_subscriber_costs_one_partial_payload_and_comes_back(worker: Worker) -> None:
+def test_a_slow_subscriber_costs_one_partial_payload_and_comes_back(
+    worker: Worker, broadcast: Broadcast
+) -> None:
     before = worker.rss()
     with worker.client(receive_buffer=8_192) as client:
         assert opened(worker, client, "/lane") == "chunked"
@@ -88,7 +103,7 @@ def test_a_slow_subscriber_costs_one_partial_payload_and_comes_back(worker: Work
         assert client.until(b"\n\n\r\n") == b"12\r\ndata: dddddddddd\n\n\r\n"
 
 
-def test_a_dead_subscriber_is_a_false(worker: Worker) -> None:
+def test_a_dead_subscriber_is_a_false(worker: Worker, broadcast: Broadcast) -> None:
     clients = [worker.client() for _ in range(3)]
     for client in clients:
         client.upgrade("/lane")
@@ -107,3 +122,129 @@ def test_a_connection_s_next_stream_has_a_lane_of_its_own(worker: Worker) -> Non
         extensions = json.loads(client.response().body)["extensions"]
         assert "realtime.lane" in extensions
         assert opened(worker, client, "/lane") == "chunked"
+
+
+class Peer:
+    """A lane over a real pair of sockets, and what its transport was told."""
+
+    def __init__(self, group: SocketGroup) -> None:
+        self.ours, self.theirs = socket.socketpair()
+        for end in (self.ours, self.theirs):
+            end.setblocking(False)
+        self.kept: list[tuple[bytes, int]] = []
+        self.aborted = 0
+        transport: Any = self
+        self.lane = SocketLane(transport, self.ours)
+        self.lane.open("identity", ready=True)
+        group.add(self.lane)
+
+    def keep(self, data: bytes, sent: int) -> None:
+        self.kept.append((data, sent))
+        self.lane.pause()
+
+    def abort(self) -> None:
+        self.aborted += 1
+        self.lane.shut()
+
+    def fill(self) -> None:
+        with suppress(BlockingIOError):
+            while True:
+                self.ours.send(b"x" * 65_536)
+
+    def read(self) -> bytes:
+        try:
+            return self.theirs.recv(1_000)
+        except BlockingIOError:
+            return b""
+
+    def close(self) -> None:
+        self.ours.close()
+        self.theirs.close()
+
+
+@pytest.fixture
+def group() -> SocketGroup:
+    return SocketGroup()
+
+
+@pytest.fixture
+def peers(group: SocketGroup) -> Iterator[list[Peer]]:
+    made = [Peer(group) for _ in range(6)]
+    yield made
+    for peer in made:
+        peer.close()
+
+
+def test_a_group_writes_to_the_slots_it_is_told(group: SocketGroup, peers: list[Peer]) -> None:
+    assert group.write(b"a", 0, 6) == []
+    assert group.write(b"b", 2, 4) == []
+    assert [peer.read() for peer in peers] == [b"a", b"a", b"ab", b"ab", b"a", b"a"]
+
+
+def test_who_can_t_take_it_holds_up_nobody(group: SocketGroup, peers: list[Peer]) -> None:
+    peers[0].fill()
+    peers[2].fill()
+    peers[3].lane.pause()
+    peers[4].theirs.close()
+    group.remove(1)
+    assert group.write(b"a", 0, 6) == [0, 2, 3, 4]
+    assert peers[5].read() == b"a"
+    assert (peers[1].read(), peers[3].read()) == (b"", b"")
+    assert [peer.aborted for peer in peers] == [0, 0, 0, 0, 1, 0]
+    assert group.write(b"b", 0, 6) == [0, 2, 3, 4]  # again, and nobody is aborted twice
+    assert peers[4].aborted == 1
+
+
+def test_a_part_that_was_taken_counts_and_the_rest_is_kept(
+    group: SocketGroup, peers: list[Peer]
+) -> None:
+    large = b"z" * 10_000_000
+    assert group.write(large, 1, 3) == []
+    ((data, sent),) = peers[1].kept
+    assert data is large
+    assert 0 < sent < len(large)
+    assert group.write(b"a", 0, 6) == [1, 2]  # something is pending
+
+
+def test_a_lane_comes_back_to_its_slot(group: SocketGroup, peers: list[Peer]) -> None:
+    peers[1].lane.pause()
+    assert group.write(b"a", 0, 6) == [1]
+    peers[1].lane.resume()
+    assert group.write(b"b", 0, 6) == []
+    assert peers[1].read() == b"b"
+    peers[1].lane.shut()
+    peers[1].lane.resume()  # what was pending has gone out: of no use to a closed lane
+    assert group.write(b"c", 0, 6) == [1]
+
+
+def test_a_lane_in_several_groups(group: SocketGroup, peers: list[Peer]) -> None:
+    lane, other = peers[0].lane, SocketGroup()
+    other.add(lane)
+    lane.pause()
+    assert (group.write(b"a", 0, 1), other.write(b"b", 0, 1)) == ([0], [0])
+    lane.resume()
+    assert (group.write(b"c", 0, 1), other.write(b"d", 0, 1)) == ([], [])
+    assert peers[0].read() == b"cd"
+    group.remove(0)
+    assert lane.groups == {other: 0}
+    lane.pause()
+    assert (group.write(b"e", 0, 1), other.write(b"f", 0, 1)) == ([], [0])
+    group.remove(0)  # once more says nothing
+
+
+def test_a_descriptor_that_another_connection_has_by_now_gets_nothing(
+    group: SocketGroup, peers: list[Peer]
+) -> None:
+    fd = peers[0].ours.fileno()
+    peers[0].ours.close()
+    again, far = socket.socketpair()
+    try:
+        assert fd in (again.fileno(), far.fileno())
+        assert group.write(b"a", 0, 1) == [0]
+        for end in (again, far):
+            end.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                end.recv(1)
+    finally:
+        again.close()
+        far.close()
