@@ -1,6 +1,7 @@
 """The app's place in a Django site."""
 
 from django.apps import AppConfig
+from django.urls import get_resolver
 from django.utils.translation import gettext_lazy as _
 
 
@@ -21,4 +22,10 @@ class RealtimeConfig(AppConfig):
         checks.register_checks()
         revocation.connect_signals()
         hub.LOOKS.append(look_after)
-        startup.CALLBACKS.extend((prepare_threads_when_used, preload))
+        startup.CALLBACKS.extend((prepare_threads_when_used, preload, load_urls))
+
+
+def load_urls() -> None:
+    """Import the site's URLs and views, which Django does when the first request comes: that one
+    would wait for it, and with it all streams of the worker."""
+    _ = get_resolver().url_patterns

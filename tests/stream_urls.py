@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ async def _values(given: Any) -> AsyncIterator[Any]:
         for number in range(int(given.get("count", 3))):
             if number == int(given.get("fail", -1)):
                 raise RuntimeError("The source failed on purpose.")
-            yield {"n": number, "text": "x" * int(given.get("size", 0))}
+            text = str(time.monotonic()) if "stamp" in given else "x" * int(given.get("size", 0))
+            yield {"n": number, "text": text}
             if "pause" in given:
                 await asyncio.sleep(float(given["pause"]))
     finally:

@@ -9,7 +9,6 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE, TESTS = ROOT / "realtime", ROOT / "tests"
 
 WITHOUT_TESTS = {
-    "apps.py": "registers what test_checks and test_revocation try",
     "log/base.py": "abstract; test_database tries the one there is",
     "management/commands/runserver.py": "Daphne's, with another class",
     "routing.py": "a table; test_consumers goes through it",

@@ -4,8 +4,6 @@ import re
 import time
 from collections.abc import Callable
 
-import pytest
-
 from .support import Worker, eventually, frame
 
 Start = Callable[..., Worker]
@@ -140,8 +138,7 @@ def test_the_window_spreads_the_ends(start: Start) -> None:
     assert worker.process.wait(5) == 0
 
 
-@pytest.mark.parametrize("path", ["/hang", "/echo"])
-def test_a_second_signal_does_not_wait(start: Start, path: str) -> None:
+def test_a_second_signal_does_not_wait(start: Start) -> None:
     worker = start("--close-timeout", "10")
     with worker.client() as client:
         client.send(b"POST /slowread HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nx")
