@@ -2,13 +2,14 @@
 
 Most of what a row costs is to make Python objects of what the database has, and text of those
 again. Here the database is asked for the text: one query is one page, and nothing in this process
-is per row. Only for fields whose JSON it can write as Django does, only in the order of an integer
-key, and only where every value of the page looks as Django stores it; else Python reads the page.
-Tests compare the two.
+is per row. Only in the order of an integer key, and only where every value of the page looks as
+Django stores it; else Python reads the page. Fields that the database does not write as Django does
+are put between the others here. Tests compare the two.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import groupby
 from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 from django.conf import settings as django_settings
@@ -17,7 +18,7 @@ from django.db import connections, models
 from django.db.models import Func, QuerySet, TextField
 
 from .rows import Page
-from .wire.ndjson import encode_value
+from .wire.ndjson import encode_rows, pair_name
 
 MAX_ARGUMENTS: Final = 90  # databases limit those of one function call, PostgreSQL to 100
 
@@ -31,17 +32,19 @@ class Value(NamedTuple):
     condition: str = ""
 
 
-Write: TypeAlias = Callable[[Any, str], Value]  # of a field and its column in SQL
+ToValue: TypeAlias = Callable[[str], Value]  # of a column in SQL
+Write: TypeAlias = Callable[[Any, str], Value]  # of a field and its column
 
 
 class Lines:
     """The lines of a queryset's rows, objects with these fields, in the order of the key."""
 
-    def __init__(self, queryset: QuerySet[Any], names: Sequence[str], values: "_Values") -> None:
+    def __init__(self, queryset: QuerySet[Any], parts: Sequence["str | Pairs"]) -> None:
         self._rows = queryset.order_by("pk")
-        self._line = _Line(names, values)
+        self._parts = parts
+        self._is_able: bool | None = None  # not known yet
         # By whether it is the first page's: compiled once, which costs as much as hundreds of rows.
-        self._statements: dict[bool, tuple[str, Sequence[Any]] | None] = {}
+        self._statements: dict[bool, tuple[str, Sequence[Any]]] = {}
 
     @classmethod
     def of(cls, queryset: QuerySet[Any], names: Sequence[str]) -> Self | None:
@@ -49,61 +52,79 @@ class Lines:
         query, meta = queryset.query, queryset.model._meta
         if query.annotations or query.extra or query.select_for_update:
             return None
-        by_name = {name: f for f in meta.concrete_fields for name in (f.attname, f.name)}
-        by_name["pk"] = meta.pk
-        if type(meta.pk) not in _INTEGERS or not by_name.keys() >= set(names):
+        fields = {name: f for f in meta.concrete_fields for name in (f.attname, f.name)}
+        fields["pk"] = meta.pk
+        if type(meta.pk) not in _INTEGERS or not fields.keys() >= set(names):
             return None
-        values = _values(connections[queryset.db], [by_name[name] for name in names])
-        return None if values is None else cls(queryset, names, values)
+        connection = connections[queryset.db]
+        pairs = [(name, _to_value(connection, fields[name])) for name in names]
+        parts: list[str | Pairs] = []
+        for is_written, run in groupby(pairs, lambda pair: pair[1] is not None):
+            if is_written:
+                parts.append(Pairs([(name, value) for name, value in run if value is not None]))
+            else:
+                parts += [name for name, _ in run]
+        texts = [part for part in parts if isinstance(part, Pairs)]
+        if not texts or any(text.size > MAX_ARGUMENTS for text in texts):
+            return None
+        return cls(queryset, parts)
 
     def fetch(self, last: Any, count: int) -> Page | None:
         """The `count` rows after the key `last` (None: the first ones); None where Python has to
         read them. Called in a thread."""
-        connection, first = connections[self._rows.db], last is None
-        if first not in self._statements:
-            self._statements[first] = self._statement(connection, first)
-        statement = self._statements[first]
-        if statement is None:
+        connection = connections[self._rows.db]
+        if self._is_able is None:
+            self._is_able = connection.vendor != "sqlite" or _is_able(connection)
+        if not self._is_able:
             return None
-        sql, parameters = statement
+        if len(self._parts) > 1 or isinstance(self._parts[0], str):
+            return self._fetch_parts(last, count)
+        try:
+            sql, parameters = self._statement(connection, self._parts[0], last is None)
+        except EmptyResultSet:
+            return None
         with connection.cursor() as cursor:
             cursor.execute(sql, [last if each is _LAST else each for each in parameters] + [count])
             found, rows, key = cursor.fetchone()
         lines: bytes = found.encode() if isinstance(found, str) else found or b""
         return Page(lines, rows, key) if lines.count(b"\n") == rows else None
 
-    def _statement(self, connection: Any, first: bool) -> tuple[str, Sequence[Any]] | None:
-        rows = self._rows if first else self._rows.filter(pk__gt=_Last())
-        query = rows.values_list(self._line, "pk").query
-        try:
+    def _statement(self, connection: Any, pairs: "Pairs", first: bool) -> tuple[str, Sequence[Any]]:
+        if first not in self._statements:
+            rows = self._rows if first else self._rows.filter(pk__gt=_Last())
+            query = rows.values_list(Pairs(pairs.pairs, "{{{}}}\n"), "pk").query
             sql, parameters = query.get_compiler(connection=connection).as_sql()
-        except EmptyResultSet:
+            self._statements[first] = _PAGES[connection.vendor].format(sql), parameters
+        return self._statements[first]
+
+    def _fetch_parts(self, last: Any, count: int) -> Page | None:
+        rows = self._rows if last is None else self._rows.filter(pk__gt=last)
+        found = list(rows[:count].values_list(*self._parts, "pk"))
+        if not found:
+            return Page(b"", 0, last)
+        names = [part if isinstance(part, str) else None for part in self._parts]
+        columns = zip(*found, strict=True)
+        if any(None in texts for name, texts in zip(names, columns, strict=False) if name is None):
             return None
-        if connection.vendor == "sqlite" and not _is_able(connection):
-            return None
-        return _PAGES[connection.vendor].format(sql), parameters
+        return Page(encode_rows(names, found), len(found), found[-1][-1])
 
 
-_Values: TypeAlias = Sequence[Callable[[str], Value]]  # of a column in SQL
-
-
-def _values(connection: Any, fields: Sequence[Any]) -> _Values | None:
-    """How each field is written; None where one can't be, or all together are too long."""
-    writers, values = _WRITERS.get(connection.vendor, {}), []
-    in_utc = django_settings.USE_TZ and connection.timezone_name == "UTC"
-    for field in fields:
-        target = field
-        while target.is_relation:
-            target = target.target_field
-        write = writers.get(type(target))
-        if write is None or (type(target) is models.DateTimeField and not in_utc):
-            return None
-        if type(target) is models.DecimalField and not _is_short(connection.vendor, target):
-            return None
-        nulls = _or_null if field.null else _as_it_is
-        values.append(partial(nulls, _FORMAT[connection.vendor], partial(write, target)))
-    arguments = sum(len(value("").arguments) for value in values)
-    return values if arguments <= MAX_ARGUMENTS else None
+def _to_value(connection: Any, field: Any) -> ToValue | None:
+    """How a field is written; None where Python has to do it."""
+    target = field
+    while target.is_relation:
+        target = target.target_field
+    write = _WRITERS.get(connection.vendor, {}).get(type(target))
+    if write is None:
+        return None
+    if type(target) is models.DateTimeField and not (
+        django_settings.USE_TZ and connection.timezone_name == "UTC"
+    ):
+        return None
+    if type(target) is models.DecimalField and not _is_short(connection.vendor, target):
+        return None
+    to_value = partial(write, target)
+    return partial(_or_null, _FORMAT[connection.vendor], to_value) if field.null else to_value
 
 
 def _is_short(vendor: str, field: Any) -> bool:
@@ -112,12 +133,8 @@ def _is_short(vendor: str, field: Any) -> bool:
     return digits is not None and places <= 6 and (vendor != "sqlite" or digits <= 15)
 
 
-def _as_it_is(function: str, write: Callable[[str], Value], column: str) -> Value:
-    return write(column)
-
-
-def _or_null(function: str, write: Callable[[str], Value], column: str) -> Value:
-    value = write(column)
+def _or_null(function: str, to_value: ToValue, column: str) -> Value:
+    value = to_value(column)
     text = f"{function}('{value.directives.replace('%', '%%')}', {', '.join(value.arguments)})"
     return Value(
         "%s",
@@ -134,30 +151,34 @@ def _is_able(sqlite: Any) -> bool:
     return in_utf8 and bool(sqlite.features.supports_json_field)
 
 
-class _Line(Func):
-    """One row as a line; NULL where a condition of one of the values is not met."""
+class Pairs(Func):
+    """Fields as pairs of a JSON object; NULL where a condition of one of the values is not met."""
 
     output_field = TextField()
 
-    def __init__(self, names: Sequence[str], values: _Values) -> None:
-        super().__init__(*names)
-        self._names = names
-        self._values = values
+    def __init__(self, pairs: Sequence[tuple[str, ToValue]], form: str = "{}") -> None:
+        super().__init__(*(name for name, _ in pairs))
+        self.pairs = pairs
+        self._form = form
+
+    @property
+    def size(self) -> int:
+        """How many arguments the database's function gets."""
+        return sum(len(to_value("").arguments) for _, to_value in self.pairs)
 
     def as_sql(  # type: ignore[override]
         self, compiler: Any, connection: Any, **_: Any
     ) -> tuple[str, list[Any]]:
+        """As Django's compiler wants it."""
         columns = [compiler.compile(source)[0] for source in self.get_source_expressions()]
-        values = [value(column) for value, column in zip(self._values, columns, strict=True)]
-        pairs = [
-            f"{encode_value(name)}:".replace("%", "%%") + value.directives
-            for name, value in zip(self._names, values, strict=True)
-        ]
+        names = [name for name, _ in self.pairs]
+        values = [to_value(c) for (_, to_value), c in zip(self.pairs, columns, strict=True)]
+        pairs = [pair_name(n) + value.directives for n, value in zip(names, values, strict=True)]
         arguments = ", ".join(argument for value in values for argument in value.arguments)
-        line = f"{_FORMAT[connection.vendor]}(%s, {arguments})"
+        text = f"{_FORMAT[connection.vendor]}(%s, {arguments})"
         if conditions := [value.condition for value in values if value.condition]:
-            line = f"CASE WHEN {' AND '.join(conditions)} THEN {line} END"
-        return line, [f"{{{','.join(pairs)}}}\n"]
+            text = f"CASE WHEN {' AND '.join(conditions)} THEN {text} END"
+        return text, [self._form.format(",".join(pairs))]
 
 
 class _Last(Func):

@@ -27,16 +27,18 @@ def encode_lines(values: Iterable[Any]) -> bytes:
     return "".join([encode_value(value) + "\n" for value in values]).encode()
 
 
-def encode_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
+def encode_rows(names: Sequence[str | None], rows: Sequence[Sequence[Any]]) -> bytes:
     """A line for each row, an object with these names; what `encode_lines` makes of the dicts.
-    Values without a name, behind the others, are left out.
+    A value whose name is None is text of such pairs already; those behind the last are left out.
 
     By columns: all values of a column have one type, most of the time, and then one encoder goes
     over them without asking again.
     """
-    template = _template(names)
-    columns = [_encode_column(values) for values in zip(*rows, strict=True)]
-    return "".join(map(template.__mod__, zip(*columns[: len(names)], strict=True))).encode()
+    columns = [
+        values if name is None else _encode_column(values)
+        for name, values in zip(names, zip(*rows, strict=True), strict=False)
+    ]
+    return "".join(map(_template(names).__mod__, zip(*columns, strict=True))).encode()
 
 
 def encode_event_line(event: Event) -> str:
@@ -44,9 +46,14 @@ def encode_event_line(event: Event) -> str:
     return f'{{"id":"{event.id}","event":{dumps(event.type)},"data":{event.data}}}\n'
 
 
-def _template(names: Sequence[str]) -> str:
-    pairs = ",".join(f"{encode_value(name)}:".replace("%", "%%") + "%s" for name in names)
-    return f"{{{pairs}}}\n"
+def _template(names: Sequence[str | None]) -> str:
+    pairs = ["%s" if name is None else f"{pair_name(name)}%s" for name in names]
+    return f"{{{','.join(pairs)}}}\n"
+
+
+def pair_name(name: str) -> str:
+    """A name in an object, with its colon, as part of a format in which % is special."""
+    return f"{encode_value(name)}:".replace("%", "%%")
 
 
 def _encode_column(values: Sequence[Any]) -> Iterable[Any]:
