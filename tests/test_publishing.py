@@ -405,14 +405,14 @@ def test_a_layer_that_answers_again_is_told_again(monkeypatch, silent, told):
 @contextmanager
 def slow_append(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Appending takes a while; the event is set when it has begun."""
-    begun, append = threading.Event(), DatabaseLog.append
+    begun, append = threading.Event(), DatabaseLog.append_many
 
     def slow(self: DatabaseLog, *args: str) -> Event:
         begun.set()
         time.sleep(0.2)
         return append(self, *args)
 
-    monkeypatch.setattr(DatabaseLog, "append", slow)
+    monkeypatch.setattr(DatabaseLog, "append_many", slow)
     yield begun
 
 

@@ -37,7 +37,7 @@ def _statements(alias: str) -> Statements:
     head, name = quote("head"), quote("name")
     columns = ", ".join(map(quote, ("topic_id", "offset", "type", "data", "created")))
     return Statements(
-        f"UPDATE {topics} SET {head} = {head} + 1 WHERE {name} = %s "
+        f"UPDATE {topics} SET {head} = {head} + %s WHERE {name} = %s "
         f"RETURNING {quote('id')}, {quote('epoch')}, {head}",
         f"INSERT INTO {events} ({columns}) VALUES (%s, %s, %s, %s, %s)",
     )
@@ -47,12 +47,7 @@ class DatabaseLog(EventLog):
     """Topics and events as rows; the topic's row lock puts appends in order."""
 
     def append(self, topic: str, type: str, data: str) -> Event:
-        alias = _alias()
-        with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
-            pk, epoch, offset = self._next_offset(cursor, topic)
-            now = connections[alias].ops.adapt_datetimefield_value(timezone.now())
-            cursor.execute(_statements(alias).insert, [pk, offset, type, data, now])
-        return Event(topic, type, data, epoch, offset)
+        return self.append_many([(topic, type, data)])[0]
 
     def on_commit(self, callback: Callable[[], None]) -> None:
         # robust: a failing announcement must not keep the site's own hooks from running.
@@ -65,12 +60,24 @@ class DatabaseLog(EventLog):
 
     def append_many(self, events: Sequence[tuple[str, str, str]]) -> list[Event]:
         """Store (topic, type, data) in one transaction: all of them, or none."""
-        # Locks are taken in the same order everywhere, or two processes could wait for each other.
-        in_order = sorted(range(len(events)), key=lambda index: events[index][0])
+        alias = _alias()
+        by_topic: dict[str, list[int]] = {}
+        for index, (topic, _, _) in enumerate(events):
+            by_topic.setdefault(topic, []).append(index)
         stored: dict[int, Event] = {}
-        with transaction.atomic(using=_alias()):
-            for index in in_order:
-                stored[index] = self.append(*events[index])
+        rows = []
+        with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
+            now = connections[alias].ops.adapt_datetimefield_value(timezone.now())
+            # Locks are taken in the same order everywhere, or two processes could wait for each
+            # other.
+            for topic in sorted(by_topic):
+                indices = by_topic[topic]
+                pk, epoch, head = self._next_offsets(cursor, topic, len(indices))
+                for offset, index in enumerate(indices, head - len(indices) + 1):
+                    _, type, data = events[index]
+                    rows.append((pk, offset, type, data, now))
+                    stored[index] = Event(topic, type, data, epoch, offset)
+            cursor.executemany(_statements(alias).insert, rows)
         return [stored[index] for index in range(len(events))]
 
     async def heads(self, topics: Sequence[str]) -> Mapping[str, Position]:
@@ -98,15 +105,16 @@ class DatabaseLog(EventLog):
             count += page.update(epoch=new_epoch())
         return count
 
-    def _next_offset(self, cursor: Any, name: str) -> tuple[int, str, int]:
+    def _next_offsets(self, cursor: Any, name: str, count: int) -> tuple[int, str, int]:
+        """The topic's key, its epoch, and the last one of its next `count` offsets."""
         # The update takes the row lock; until commit no one else can number an event of this topic.
         update = _statements(_alias()).update
-        cursor.execute(update, [name])
+        cursor.execute(update, [count, name])
         row = cursor.fetchone()
         if row is None:
             # Two publishers may both find the topic missing: the constraint lets one insert win.
             models.Topic.objects.bulk_create([models.Topic(name=name)], ignore_conflicts=True)
-            cursor.execute(update, [name])
+            cursor.execute(update, [count, name])
             row = cursor.fetchone()
         pk, epoch, head = row
         return pk, epoch, head
@@ -202,10 +210,7 @@ Wanted: TypeAlias = tuple[str, str, str, Callable[[Event], None] | None]
 
 async def _append_batch(wanted: Sequence[Wanted]) -> list[Event]:
     log = DatabaseLog()
-    if len(wanted) == 1:
-        events = [await in_database_thread(log.append, *wanted[0][:3])]
-    else:
-        events = await in_database_thread(log.append_many, [each[:3] for each in wanted])
+    events = await in_database_thread(log.append_many, [each[:3] for each in wanted])
     for event, (_, _, _, then) in zip(events, wanted, strict=True):
         if then is not None:
             then(event)

@@ -501,6 +501,35 @@ def test_prune_says_what_went_by_topic():
         assert log.prune() == {"a": 3, "b": 2}
 
 
+def test_a_batch_is_numbered_by_topic_in_the_order_it_was_given():
+    log.append("b", "message", "0")
+    given = [("b", "x", "1"), ("a", "y", "2"), ("b", "z", "3"), ("new", "x", "4"), ("a", "x", "5")]
+    events = log.append_many(given)
+    assert [(event.topic, event.type, event.data) for event in events] == given
+    assert [event.offset for event in events] == [2, 1, 3, 1, 2]
+    for topic in ("a", "b", "new"):
+        page = read(topic, OLDEST)
+        wanted = [event for event in events if event.topic == topic]
+        assert page.events[-len(wanted) :] == wanted
+
+
+def test_a_batch_on_one_topic_takes_its_lock_once():
+    log.append("a", "message", "0")
+    with CaptureQueriesContext(connection) as captured:
+        log.append_many([("a", "message", str(number)) for number in range(20)])
+    assert sum(query["sql"].startswith("UPDATE") for query in captured) == 1
+    assert not [query for query in captured if "SAVEPOINT" in query["sql"]]
+    assert offsets("a") == list(range(1, 22))
+
+
+def test_a_batch_is_stored_whole_or_not_at_all():
+    log.append("a", "message", "0")
+    with pytest.raises(Exception, match=r"(?i)null"):
+        log.append_many([("a", "message", "1"), ("a", None, "2")])  # type: ignore[list-item]
+    assert offsets("a") == [1]
+    assert log.append("a", "message", "3").offset == 2
+
+
 def test_prune_in_batches():
     fill("a", 7)
     with (
