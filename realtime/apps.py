@@ -1,6 +1,7 @@
 """The app's place in a Django site."""
 
 from django.apps import AppConfig
+from django.conf import settings
 from django.urls import get_resolver
 from django.utils.translation import gettext_lazy as _
 
@@ -28,4 +29,5 @@ class RealtimeConfig(AppConfig):
 def load_urls() -> None:
     """Import the site's URLs and views, which Django does when the first request comes: that one
     would wait for it, and with it all streams of the worker."""
-    _ = get_resolver().url_patterns
+    if getattr(settings, "ROOT_URLCONF", None):
+        _ = get_resolver().url_patterns

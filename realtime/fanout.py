@@ -46,7 +46,8 @@ class Group(Protocol):
         """The slot stays, and is empty."""
 
     def write(self, payload: bytes, start: int, stop: int) -> list[int]:
-        """`Writer.write` for those slots; those that took nothing."""
+        """`Writer.write` for those slots; those that took nothing. Whatever fails, it raises
+        nothing: the event has to come to all the others."""
 
 
 class OneByOne:

@@ -212,19 +212,20 @@ def _users_by_digest(digests: Sequence[str]) -> dict[str, tuple[int, Any]]:
     model: Any = get_user_model()
     statement = _token_statement(alias, model).format(places=places)
     users = model._base_manager.using(alias)
-    found: dict[str, tuple[int, Any]] = {}
-    stale = []
-    for user in users.raw(statement, [*times, *digests]):
-        pk, each, is_stale = (vars(user).pop(name) for name in TOKEN_COLUMNS)
-        found[each] = pk, user
-        if is_stale:
-            stale.append(pk)
-    if stale:
+    rows: list[tuple[Any, int, str, int]] = []  # a user or its key, and `TOKEN_COLUMNS`
+    if _is_its_row(model):
+        for user in users.raw(statement, [*times, *digests]):
+            rows.append((user, *(vars(user).pop(name) for name in TOKEN_COLUMNS)))
+    else:
+        with connections[alias].cursor() as cursor:
+            cursor.execute(statement, [*times, *digests])
+            found = cursor.fetchall()
+        to_python = model._meta.pk.to_python  # SQLite has a UUID as text
+        by_pk = {user.pk: user for user in users.filter(pk__in=[row[0] for row in found])}
+        rows = [(by_pk.get(to_python(row[0])), *row[1:]) for row in found]
+    if stale := [pk for _, pk, _, is_stale in rows if is_stale]:
         AccessToken.objects.filter(pk__in=stale).update(last_used=now)
-    if found and not _is_its_row(model):
-        whole = {user.pk: user for user in users.filter(pk__in=[u.pk for _, u in found.values()])}
-        return {each: (pk, whole.get(user.pk)) for each, (pk, user) in found.items()}
-    return found
+    return {each: (pk, user) for user, pk, each, _ in rows}
 
 
 @cache

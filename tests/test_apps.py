@@ -21,3 +21,8 @@ def test_a_worker_has_imported_its_urls_before_it_is_ready(
     load_urls()
     assert "urls_of_a_site" in sys.modules
     monkeypatch.delitem(sys.modules, "urls_of_a_site")
+
+
+def test_a_site_without_urls_is_none_of_its_business(settings: Any) -> None:
+    del settings.ROOT_URLCONF
+    load_urls()

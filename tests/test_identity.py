@@ -213,7 +213,18 @@ def test_a_user_who_is_more_than_a_row_is_read_by_the_orm(alice, django_assert_n
     async_to_sync(identify_token)(token)  # notes the time
     with django_assert_num_queries(1):
         _look_up_tokens([token])
-    with patch("realtime.identity._is_its_row", return_value=False):
+    made = []
+
+    User = get_user_model()
+
+    def note(self: models.Model, *args: object) -> None:
+        models.Model.__init__(self, *args)
+        made.append((self.email, self.first_name))  # of a user that is deferred, a query each
+
+    with (
+        patch("realtime.identity._is_its_row", return_value=False),
+        patch.object(User, "__init__", note),
+    ):
         _token_statement.cache_clear()
         try:
             with django_assert_num_queries(2):
@@ -222,6 +233,7 @@ def test_a_user_who_is_more_than_a_row_is_read_by_the_orm(alice, django_assert_n
             _token_statement.cache_clear()
     assert (identity.user, identity.user.get_deferred_fields()) == (alice, set())
     assert isinstance(nobody, NotIdentified)
+    assert len(made) == 1
 
 
 @isolate_apps("tests")

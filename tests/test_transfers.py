@@ -10,6 +10,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import DatabaseError, connection, connections
 
+from realtime.conf import DEFAULTS
 from realtime.transfers import in_pieces, in_transfer_thread
 
 from .clients import eventually
@@ -49,12 +50,23 @@ async def test_after_an_error_of_the_database_the_connection_is_new():
         with connection.cursor() as cursor:
             cursor.execute("SELECT nonsense FROM nowhere")
 
-    def closed() -> bool:
-        return connection.connection is None
+    threads = DEFAULTS["TRANSFER_THREADS"]
+    all_of_them = threading.Barrier(threads, timeout=10)
 
+    def is_open() -> bool:
+        all_of_them.wait()
+        return connection.connection is not None
+
+    def use() -> None:
+        all_of_them.wait()
+        connection.ensure_connection()
+
+    await asyncio.gather(*(in_transfer_thread(use) for _ in range(threads)))
     with pytest.raises(DatabaseError):
         await in_transfer_thread(fail)
-    assert any(await asyncio.gather(*(in_transfer_thread(closed) for _ in range(8))))
+    are_open = await asyncio.gather(*(in_transfer_thread(is_open) for _ in range(threads)))
+    # On PostgreSQL all go back to the pool.
+    assert sum(are_open) == (0 if ON_POSTGRESQL else threads - 1)
 
 
 async def test_pieces_of_about_a_size():

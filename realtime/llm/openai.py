@@ -33,6 +33,9 @@ class OpenAIProvider(Provider):
         key = settings.LLM_API_KEY or os.environ.get("OPENAI_API_KEY")
         if not key and (base_url or os.environ.get("OPENAI_BASE_URL")):
             key = "none"  # a local server wants no key, the SDK wants one all the same
+        if not key:
+            # The SDK would take an administrator's key, OPENAI_ADMIN_KEY, in its place.
+            raise openai.OpenAIError("Set OPENAI_API_KEY, or REALTIME['LLM_API_KEY'].")
         # No retries: whoever waits is told at once, and nothing is paid for twice.
         self._client = openai.AsyncOpenAI(
             api_key=key, base_url=base_url, max_retries=0, timeout=settings.LLM_ANSWER_SECONDS

@@ -12,6 +12,8 @@ from itertools import repeat
 from operator import call
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
+from realtime.server.access import logger
+
 if TYPE_CHECKING:
     from realtime.server.transport import SocketTransport, TwistedTransport
 
@@ -155,12 +157,20 @@ class SocketGroup:
                 return refused
             except (BlockingIOError, InterruptedError):
                 pass
-            except OSError:
-                lane = self.writers[slot]
-                if lane is not None:
-                    lane.transport.abort()
+            except Exception as error:  # one broken connection must not keep it from the others
+                self._failed(slot, error)
             refused.append(slot)  # and on with the next
             slot += 1
+
+    def _failed(self, slot: int, error: Exception) -> None:
+        if not isinstance(error, OSError):
+            logger.error("A connection can't be written to", exc_info=error)
+        lane = self.writers[slot]
+        if lane is not None:
+            try:
+                lane.transport.abort()
+            except Exception:
+                logger.exception("A connection can't be aborted")
 
     def _took_part(self, slot: int, payload: bytes, sent: int) -> bool:
         lane = self.writers[slot]

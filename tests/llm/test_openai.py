@@ -30,6 +30,17 @@ async def test_an_administrator_s_key_in_the_environment_is_not_sent(monkeypatch
         assert "sk-admin" not in str(fake.requests[0])
 
 
+async def test_an_administrator_s_key_makes_no_provider(monkeypatch):
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-admin-much-more-secret")
+    with (
+        override_settings(REALTIME={"LLM_PROVIDER": "openai"}),
+        pytest.raises(ProviderUnavailable),
+    ):
+        await get_provider()
+
+
 async def test_what_is_asked():
     options = {"LLM_MODEL": "m-1", "LLM_MAX_TOKENS": 99}
     async with connected("openai", **options) as (fake, provider):

@@ -1,6 +1,7 @@
 """The fast lane: when it opens, what it takes, and when it is closed."""
 
 import json
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -8,6 +9,8 @@ from typing import Any, Protocol
 
 import pytest
 
+from realtime.events import Event
+from realtime.fanout import Fanout, Rank
 from realtime.server.lane import SocketGroup, SocketLane
 
 from .support import Client, Worker, frame
@@ -195,6 +198,77 @@ def test_who_can_t_take_it_holds_up_nobody(group: SocketGroup, peers: list[Peer]
     assert peers[4].aborted == 1
 
 
+def test_one_that_fails_hurts_no_other(
+    group: SocketGroup, peers: list[Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> int:
+        raise ZeroDivisionError("on purpose")
+
+    peers[1].theirs.close()
+    monkeypatch.setattr(peers[1], "abort", fail)
+    peers[2].lane.send = fail
+    group.renew(2, peers[2].lane)
+    peers[3].lane.send = lambda payload: 1  # a part, and what is left can't be kept
+    group.renew(3, peers[3].lane)
+    monkeypatch.setattr(peers[3], "keep", fail)
+    assert group.write(b"abc", 0, 6) == [1, 2, 3]
+    assert [peer.read() for peer in peers[4:]] == [b"abc", b"abc"]
+    assert [peer.aborted for peer in peers] == [0, 0, 1, 1, 0, 0]
+
+
+class Reader:
+    """In step on a peer's lane."""
+
+    def __init__(self, peer: Peer, crowd: Fanout) -> None:
+        self.peer = peer
+        self.rank: Rank | None = None
+        self.slot = 0
+        self.epoch, self.offset = "epoch001", 0
+        crowd.readers[self] = None
+        crowd.fall_in(self)
+        assert self.rank is not None
+
+    @property
+    def writer(self) -> Any:
+        return self.peer.lane, encoder
+
+    def deliver(self, event: Event) -> None:
+        """Stays where it is."""
+
+    def wake(self) -> None:
+        raise NotImplementedError
+
+
+def encoder(event: Event) -> bytes:
+    return event.data.encode()
+
+
+async def test_a_fan_out_over_real_sockets_closes_up(group: SocketGroup, peers: list[Peer]) -> None:
+    for slot in range(len(peers)):
+        group.remove(slot)
+    crowd = Fanout("a")
+    crowd.begin("epoch001", 0)
+    readers = [Reader(peer, crowd) for peer in peers]
+    crowd.send([Event("a", "message", "1", "epoch001", 1)])
+    assert [peer.read() for peer in peers] == [b"1"] * 6
+    for reader in (readers[0], readers[1], readers[3]):  # half of the slots are empty
+        crowd.fall_out(reader)
+        del crowd.readers[reader]
+    peers[4].fill()
+    for offset in (2, 3):
+        crowd.send([Event("a", "message", str(offset), "epoch001", offset)])
+    assert [peer.read() for peer in peers if peer is not peers[4]] == [b"", b"", b"23", b"", b"23"]
+    rank = readers[5].rank
+    assert rank is not None
+    assert len(rank.readers) == 2  # the full one has fallen out
+    assert [list(peer.lane.groups) for peer in peers] == [
+        *([], [], [rank.group]),
+        *([], [], [rank.group]),
+    ]
+    assert (readers[4].epoch, readers[4].offset) == ("epoch001", 1)
+    crowd.close()
+
+
 def test_a_part_that_was_taken_counts_and_the_rest_is_kept(
     group: SocketGroup, peers: list[Peer]
 ) -> None:
@@ -236,15 +310,16 @@ def test_a_descriptor_that_another_connection_has_by_now_gets_nothing(
     group: SocketGroup, peers: list[Peer]
 ) -> None:
     fd = peers[0].ours.fileno()
-    peers[0].ours.close()
     again, far = socket.socketpair()
     try:
-        assert fd in (again.fileno(), far.fileno())
+        peers[0].ours.close()
+        os.dup2(again.fileno(), fd)
         assert group.write(b"a", 0, 1) == [0]
         for end in (again, far):
             end.setblocking(False)
             with pytest.raises(BlockingIOError):
                 end.recv(1)
     finally:
+        os.close(fd)
         again.close()
         far.close()
