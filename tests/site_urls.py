@@ -19,6 +19,7 @@ from project.urls import urlpatterns as project_urlpatterns
 from realtime.exceptions import NotAllowed
 from realtime.files import FileStreamResponse, open_in
 from realtime.hub import running_hubs
+from realtime.llm.limits import slots
 from realtime.responses import EventStreamResponse
 from realtime.revocation import get_watch
 from realtime.subscription import Subscription
@@ -43,6 +44,7 @@ async def inside(request: HttpRequest) -> JsonResponse:
             },
             "groups": {name: len(members) for name, members in layer.groups.items()},
             "channels": len(layer.channels),
+            "answers": slots.taken,
             "watched": len(get_watch()._connections),
             "subscriptions": sum(isinstance(each, Subscription) for each in gc.get_objects()),
             "threads": Counter(_DIGITS.sub("", each.name) for each in threading.enumerate()),

@@ -57,7 +57,10 @@ def _over(request: pytest.FixtureRequest) -> Iterator[None]:
             "from django.utils import timezone\nfrom realtime.models import Generation\n"
             "Generation.objects.filter(ended=None).update(ended=timezone.now())"
         )
-        wait_until(lambda: not site.fake.open, 3, "the end of the test's answers")
+        # Their requests may not have come to the upstream yet.
+        inside = f"{site.url}/tests/inside"
+        wait_until(lambda: not httpx.get(inside).json()["answers"], 5, "the end of the answers")
+        wait_until(lambda: not site.fake.open, 3, "the end of their requests")
         site.fake.requests.clear()
         assert KEY not in "\n".join(site.log)
 
