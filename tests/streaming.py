@@ -90,6 +90,7 @@ def open_transactions(site: Any) -> int:
     with psycopg.connect(site.env["DATABASE_URL"], autocommit=True) as connection:
         query = (
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND backend_type = 'client backend' "  # not autovacuum, which comes when it likes
             "AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
         )
         row = connection.execute(query).fetchone()

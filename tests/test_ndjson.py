@@ -138,6 +138,7 @@ def test_a_row_that_fails_cuts_the_connection(here):
 
 
 def stalled(here: Any) -> Any:
+    """A client that has read the first rows, and reads no more."""
     connection = client(here, receive_buffer=4096)
     connection.request("/tests/by-cursor")
     connection.head()
@@ -157,6 +158,7 @@ def test_the_cursor_is_closed_within_a_second_of_its_clients_leaving(here):
 
 @pytest.mark.skipif(not ON_POSTGRESQL, reason="only a server says what transactions it has")
 def test_the_cursor_of_a_stalled_client_is_closed_in_time_and_the_stream_cut(here):
+    wait_until(lambda: not open_transactions(here), 3)
     with stalled(here) as connection:
         assert open_transactions(here) == 1
         wait_until(lambda: not open_transactions(here), 1.5 + 1.5)
