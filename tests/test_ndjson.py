@@ -134,7 +134,7 @@ def test_a_cursors_connection_is_closed_with_it(here):
 def test_a_row_that_fails_cuts_the_connection(here):
     with pytest.raises(httpx.RemoteProtocolError):
         httpx.get(f"{here.url}/tests/by-row")
-    assert any("This row can't be shown" in line for line in here.log)
+    wait_until(lambda: any("This row can't be shown" in line for line in here.log), 5)
 
 
 def stalled(here: Any) -> Any:

@@ -246,4 +246,4 @@ async def test_a_source_that_fails_cuts_the_stream_off(here):
         with pytest.raises(httpx.RemoteProtocolError):  # no last chunk: this is not the end
             await stream.ended()
     assert await asyncio.to_thread(finished, here, "fail")
-    assert any("failed on purpose" in line for line in here.log)
+    await eventually(lambda: any("failed on purpose" in line for line in here.log))
