@@ -236,7 +236,8 @@ def test_pings_that_come_with_a_message_are_all_answered() -> None:
 def test_a_loss_is_noticed(
     monkeypatch: pytest.MonkeyPatch, copies: list[int], is_clean: bool
 ) -> None:
-    monkeypatch.setattr(broadcasts, "STALL_SECONDS", 0.2)
+    if not is_clean:  # where nothing is lost, a silence is only a busy machine's
+        monkeypatch.setattr(broadcasts, "STALL_SECONDS", 0.2)
     server = Careless(copies)
     server.start()
     with Crowd(server.port, WebSocketParser) as crowd:

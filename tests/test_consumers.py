@@ -27,7 +27,7 @@ from .clients import (
 from .servers import SiteServer
 
 SHORT = {
-    "FIRST_MESSAGE_SECONDS": 0.4,
+    "FIRST_MESSAGE_SECONDS": 1.0,
     "HEARTBEAT_SECONDS": 0.3,
     "MAX_BAD_MESSAGES": 3,
     "MAX_TOPICS": 3,

@@ -67,14 +67,17 @@ def test_a_fast_source_comes_in_large_chunks(here):
 
 def test_a_slow_source_is_not_late(here):
     with client(here) as connection:
-        connection.request("/tests/values?count=4&pause=0.3&stamp=1")
+        connection.request("/tests/values?count=4&pause=0.6&stamp=1")
         connection.head()
+        late = []
         for number in range(4):
             _, _, line = connection.until(b"\n\r\n").rpartition(b"\r\n{")
             value = json.loads(b"{" + line.strip())
             assert value["n"] == number
             # By the clock that both processes share: not how long the source took, but the stream.
-            assert time.monotonic() - float(value["text"]) < 0.2
+            late.append(time.monotonic() - float(value["text"]))
+    assert max(late) < 0.6, "behind the next one"
+    assert min(late) < 0.1, "a busy machine holds up one, but not all"
 
 
 def test_an_error_cuts_the_connection_behind_the_last_value(here):

@@ -130,7 +130,7 @@ async def test_events_come_one_by_one_and_uncompressed(here):
     headers = {"Accept-Encoding": "gzip"}
     async with (
         client(here) as http,
-        http.stream("GET", "/progress?steps=5&interval=0.3", headers=headers) as response,
+        http.stream("GET", "/progress?steps=5&interval=0.5", headers=headers) as response,
     ):
         assert response.headers.get("content-encoding", "identity") == "identity"
         arrived = []
@@ -148,7 +148,7 @@ async def test_keepalive_comments_pass(here):
         async with asyncio.timeout(5):
             async for text in response.aiter_text():
                 seen += text
-                if seen.count(": keepalive") == 2:
+                if seen.count(": keepalive") >= 2:
                     break
 
 

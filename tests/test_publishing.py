@@ -403,40 +403,45 @@ def test_a_layer_that_answers_again_is_told_again(monkeypatch, silent, told):
 
 
 @contextmanager
-def slow_append(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Appending takes a while; the event is set when it has begun."""
-    begun, append = threading.Event(), DatabaseLog.append_many
+def slow_append(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Appending takes a while; events that it has begun, and that it may go on."""
+    begun, go_on, append = threading.Event(), threading.Event(), DatabaseLog.append_many
 
     def slow(self: DatabaseLog, *args: str) -> Event:
         begun.set()
-        time.sleep(0.2)
+        assert go_on.wait(10)
         return append(self, *args)
 
     monkeypatch.setattr(DatabaseLog, "append_many", slow)
-    yield begun
+    yield begun, go_on
 
 
-async def _cancelled(begun: threading.Event, announced: Callable[[], Any]) -> None:
+async def _cancelled(
+    begun: threading.Event, go_on: threading.Event, announced: Callable[[], Any]
+) -> None:
     task = asyncio.create_task(publish_now("a", 1))
     while not begun.is_set():
         await asyncio.sleep(0.005)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    go_on.set()
     await eventually(announced)
     await asyncio.sleep(0.1)  # for what should not come: a second time
 
 
 def test_an_event_whose_publisher_left_is_announced(listener, monkeypatch):
-    with slow_append(monkeypatch) as begun:
-        asyncio.run(_cancelled(begun, lambda: not listener._heard.empty()))
+    with slow_append(monkeypatch) as (begun, go_on):
+        asyncio.run(_cancelled(begun, go_on, lambda: not listener._heard.empty()))
     assert [event.data for event in listener.take(1)] == ["1"]
     assert len(stored()) == 1
 
 
 def test_an_event_whose_publisher_left_is_announced_to_the_layer(monkeypatch):
-    with slow_append(monkeypatch) as begun, layer(RecordingLayer):
-        asyncio.run(_cancelled(begun, lambda: RecordingLayer.sent))
+    with slow_append(monkeypatch) as (begun, go_on), layer(RecordingLayer):
+        asyncio.run(_cancelled(begun, go_on, lambda: RecordingLayer.sent))
     assert [message["data"] for _, message in RecordingLayer.sent] == ["1"]
 
 

@@ -13,7 +13,7 @@ from django.test import override_settings
 from realtime.responses import AsyncStreamResponse, EventStreamResponse, keep_alive
 from realtime.wire.sse import KEEPALIVE
 
-from .clients import eventually, open_stream, site_for_module
+from .clients import InstantLoop, eventually, open_stream, site_for_module
 from .servers import wait_until
 
 
@@ -130,9 +130,10 @@ async def test_an_iterator_that_can_not_be_closed_will_do():
 # -- keepalive
 
 
-async def test_comments_fill_the_silence():
+def test_comments_fill_the_silence():
     source = Source(0.12, b"a", 0.12, b"b")
-    got = await collect(keep_alive(source, 0.05))
+    with asyncio.Runner(loop_factory=InstantLoop) as runner:  # no busy machine is in its way
+        got = runner.run(collect(keep_alive(source, 0.05)))
     assert [part for part in got if part != KEEPALIVE] == [b"a", b"b"]
     assert got.count(KEEPALIVE) >= 4
     assert got[0] == KEEPALIVE
@@ -215,7 +216,7 @@ def finished(here: Any, name: str) -> bool:
 
 async def test_a_generator_s_events_arrive_when_they_are_made(here):
     loop = asyncio.get_running_loop()
-    url = f"{here.url}/tests/ticking?name=arrive&interval=0.3&count=3"
+    url = f"{here.url}/tests/ticking?name=arrive&interval=0.6&count=3"
     async with open_stream(url, headers={"Accept-Encoding": "gzip"}) as stream:
         assert stream.headers.get("content-encoding") in (None, "identity")
         times = []

@@ -291,7 +291,7 @@ async def test_a_topic_that_is_left_while_the_log_is_read(world):
     async with Subscription() as subscription:
         await subscription.add("a", OLDEST)
         log.noise = Noise(1, delay=1.0, longest=0.1)
-        reading = asyncio.create_task(subscription.read(0.5))
+        reading = asyncio.create_task(subscription.read(5))
         await asyncio.sleep(0)
         subscription.remove("a")
         await subscription.add("a", Position("epoch001", 2))

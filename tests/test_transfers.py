@@ -20,9 +20,11 @@ from .servers import ROOT
 
 async def test_few_threads_for_many():
     names: set[str] = set()
+    all_of_them = threading.Barrier(4, timeout=10)
 
     def work() -> None:
         names.add(threading.current_thread().name)
+        all_of_them.wait()  # none takes another's share
         time.sleep(0.02)
 
     await asyncio.gather(*(in_transfer_thread(work) for _ in range(20)))

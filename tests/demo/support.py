@@ -72,9 +72,14 @@ class Demo:
         return done.stdout
 
     def worker(self) -> int:
-        """The process that serves; there is one."""
+        """The process that serves; there is one, and for a while that of before a restart."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return int(children.read_text())
+
+        def pids() -> list[str]:
+            return children.read_text().split()
+
+        wait_until(lambda: len(pids()) == 1, 20, "the end of the other workers")
+        return int(pids()[0])
 
     def kill(self) -> None:
         """SIGKILL for all of it, as when the machine loses power."""

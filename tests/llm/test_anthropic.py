@@ -42,6 +42,7 @@ async def test_thoughts_are_a_sign_of_life_and_not_the_answer():
         )
     ]
     after = [part.replace(b'"index": 0', b'"index": 1') for part in (block, ping, *rest)]
-    async with connected("anthropic", LLM_TOKEN_SECONDS=0.5) as (fake, provider):
-        fake.respond(start, thinking[0], 0.35, thinking[1], 0.35, thinking[2], *after)
+    thoughts = [0.3, thinking[1]] * 5  # longer than the patience, which a busy machine needs too
+    async with connected("anthropic", LLM_TOKEN_SECONDS=1.2) as (fake, provider):
+        fake.respond(start, thinking[0], *thoughts, thinking[2], *after)
         assert (await ask(provider))[0] == "x"

@@ -9,6 +9,7 @@ from django.test import override_settings
 from realtime.exceptions import InvalidPrompt, ProviderError
 from realtime.llm.base import Answer, Stop, validate_prompt
 from realtime.llm.dummy import DummyProvider
+from tests.clients import InstantLoop
 
 SECRET = "sk-very-secret"
 
@@ -95,10 +96,15 @@ async def test_silence_ends_with_a_sentence():
     assert dummy.open == 0
 
 
-async def test_signs_of_life_are_no_silence():
-    dummy = DummyProvider(*[""] * 5, "a", delay=0.03)
-    with override_settings(REALTIME={"LLM_TOKEN_SECONDS": 0.1}):
-        assert await read(Answer(dummy, "say")) == ["a"]
+def test_signs_of_life_are_no_silence():
+    async def ask() -> list[str]:
+        return await read(Answer(DummyProvider(*[""] * 5, "a", delay=0.03), "say"))
+
+    with (
+        override_settings(REALTIME={"LLM_TOKEN_SECONDS": 0.1}),
+        asyncio.Runner(loop_factory=InstantLoop) as runner,  # a busy machine is no silence either
+    ):
+        assert runner.run(ask()) == ["a"]
 
 
 async def test_the_whole_has_a_limit_too():

@@ -165,10 +165,13 @@ def test_concurrent_publishers_leave_no_gap_and_no_duplicate():
 def test_events_become_visible_in_order():
     """A reader never sees an offset before the ones below it, whoever commits first."""
     threads, each = 3, 15
+    start = threading.Barrier(threads + 1)
     done = threading.Event()
     looks: list[int] = []
 
     def publish(hold: float) -> None:
+        connection.ensure_connection()
+        start.wait(20)  # the reader has its connection too, and looks
         for _ in range(each):
             with transaction.atomic():
                 log.append("a", "message", "1")
@@ -176,6 +179,8 @@ def test_events_become_visible_in_order():
 
     def watch() -> None:
         position, seen = START, 0
+        assert log._read("a", position, 1_000).events == []
+        start.wait(20)
         while not done.is_set() or seen < threads * each:
             page = log._read("a", position, 1_000)
             assert [event.offset for event in page.events] == list(
@@ -188,7 +193,7 @@ def test_events_become_visible_in_order():
     with Threads(threads + 1) as run:
         run.start(watch)
         with Threads(threads) as publishers:
-            for hold in (0, 0.002, 0.004):
+            for hold in (0, 0.004, 0.008):
                 publishers.start(publish, hold)
         done.set()
     assert sum(looks) == threads * each

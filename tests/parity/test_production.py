@@ -152,8 +152,11 @@ async def test_idle_streams(here: Server) -> None:
                 response = await client.send(sent, stream=True)
                 responses.append(response)
                 is_ok(response)
-            async with within(1, "A request took longer."):
-                await publish(here, topic, 1)
+            async with (
+                http(here, here.users["alice"]) as publisher,  # what it takes to make is no request
+                within(1, "A request took longer."),
+            ):
+                is_ok(await publisher.post(events_path(topic), json=1), 201)
         finally:
             for response in responses:
                 await response.aclose()

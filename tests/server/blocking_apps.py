@@ -11,7 +11,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 
 async def view(scope: Any, receive: Any, send: Any) -> None:
     if scope["path"] == "/sleeps":
-        time.sleep(0.4)  # in a view
+        time.sleep(0.8)  # in a view
     elif scope["path"] == "/awaits":
         await asyncio.sleep(0.4)
     await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -22,5 +22,5 @@ async def consumer(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "websocket.accept"})
     while (message := await receive())["type"] != "websocket.disconnect":
         if message.get("text") == "sleep":
-            time.sleep(0.4)  # in a consumer
+            time.sleep(0.8)  # in a consumer
             await send({"type": "websocket.send", "text": "awake"})

@@ -168,7 +168,7 @@ def test_a_body_is_not_read_before_the_application_wants_it(worker: Worker) -> N
     before = worker.rss()
     with worker.client() as client:
         client.send(
-            b"POST /slowread?wait=1 HTTP/1.1\r\nHost: t\r\nContent-Length: 50000000\r\n\r\n"
+            b"POST /slowread?wait=2 HTTP/1.1\r\nHost: t\r\nContent-Length: 50000000\r\n\r\n"
         )
         client.sock.setblocking(False)
         sent, end = 0, time.monotonic() + 0.7

@@ -66,7 +66,7 @@ def test_downloads_and_slow_answers_finish(worker: Worker) -> None:
     with worker.client(receive_buffer=65_536) as download, worker.client() as slow:
         download.request("/firehose?mb=6")
         download.until(b"\r\n\r\n")
-        slow.request("/slow?wait=0.5")
+        slow.request("/slow?wait=1.5")
         worker.wait_for("slow started")
         worker.terminate()
         time.sleep(0.2)

@@ -26,7 +26,7 @@ def test_it_becomes_the_server_and_persists_nothing() -> None:
             return b""
 
     try:
-        eventually(lambda: ask(b"PING\r\n") == b"+PONG\r\n")
+        eventually(lambda: ask(b"PING\r\n") == b"+PONG\r\n", 15)
         assert b"valkey" in Path(f"/proc/{process.pid}/cmdline").read_bytes()
         assert ask(b"CONFIG GET save\r\n") == b"*2\r\n$4\r\nsave\r\n$0\r\n\r\n"
         assert ask(b"CONFIG GET appendonly\r\n").endswith(b"no\r\n")
