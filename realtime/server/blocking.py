@@ -71,6 +71,8 @@ class BlockingWatch:
     def _run(self) -> None:
         reported = False
         while not self._ended.wait(self._seconds / LOOKS):
+            if self._loop.is_closed():  # perhaps before it has answered
+                return
             if self._answered:
                 self._asked, self._answered, reported = time.monotonic(), False, False
                 try:

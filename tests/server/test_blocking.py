@@ -46,7 +46,18 @@ def test_nothing_is_watched_by_default(start) -> None:
     assert "has been held" not in worker.text
 
 
-async def test_a_loop_that_ends_is_let_go() -> None:
+def test_a_loop_that_ends_before_it_answers_is_let_go() -> None:
+    reports: list[str] = []
+    loop = asyncio.new_event_loop()
+    watch = BlockingWatch(loop, 0.1, reports.append)
+    watch.start()
+    eventually(lambda: not watch._answered)  # asked, and the loop does not run
+    loop.close()
+    watch._thread.join(5)
+    assert not watch._thread.is_alive()
+
+
+def test_a_loop_that_ends_is_let_go() -> None:
     reports: list[str] = []
     loop = asyncio.new_event_loop()
     watch = BlockingWatch(loop, 1.0, reports.append)  # it asks for the first time after 0.25 s
