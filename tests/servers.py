@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +77,12 @@ class SiteServer:
         """The processes that serve, oldest first."""
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         pids = [int(pid) for pid in path.read_text().split()]
-        return [
-            pid
-            for pid in sorted(pids)
-            if b"realtime.server" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        ]
+        serving = []
+        for pid in sorted(pids):
+            with suppress(FileNotFoundError, ProcessLookupError):  # gone since
+                if b"realtime.server" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    serving.append(pid)
+        return serving
 
     def stop(self) -> int:
         """SIGTERM, and the exit code."""
