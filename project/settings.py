@@ -108,7 +108,9 @@ LAYERS = {
     "memory": {"BACKEND": "channels.layers.InMemoryChannelLayer"},
     "redis": {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
-        "CONFIG": {"hosts": [REDIS_URL]},
+        # The layer asks Redis to wait 5 s for a message; redis-py 8 by default waits no longer than
+        # that for an answer, and would call an idle layer broken.
+        "CONFIG": {"hosts": [{"address": REDIS_URL, "socket_timeout": 15.0}]},
     },
     "redis-pubsub": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",

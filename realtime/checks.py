@@ -10,6 +10,7 @@ from functools import wraps
 from importlib.util import find_spec
 from typing import Any, Final
 
+from channels.layers import get_channel_layer
 from channels.security.websocket import OriginValidator
 from django.conf import settings as django_settings
 from django.core import checks
@@ -81,6 +82,27 @@ def check_layer(**kwargs: Any) -> list[CheckMessage]:
         return []
     hint = "Use channels_redis (set REDIS_URL); until then events cross only through the log."
     return [Error(message, hint=hint, id="realtime.E004")]
+
+
+@_with_usable_settings
+def check_layer_timeout(**kwargs: Any) -> list[CheckMessage]:
+    """A client of Redis that waits for longer than the layer asks Redis to wait."""
+    alias = settings.CHANNEL_LAYER
+    if alias not in getattr(django_settings, "CHANNEL_LAYERS", {}) or _missing_backend(alias):
+        return []
+    layer = get_channel_layer(alias)
+    if not hasattr(type(layer), "brpop_timeout"):  # channels_redis.core's alone
+        return []
+    waits = layer.brpop_timeout
+    gives_up = layer.create_pool(0).make_connection().socket_timeout
+    if gives_up is None or gives_up > waits:
+        return []
+    message = (
+        f"CHANNEL_LAYERS[{alias!r}]: Redis is asked to wait {waits} s for a message, and its "
+        f"client gives up after {gives_up} s: an idle layer looks broken."
+    )
+    hint = f'"hosts": [{{"address": "redis://...", "socket_timeout": {3 * waits}}}]'
+    return [Warning(message, hint=hint, id="realtime.W006")]
 
 
 def _missing_backend(alias: str) -> CheckMessage | None:
@@ -179,6 +201,7 @@ def check_retention(**kwargs: Any) -> list[CheckMessage]:
 CHECKS = (
     check_settings,
     check_layer,
+    check_layer_timeout,
     check_hosts,
     check_origins,
     check_retention,

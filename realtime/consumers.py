@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from channels.consumer import AsyncConsumer
 
+from .cancellation import cancelled
 from .conf import settings
 from .events import Event
 from .exceptions import (
@@ -336,8 +337,7 @@ class WebSocketConsumer(AsyncConsumer):
         if self._subscription is not None:
             self._subscription.close()
         if self._writer is not None:
-            self._writer.cancel()
-            await asyncio.gather(self._writer, return_exceptions=True)
+            await cancelled(self._writer)
         await self.disconnected(code)
 
     # -- while it lives

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeAlias
 from channels.layers import get_channel_layer
 
 from .announcements import from_message, to_message
+from .cancellation import cancelled
 from .conf import settings
 from .events import Event
 from .exceptions import HistoryGone
@@ -245,9 +246,7 @@ class Hub:
             _, pending = await asyncio.wait(leaving, timeout=seconds)
             if pending and (self._layer_down or not self._has_channel.is_set()):
                 break
-        for task in [*self._tasks, *leaving]:
-            task.cancel()
-        await asyncio.gather(*self._tasks, *leaving, return_exceptions=True)
+        await cancelled(*self._tasks, *leaving)
 
     async def _start_feed(self, feed: Feed) -> None:
         if self._layer is not None:

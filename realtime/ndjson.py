@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from .cancellation import cancelled
 from .conf import settings
 from .exceptions import InvalidPosition
 from .lines import Lines
@@ -159,8 +160,7 @@ async def batches(
                 break
         await task  # raises what the source raised
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await cancelled(task)
 
 
 async def _until(event: asyncio.Event, seconds: float) -> None:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from django.http import StreamingHttpResponse
 
+from .cancellation import cancelled
 from .conf import settings
 from .tasks import spawn
 from .threads import release_request_thread
@@ -99,10 +100,10 @@ async def keep_alive(source: AsyncIterable[bytes], seconds: float) -> AsyncGener
                     # It is sent now, not after the next has been made as well.
                     await asyncio.sleep(0)
         finally:
-            if not cancelled:
+            if not is_over:
                 await queue.put(None)
 
-    cancelled = False
+    is_over = False
     task = spawn(pump())
     try:
         while True:
@@ -117,9 +118,8 @@ async def keep_alive(source: AsyncIterable[bytes], seconds: float) -> AsyncGener
             yield part
         await task  # raises what the source raised
     finally:
-        cancelled = True
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        is_over = True
+        await cancelled(task)
 
 
 async def _as_bytes(source: AsyncIterable[Any], make_bytes: Any) -> AsyncGenerator[bytes, None]:

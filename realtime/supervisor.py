@@ -319,13 +319,13 @@ class Supervisor:
             stdout=DEVNULL,
             start_new_session=True,
         )
+        self._valkey = process  # from now on it is ended with this process, ready or not
         deadline = time.monotonic() + 10
         while not await _answers_ping(port):
             if process.returncode is not None or time.monotonic() > deadline:
                 await _end(process, VALKEY_GRACE)
                 raise SupervisorError(SET_REDIS_URL.format(reason="it does not answer"))
             await asyncio.sleep(0.02)
-        self._valkey = process
         self.env["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
         self._valkey_port = port
 
@@ -346,7 +346,8 @@ class Supervisor:
 async def _end(process: Process, grace: float) -> None:
     _signal(process, signal.SIGTERM)
     try:
-        await asyncio.wait_for(process.wait(), grace)
+        async with asyncio.timeout(grace):
+            await process.wait()
     except TimeoutError:
         _signal(process, signal.SIGKILL)
         await process.wait()

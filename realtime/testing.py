@@ -37,6 +37,7 @@ from django.conf import settings as django_settings
 from django.contrib import auth
 from django.test import override_settings
 
+from .cancellation import cancelled
 from .log.memory import MemoryLog
 from .server.blocking import BlockingWatch
 
@@ -97,8 +98,7 @@ class _Connection:
         self.incoming.put_nowait(message)
         done, _ = await asyncio.wait([self._task], timeout=WAIT_SECONDS)
         if not done:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancelled(self._task)
             raise TimeoutError(f"The application did not end {WAIT_SECONDS} s after its peer left.")
         self._task.result()
 

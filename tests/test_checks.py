@@ -1,5 +1,6 @@
 """`realtime.checks`: each id fires, and is silent when all is right."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from django.core import checks
 from django.test import override_settings
 from django.urls import path
 
+from project.settings import LAYERS
 from realtime.checks import WORKERS_VARIABLE
 from realtime.consumers import WebSocketConsumer
 from realtime.topic_consumers import TopicConsumer
@@ -218,6 +220,37 @@ def test_e010_a_layer_that_is_not_installed(monkeypatch, workers):
         [message] = run()
     assert message.id == "realtime.E010"
     assert "pip install channels-redis" in str(message.hint)
+
+
+def redis_with(**options):
+    host = {"address": "redis://localhost", **options}
+    return {
+        "default": {
+            "BACKEND": "channels_redis.core.RedisChannelLayer",
+            "CONFIG": {"hosts": [host]},
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("layers", "found"),
+    [
+        (redis_with(socket_timeout=5), ["realtime.W006"]),
+        (redis_with(socket_timeout=5.5), []),
+        (redis_with(socket_timeout=None), []),
+        (redis_with(address="redis://localhost?socket_timeout=2"), ["realtime.W006"]),
+        (REDIS, []),
+        (MEMORY, []),
+    ],
+)
+def test_w006_a_client_that_gives_up_before_redis_answers(layers, found):
+    assert ids(CHANNEL_LAYERS=layers) == found
+
+
+def test_w006_the_layer_that_settings_offer_is_patient():
+    layer = copy.deepcopy(LAYERS["redis"])
+    layer["CONFIG"]["hosts"][0]["address"] = "redis://localhost"
+    assert ids(CHANNEL_LAYERS={"default": layer}) == []
 
 
 def test_without_the_variable_there_is_one_worker(monkeypatch):

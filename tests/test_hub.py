@@ -586,7 +586,7 @@ def _redis_knows_its_version(monkeypatch):
 
 @pytest.fixture(params=REDIS_LAYERS)
 def redis_layer(request, valkey):
-    return REDIS_LAYERS[request.param](hosts=[valkey.url])
+    return REDIS_LAYERS[request.param](hosts=[{"address": valkey.url, "socket_timeout": 15.0}])
 
 
 async def close_layer(layer: Any) -> None:
@@ -669,6 +669,26 @@ async def test_groups_are_left_on_redis(redis_layer, valkey):
         else:
             assert layer._shards[0]._subscribed_to == set()
         await close_layer(layer)
+
+
+def test_a_hub_ends_though_a_cancellation_is_lost():
+    class DeafLayer(FakeLayer):
+        """As Redis' client on Python 3.11: what comes while a command is written is swallowed."""
+
+        async def receive(self, channel: str) -> Any:
+            try:
+                return await super().receive(channel)
+            except asyncio.CancelledError:
+                return await super().receive(channel)
+
+    with stage(DeafLayer()):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            hub.detach(await hub.attach("a", reader), reader)
+            await asyncio.sleep(100)
+
+        instantly(main())
 
 
 async def test_hubs_are_one_per_loop():

@@ -23,6 +23,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from .. import models
+from ..cancellation import cancelled
 from ..conf import settings
 from ..events import Event
 from ..exceptions import InvalidPrompt, ProviderError
@@ -191,8 +192,7 @@ class Run:
                         break
                 reading.result()
             finally:
-                reading.cancel()
-                await asyncio.gather(reading, return_exceptions=True)
+                await cancelled(reading)
         assert answer.stop is not None
         await self._end("done", answer.stop.data())
 

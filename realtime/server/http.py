@@ -4,6 +4,7 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, Any
 
+from realtime.cancellation import cancel_after
 from realtime.server import access, scope
 from realtime.server.gone import Gone
 from realtime.server.lane import Framing
@@ -461,9 +462,7 @@ class Exchange:
 
     def _cancel_later(self) -> None:
         if self.task is not None and not self.task.done():
-            loop, timeout = self.server.loop, self.server.limits.disconnect_timeout
-            timer = loop.call_later(timeout, self.task.cancel)
-            self.task.add_done_callback(lambda _: timer.cancel())
+            cancel_after(self.server.limits.disconnect_timeout, self.task)
 
     def _too_long(self) -> None:
         if not self._over and self.task is not None:

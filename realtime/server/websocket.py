@@ -9,6 +9,7 @@ import binascii
 import hashlib
 from typing import TYPE_CHECKING, Any, Final
 
+from realtime.cancellation import cancel_after
 from realtime.server import access, frames, scope
 from realtime.server.frames import FrameError, FrameParser
 from realtime.server.gone import Gone
@@ -468,9 +469,7 @@ class WebSocket:
 
     def _cancel_later(self) -> None:
         if self.task is not None and not self.task.done():
-            loop, timeout = self.server.loop, self.server.application_close_timeout
-            timer = loop.call_later(timeout, self.task.cancel)
-            self.task.add_done_callback(lambda _: timer.cancel())
+            cancel_after(self.server.application_close_timeout, self.task)
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         self.server.session_ended(self, task)
