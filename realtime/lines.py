@@ -1,91 +1,117 @@
-"""Lines of NDJSON that the database itself writes, a page of them as one text.
+"""Lines of NDJSON from values that the database itself has written as text, a page at a time.
 
 Most of what a row costs is to make Python objects of what the database has, and text of those
-again. Here the database is asked for the text: one query is one page, and nothing in this process
-is per row. Only in the order of an integer key, and only where every value of the page looks as
-Django stores it; else Python reads the page. Fields that the database does not write as Django does
-are put between the others here. Tests compare the two.
+again. Here one query is one page, each of its columns comes as one text, and no line of Python runs
+per row. Only in the order of an integer key, and only where every value of the page looks as Django
+stores it; else Python reads the page. Fields that the database does not write as Django does are
+read as they are, and put between the others. Tests compare the two.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import repeat
 from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 from django.conf import settings as django_settings
 from django.core.exceptions import EmptyResultSet
 from django.db import DataError, connections, models
 from django.db.models import Func, QuerySet, TextField
-from django.db.models.functions import Cast
 
 from .rows import Page
-from .wire.ndjson import encode_rows, pair_name
+from .wire.ndjson import encode_column, join_columns
 
-REFUSED: Final = b"\x01"  # in place of a line; JSON has no such character
 MAX_PLACES: Final = 6  # Python writes smaller decimals with exponents
-MAX_ARGUMENTS: Final = 90  # databases limit those of one function call, PostgreSQL to 100
+MAX_FIELDS: Final = 500  # databases limit the columns of a statement, PostgreSQL to 1,664
+NULL: Final = "\x01"  # stands for NULL between texts that are rewritten
 
 
-class Shapes(NamedTuple):
-    """The forms in which Django stores a value as text, once `table` has made its digits zeros.
+class Form(NamedTuple):
+    """How some values are stored, with a 0 for every digit, and what becomes of them: a pattern,
+    and which bytes of a value take which place there."""
+
+    stored: bytes
+    written: bytes
+    moves: tuple[tuple[int, int, int], ...]  # from, to, how many
+
+    def write(self, texts: bytes, count: int) -> list[bytes]:
+        """So many texts of this form, a comma behind each, as they are written.
+
+        Byte by byte of the form, and all values at once: a call for each would be the most
+        expensive part of its row.
+        """
+        written = bytearray((self.written + b",") * count)
+        stride, step = len(self.written) + 1, len(self.stored) + 1
+        for source, target, length in self.moves:
+            for offset in range(length):
+                written[target + offset :: stride] = texts[source + offset :: step]
+        return bytes(written[:-1]).split(b",")
+
+
+class Forms(NamedTuple):
+    """The forms in which Django stores a kind of value as text.
 
     Looked at here and not in SQL, where a look at each character costs more than all the rest.
     """
 
-    table: bytes
-    forms: tuple[bytes, ...]
+    digits: bytes  # a table that makes zeros of them
+    forms: tuple[Form, ...]
     never: bytes = b",,"
 
-    def fit(self, texts: bytes, count: int) -> bool:
-        """Whether these are so many texts, a comma behind each, and all have one of the forms."""
+    def write(self, texts: bytes, count: int) -> list[bytes] | None:
+        """So many texts with commas between them, as they are written; None if one has no form."""
+        texts += b","
         if self.never in texts:
-            return False
-        plain = texts.translate(self.table)
-        if plain == self.forms[0] * count:  # as most of the time
-            return True
-        forms = {form.removesuffix(b",") for form in self.forms}
-        each = plain.removesuffix(b",").split(b",")
-        return len(each) == count and set(each) <= forms
+            return None
+        plain = texts.translate(self.digits)
+        for form in self.forms:
+            if plain == (form.stored + b",") * count:  # all of them, as most of the time
+                return form.write(texts, count)
+        stored, kinds = texts.split(b",")[:-1], plain.split(b",")[:-1]
+        written: dict[bytes, Iterator[bytes]] = {NULL.encode(): repeat(b"null")}
+        for form in self.forms:
+            same = [
+                each + b"," for each, kind in zip(stored, kinds, strict=True) if kind == form.stored
+            ]
+            written[form.stored] = iter(form.write(b"".join(same), len(same)) if same else ())
+        if len(kinds) != count or not written.keys() >= set(kinds):
+            return None
+        return [next(written[kind]) for kind in kinds]
 
 
-ANY: Final = Shapes(b"", ())  # of what is not stored as text, or looked at by the database
+class Column(NamedTuple):
+    """The SQL of a value's text: NULL where Python has to write it. It is JSON, unless it has
+    `forms`. `separator` is in none of the texts."""
+
+    text: str
+    forms: Forms | None = None
+    separator: str = ","
+
+    def write(self, texts: bytes | None, count: int) -> list[bytes] | None:
+        """So many texts, with separators between them, as JSON; None if one is missing or wrong."""
+        if texts is None:
+            return None if count else []
+        if self.forms is not None:
+            return self.forms.write(texts, count)
+        cells = texts.split(self.separator.encode())
+        return cells if len(cells) == count and _is_utf8(texts) else None
 
 
-class Value(NamedTuple):
-    """How a field is written: directives of the format, what they stand for, an SQL condition on
-    the values that may be written so, and the shapes of those that are stored as text."""
-
-    directives: str
-    arguments: tuple[str, ...]
-    condition: str = ""
-    shapes: Shapes = ANY
-
-
-ToValue: TypeAlias = Callable[[str], Value]  # of a column in SQL
-Write: TypeAlias = Callable[[Any, str], Value]  # of a field and its column
-
-
-class Pair(NamedTuple):
-    """A field by its name in the object."""
-
-    name: str
-    to_value: ToValue
-    is_nullable: bool
-
-    @property
-    def shapes(self) -> Shapes:
-        """Those that its column has to have."""
-        return self.to_value("").shapes
+ToColumn: TypeAlias = Callable[[str], Column]  # of a column in SQL
 
 
 class Lines:
     """The lines of a queryset's rows, objects with these fields, in the order of the key."""
 
-    def __init__(self, queryset: QuerySet[Any], parts: Sequence["str | Pairs"]) -> None:
+    def __init__(
+        self, queryset: QuerySet[Any], names: Sequence[str], columns: Sequence[ToColumn | None]
+    ) -> None:
         self._rows = queryset.order_by("pk")
-        self._parts = parts
-        pairs = [pair for part in parts if isinstance(part, Pairs) for pair in part.pairs]
-        self._shaped = list({pair.name: pair for pair in pairs if pair.shapes is not ANY}.values())
+        self._names = names
+        self._columns = [None if make is None else make("") for make in columns]
+        self._texts = [
+            name if make is None else Text(name, make)
+            for name, make in zip(names, columns, strict=True)
+        ]
         self._is_able: bool | None = None  # not known yet
         # By whether it is the first page's: compiled once, which costs as much as hundreds of rows.
         self._statements: dict[bool, tuple[str, Sequence[Any]]] = {}
@@ -100,18 +126,11 @@ class Lines:
         fields["pk"] = meta.pk
         if type(meta.pk) not in _INTEGERS or not fields.keys() >= set(names):
             return None
-        connection = connections[queryset.db]
-        pairs = [(name, _to_pair(connection, name, fields[name])) for name in names]
-        parts: list[str | Pairs] = []
-        for is_written, run in groupby(pairs, lambda each: each[1] is not None):
-            if is_written:
-                parts.append(Pairs([pair for _, pair in run if pair is not None]))
-            else:
-                parts += [name for name, _ in run]
-        texts = [part for part in parts if isinstance(part, Pairs)]
-        if not texts or any(text.size > MAX_ARGUMENTS for text in texts):
+        if len(names) > MAX_FIELDS:
             return None
-        return cls(queryset, parts)
+        connection = connections[queryset.db]
+        columns = [_to_column(connection, fields[name]) for name in names]
+        return cls(queryset, names, columns) if any(columns) else None
 
     def fetch(self, last: Any, count: int) -> Page | None:
         """The `count` rows after the key `last` (None: the first ones); None where Python has to
@@ -122,63 +141,63 @@ class Lines:
         if not self._is_able:
             return None
         try:
-            if len(self._parts) > 1:
-                return self._fetch_parts(last, count)
-            return self._fetch_lines(connection, last, count)
+            if None in self._columns:
+                return self._fetch_rows(last, count)
+            return self._fetch_columns(connection, last, count)
         except (DataError, EmptyResultSet):  # a page too large for one text; no rows at all
             return None
 
-    def _fetch_lines(self, connection: Any, last: Any, count: int) -> Page | None:
+    def _fetch_columns(self, connection: Any, last: Any, count: int) -> Page | None:
         sql, parameters = self._statement(connection, last is None)
         with connection.cursor() as cursor:
             cursor.execute(sql, [last if each is _LAST else each for each in parameters] + [count])
-            found, rows, key, *shaped = cursor.fetchone()
-        lines: bytes = found.encode() if isinstance(found, str) else found or b""
-        if REFUSED in lines or not _is_utf8(lines):
-            return None
-        for pair, texts, count in zip(self._shaped, shaped[::2], shaped[1::2], strict=True):
-            stored = b"" if texts is None else texts + b","
-            if not pair.shapes.fit(stored, count if pair.is_nullable else rows):
+            rows, key, *texts = cursor.fetchone()
+        written = []
+        for column, text in zip(self._columns, texts, strict=True):
+            assert column is not None
+            cells = column.write(text.encode() if isinstance(text, str) else text, rows)
+            if cells is None:
                 return None
-        return Page(lines, rows, key)
+            written.append(cells)
+        return Page(join_columns(self._names, written, rows), rows, key)
 
     def _statement(self, connection: Any, first: bool) -> tuple[str, Sequence[Any]]:
         if first not in self._statements:
             rows = self._rows if first else self._rows.filter(pk__gt=_Last())
-            (part,) = self._parts
-            assert isinstance(part, Pairs)
-            line = Pairs(part.pairs, form="{{{}}}\n", otherwise=f"'{REFUSED.decode()}'")
-            query = rows.values_list(line, "pk", *(pair.name for pair in self._shaped)).query
+            query = rows.values_list(*self._texts, "pk").query
             sql, parameters = query.get_compiler(connection=connection).as_sql()
-            texts = [f"text{number}" for number in range(len(self._shaped))]
-            shaped = [
-                f", {_TEXTS_OF_SQLITE.format(text)}, {f'count({text})' if pair.is_nullable else 0}"
-                for text, pair in zip(texts, self._shaped, strict=True)
+            names = [f"text{number}" for number in range(len(self._texts))]
+            together = _TOGETHER[connection.vendor]
+            texts = [
+                together[column.separator].format(name)
+                for name, column in zip(names, self._columns, strict=True)
+                if column is not None
             ]
-            page = _PAGES[connection.vendor].format(
-                columns=", ".join(["line", "pk", *texts]), rows=sql, shaped="".join(shaped)
+            page = (
+                f"WITH page({', '.join([*names, 'pk'])}) AS ({sql} LIMIT %s) "
+                f"SELECT {', '.join(['count(*)', 'max(pk)', *texts])} FROM page"
             )
             self._statements[first] = page, parameters
         return self._statements[first]
 
-    def _fetch_parts(self, last: Any, count: int) -> Page | None:
+    def _fetch_rows(self, last: Any, count: int) -> Page | None:
         rows = self._rows if last is None else self._rows.filter(pk__gt=last)
-        texts = [Cast(pair.name, TextField()) for pair in self._shaped]
-        found = list(rows[:count].values_list(*self._parts, *texts, "pk"))
+        found = list(rows[:count].values_list(*self._texts, "pk"))
         if not found:
             return Page(b"", 0, last)
-        names = [part if isinstance(part, str) else None for part in self._parts]
-        columns = list(zip(*found, strict=True))
-        if any(None in pairs for name, pairs in zip(names, columns, strict=False) if name is None):
-            return None
-        for pair, column in zip(self._shaped, columns[len(names) :], strict=False):
-            stored = [text for text in column if text is not None]
-            if len(stored) < len(found) and not pair.is_nullable:
+        written = []
+        for column, values in zip(self._columns, zip(*found, strict=True), strict=False):
+            if column is None:
+                written.append(encode_column(values))
+                continue
+            if None in values:
                 return None
-            text = "".join(f"{each}," for each in stored)
-            if not pair.shapes.fit(text.encode(), len(stored)):
+            texts = column.separator.join(map(str, values))
+            cells = column.write(texts.encode(), len(found))
+            if cells is None:
                 return None
-        return Page(encode_rows(names, found), len(found), found[-1][-1])
+            written.append(cells)
+        return Page(join_columns(self._names, written, len(found)), len(found), found[-1][-1])
 
 
 def _is_utf8(text: bytes) -> bool:
@@ -189,7 +208,7 @@ def _is_utf8(text: bytes) -> bool:
         return False
 
 
-def _to_pair(connection: Any, name: str, field: Any) -> Pair | None:
+def _to_column(connection: Any, field: Any) -> ToColumn | None:
     """How a field is written; None where Python has to do it."""
     target, vendor = field, connection.vendor
     while target.is_relation:
@@ -207,12 +226,7 @@ def _to_pair(connection: Any, name: str, field: Any) -> Pair | None:
         return None
     if write is _sqlite_integer and field.primary_key and isinstance(field, models.AutoField):
         write = _sqlite_rowid
-    to_value: ToValue = partial(write, target)
-    if field.null:
-        to_value = partial(_or_null, _FORMAT[vendor], to_value)
-    elif vendor == "postgresql":
-        to_value = partial(_if_not_null, to_value)  # a view's column may be
-    return Pair(name, to_value, field.null)
+    return partial(_or_null if field.null else _itself, partial(write, target))
 
 
 def _is_short(vendor: str, field: Any) -> bool:
@@ -221,21 +235,17 @@ def _is_short(vendor: str, field: Any) -> bool:
     return digits is not None and places <= MAX_PLACES and (vendor != "sqlite" or digits <= 15)
 
 
-def _or_null(function: str, to_value: ToValue, column: str) -> Value:
-    value = to_value(column)
-    text = f"{function}('{value.directives.replace('%', '%%')}', {', '.join(value.arguments)})"
-    return Value(
-        "%s",
-        (f"CASE WHEN {column} IS NULL THEN 'null' ELSE {text} END",),
-        value.condition and f"({column} IS NULL OR {value.condition})",
-        value.shapes,
-    )
+def _itself(to_column: ToColumn, name: str) -> Column:
+    return to_column(name)
 
 
-def _if_not_null(to_value: ToValue, column: str) -> Value:
-    value = to_value(column)
-    conditions = [f"{column} IS NOT NULL", *filter(None, [value.condition])]
-    return value._replace(condition=" AND ".join(conditions))
+def _or_null(to_column: ToColumn, name: str) -> Column:
+    column = to_column(name)
+    if column.forms is None:
+        text = f"CASE WHEN {name} IS NULL THEN 'null' ELSE {column.text} END"
+    else:  # and who has stored that mark is left to Python
+        text = f"CASE WHEN {name} IS NULL THEN '{NULL}' WHEN {name} <> '{NULL}' THEN {name} END"
+    return column._replace(text=text)
 
 
 def _is_able(sqlite: Any) -> bool:
@@ -246,36 +256,22 @@ def _is_able(sqlite: Any) -> bool:
     return in_utf8 and bool(sqlite.features.supports_json_field)
 
 
-class Pairs(Func):
-    """Fields as pairs of a JSON object; `otherwise` where the condition of a value is not met."""
+class Text(Func):
+    """A field's value as the text that a `Column` is of."""
 
     output_field = TextField()
-    default_alias = "realtime_pairs"  # of which Django makes the name of a column
+    default_alias = "realtime_text"  # of which Django makes the name of a column
 
-    def __init__(self, pairs: Sequence[Pair], *, form: str = "{}", otherwise: str = "NULL") -> None:
-        super().__init__(*(pair.name for pair in pairs))
-        self.pairs = pairs
-        self._form = form
-        self._otherwise = otherwise
-
-    @property
-    def size(self) -> int:
-        """How many arguments the database's function gets."""
-        return sum(len(pair.to_value("").arguments) for pair in self.pairs)
+    def __init__(self, name: str, to_column: ToColumn) -> None:
+        super().__init__(name)
+        self._to_column = to_column
 
     def as_sql(  # type: ignore[override]
         self, compiler: Any, connection: Any, **_: Any
     ) -> tuple[str, list[Any]]:
         """As Django's compiler wants it."""
-        columns = [compiler.compile(source)[0] for source in self.get_source_expressions()]
-        values = [pair.to_value(c) for pair, c in zip(self.pairs, columns, strict=True)]
-        names = [pair_name(pair.name) for pair in self.pairs]
-        pairs = [name + value.directives for name, value in zip(names, values, strict=True)]
-        arguments = ", ".join(argument for value in values for argument in value.arguments)
-        text = f"{_FORMAT[connection.vendor]}(%s, {arguments})"
-        if conditions := [value.condition for value in values if value.condition]:
-            text = f"CASE WHEN {' AND '.join(conditions)} THEN {text} ELSE {self._otherwise} END"
-        return text, [self._form.format(",".join(pairs))]
+        (source,) = self.get_source_expressions()
+        return self._to_column(compiler.compile(source)[0]).text, []
 
 
 class _Last(Func):
@@ -291,21 +287,44 @@ class _Last(Func):
 
 _LAST: Final = object()
 
-# What JSON makes of the values, in the SQL of each database. `column` is used several times: it is
-# a plain column, without parameters.
+# What JSON makes of the values, in the SQL of each database, where a % is doubled. `name` is used
+# several times: it is a plain column, without parameters.
 
-_FORMAT: Final = {"sqlite": "printf", "postgresql": "format"}
-_PAGES: Final = {
+_TOGETHER: Final = {
     # SQLite aggregates in the order of the rows that it is given; `ORDER BY` came with 3.44. As a
-    # BLOB, the text is not decoded here to be encoded again.
-    "sqlite": "WITH page({columns}) AS ({rows} LIMIT %s) "
-    "SELECT CAST(group_concat(line, '') AS BLOB), count(*), max(pk){shaped} FROM page",
-    "postgresql": "WITH page({columns}) AS ({rows} LIMIT %s) "
-    "SELECT string_agg(line, '' ORDER BY pk), count(*), max(pk){shaped} FROM page",
+    # BLOB, the text is not decoded before it has been looked at.
+    "sqlite": {
+        ",": "CAST(group_concat({}) AS BLOB)",
+        "\n": "CAST(group_concat({}, '\n') AS BLOB)",
+    },
+    "postgresql": {
+        ",": "string_agg({}, ',' ORDER BY pk)",
+        "\n": "string_agg({}, E'\\n' ORDER BY pk)",
+    },
 }
-_TEXTS_OF_SQLITE: Final = "CAST(group_concat({}) AS BLOB)"  # with commas, which no shape has
-_DIGITS: Final = bytes.maketrans(b"123456789", b"0" * 9)
+_DECIMALS: Final = bytes.maketrans(b"123456789", b"0" * 9)
 _HEXADECIMALS: Final = bytes.maketrans(b"123456789abcdef", b"0" * 15)
+_DATES: Final = Forms(_DECIMALS, (Form(b"0000-00-00", b'"0000-00-00"', ((0, 1, 10),)),))
+_DATETIMES: Final = Forms(
+    _DECIMALS,
+    (
+        Form(
+            *(b"0000-00-00 00:00:00.000000", b'"0000-00-00T00:00:00.000Z"'),
+            moves=((0, 1, 10), (11, 12, 12)),
+        ),
+        Form(b"0000-00-00 00:00:00", b'"0000-00-00T00:00:00Z"', ((0, 1, 10), (11, 12, 8))),
+    ),
+    never=b".000000,",  # JSON has none of them then
+)
+_UUIDS: Final = Forms(
+    _HEXADECIMALS,
+    (
+        Form(
+            *(b"0" * 32, b'"00000000-0000-0000-0000-000000000000"'),
+            moves=((0, 1, 8), (8, 10, 4), (12, 15, 4), (16, 20, 4), (20, 25, 12)),
+        ),
+    ),
+)
 _INTEGERS: Final = (
     *(models.AutoField, models.BigAutoField, models.SmallAutoField),
     *(models.IntegerField, models.BigIntegerField, models.SmallIntegerField),
@@ -317,89 +336,87 @@ _TEXTS: Final = (
 )
 
 
-def _sqlite_rowid(field: Any, column: str) -> Value:
-    return Value("%d", (column,))
+def _sqlite_rowid(field: Any, name: str) -> Column:
+    return Column(name)
 
 
-def _sqlite_integer(field: Any, column: str) -> Value:
+def _sqlite_integer(field: Any, name: str) -> Column:
     # Any column but a rowid may hold what was put there.
-    return Value("%d", (column,), f"typeof({column}) = 'integer'")
+    return Column(f"CASE WHEN typeof({name}) = 'integer' THEN {name} END")
 
 
-def _sqlite_boolean(field: Any, column: str) -> Value:
-    text = f"CASE {column} WHEN 1 THEN 'true' ELSE 'false' END"
-    return Value("%s", (text,), f"{column} IN (0, 1)")
+def _sqlite_boolean(field: Any, name: str) -> Column:
+    return Column(f"CASE {name} WHEN 1 THEN 'true' WHEN 0 THEN 'false' END")
 
 
-def _sqlite_text(field: Any, column: str) -> Value:
-    return Value("%s", (f"json_quote({column})",))
+def _sqlite_text(field: Any, name: str) -> Column:
+    return Column(f"json_quote({name})", separator="\n")
 
 
-def _sqlite_date(field: Any, column: str) -> Value:
-    return Value('"%s"', (column,), shapes=Shapes(_DIGITS, (b"0000-00-00,",)))
+def _sqlite_date(field: Any, name: str) -> Column:
+    return Column(name, _DATES)
 
 
-def _sqlite_datetime(field: Any, column: str) -> Value:
+def _sqlite_datetime(field: Any, name: str) -> Column:
     """`2025-01-01 00:00:00`, perhaps with six digits more, of which JSON has three."""
-    forms = (b"0000-00-00 00:00:00.000000,", b"0000-00-00 00:00:00,")
-    shapes = Shapes(_DIGITS, forms, never=b".000000,")  # JSON has none of them then
-    return Value('"%.10sT%.12sZ"', (column, f"substr({column}, 12)"), shapes=shapes)
+    return Column(name, _DATETIMES)
 
 
-def _sqlite_decimal(field: Any, column: str) -> Value:
+def _sqlite_decimal(field: Any, name: str) -> Column:
     # The number is near one with so many places, so that both ways of rounding agree.
     places = field.decimal_places
-    most, scaled = f"1e{15 - places}", f"{column} * 1e{places}"
-    condition = (
-        f"{column} BETWEEN -{most} AND {most} AND "
-        f"abs({scaled} - CAST({scaled} AS INTEGER)) NOT BETWEEN 0.25 AND 0.75"
+    most, scaled = f"1e{15 - places}", f"{name} * 1e{places}"
+    return Column(
+        f"CASE WHEN {name} BETWEEN -{most} AND {most} AND "
+        f"abs({scaled} - CAST({scaled} AS INTEGER)) NOT BETWEEN 0.25 AND 0.75 "
+        f"THEN printf('\"%%.{places}f\"', {name}) END"
     )
-    return Value(f'"%.{places}f"', (column,), condition)
 
 
-def _sqlite_uuid(field: Any, column: str) -> Value:
+def _sqlite_uuid(field: Any, name: str) -> Column:
     """32 hexadecimal digits."""
-    parts = (column, *(f"substr({column}, {start})" for start in (9, 13, 17, 21)))
-    shapes = Shapes(_HEXADECIMALS, (b"0" * 32 + b",",))
-    return Value('"%.8s-%.4s-%.4s-%.4s-%s"', parts, shapes=shapes)
+    return Column(name, _UUIDS)
 
 
-def _postgresql_plain(field: Any, column: str) -> Value:
-    return Value("%s", (column,))
+def _postgresql_plain(field: Any, name: str) -> Column:
+    return Column(f"{name}::text")
 
 
-def _postgresql_boolean(field: Any, column: str) -> Value:
-    return Value("%s", (f"CASE WHEN {column} THEN 'true' ELSE 'false' END",))
+def _postgresql_boolean(field: Any, name: str) -> Column:
+    return Column(f"CASE {name} WHEN true THEN 'true' WHEN false THEN 'false' END")
 
 
-def _postgresql_text(field: Any, column: str) -> Value:
-    return Value("%s", (f"to_json({column})",))
+def _postgresql_text(field: Any, name: str) -> Column:
+    return Column(f"to_json({name})::text", separator="\n")
 
 
-def _postgresql_date(field: Any, column: str) -> Value:
-    years = f"{column} BETWEEN '0001-01-01' AND '9999-12-31'"
-    return Value('"%s"', (f"to_char({column}, 'YYYY-MM-DD')",), years)
+def _postgresql_date(field: Any, name: str) -> Column:
+    years = f"{name} BETWEEN '0001-01-01' AND '9999-12-31'"
+    return Column(f"CASE WHEN {years} THEN '\"' || to_char({name}, 'YYYY-MM-DD') || '\"' END")
 
 
-def _postgresql_datetime(field: Any, column: str) -> Value:
+def _postgresql_datetime(field: Any, name: str) -> Column:
     """With milliseconds where there are microseconds."""
-    utc = f"({column} AT TIME ZONE 'UTC')"
-    whole = f"to_char({utc}, 'YYYY-MM-DD\"T\"HH24:MI:SS')"
-    part = f"CASE WHEN date_trunc('second', {utc}) = {utc} THEN '' ELSE to_char({utc}, '.MS') END"
+    utc, seconds = f"({name} AT TIME ZONE 'UTC')", "'YYYY-MM-DD\"T\"HH24:MI:SS'"
+    is_whole = f"date_trunc('second', {utc}) = {utc}"
     years = f"{utc} >= '0001-01-01' AND {utc} < '10000-01-01'"
-    is_aware = f"pg_typeof({column}) = 'timestamptz'::regtype"  # a column that Django did not make
-    return Value('"%s%sZ"', (whole, part), f"{is_aware} AND {years}")
+    is_aware = f"pg_typeof({name}) = 'timestamptz'::regtype"  # a column that Django did not make
+    return Column(
+        f"CASE WHEN {is_aware} AND {years} THEN "
+        f"'\"' || to_char({utc}, CASE WHEN {is_whole} THEN {seconds} ELSE {seconds} || '.MS' END)"
+        f" || 'Z\"' END"
+    )
 
 
-def _postgresql_decimal(field: Any, column: str) -> Value:
-    return Value('"%s"', (column,), f"scale({column}) <= {MAX_PLACES}")
+def _postgresql_decimal(field: Any, name: str) -> Column:
+    return Column(f"CASE WHEN scale({name}) <= {MAX_PLACES} THEN '\"' || {name} || '\"' END")
 
 
-def _postgresql_in_quotes(field: Any, column: str) -> Value:
-    return Value('"%s"', (column,))
+def _postgresql_in_quotes(field: Any, name: str) -> Column:
+    return Column(f"'\"' || {name} || '\"'")
 
 
-_WRITERS: Final[Mapping[str, Mapping[Any, Write]]] = {
+_WRITERS: Final[Mapping[str, Mapping[Any, Callable[[Any, str], Column]]]] = {
     "sqlite": {
         **dict.fromkeys(_INTEGERS, _sqlite_integer),
         **dict.fromkeys(_TEXTS, _sqlite_text),

@@ -14,7 +14,7 @@ from ..events import Event
 from .frames import dumps
 
 Encoder = Callable[[Any], str]
-ColumnEncoder = Callable[[Sequence[Any]], Iterable[Any]]
+ColumnEncoder = Callable[[Sequence[Any]], Iterable[str]]
 # Django's forms of dates, decimals, UUIDs and lazy strings. NaN is refused: it is not JSON. Without
 # line breaks inside: JSON's strings have them escaped.
 encode_value: Final[Encoder] = DjangoJSONEncoder(
@@ -27,18 +27,35 @@ def encode_lines(values: Iterable[Any]) -> bytes:
     return "".join([encode_value(value) + "\n" for value in values]).encode()
 
 
-def encode_rows(names: Sequence[str | None], rows: Sequence[Sequence[Any]]) -> bytes:
+def encode_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
     """A line for each row, an object with these names; what `encode_lines` makes of the dicts.
-    A value whose name is None is text of such pairs already; those behind the last are left out.
+    Values behind the last name are left out.
 
     By columns: all values of a column have one type, most of the time, and then one encoder goes
     over them without asking again.
     """
     columns = [
-        values if name is None else _encode_column(values)
-        for name, values in zip(names, zip(*rows, strict=True), strict=False)
+        encode_column(values) for _, values in zip(names, zip(*rows, strict=True), strict=False)
     ]
-    return "".join(map(_template(names).__mod__, zip(*columns, strict=True))).encode()
+    return join_columns(names, columns, len(rows))
+
+
+def join_columns(names: Sequence[str], columns: Sequence[Sequence[bytes]], count: int) -> bytes:
+    """A line for each of `count` rows, an object with these names, from the JSON of the values.
+
+    All is put into one list, a column at a time, and joined once: nothing here is per row.
+    """
+    if not count or not names:
+        return b"{}\n" * count
+    step = 2 * len(names)
+    parts = [b""] * (step * count + 1)
+    for number, (name, column) in enumerate(zip(names, columns, strict=True)):
+        pair = encode_value(name).encode() + b":"
+        parts[2 * number : -1 : step] = [b"," + pair if number else b"}\n{" + pair] * count
+        parts[2 * number + 1 :: step] = column
+    parts[0] = parts[0].removeprefix(b"}\n")
+    parts[-1] = b"}\n"
+    return b"".join(parts)
 
 
 def encode_event_line(event: Event) -> str:
@@ -46,18 +63,12 @@ def encode_event_line(event: Event) -> str:
     return f'{{"id":"{event.id}","event":{dumps(event.type)},"data":{event.data}}}\n'
 
 
-def _template(names: Sequence[str | None]) -> str:
-    pairs = ["%s" if name is None else f"{pair_name(name)}%s" for name in names]
-    return f"{{{','.join(pairs)}}}\n"
+def encode_column(values: Sequence[Any]) -> list[bytes]:
+    """The JSON of each value."""
+    return "\n".join(_encode(values)).encode().split(b"\n")  # which JSON has no need of
 
 
-def pair_name(name: str) -> str:
-    """A name in an object, with its colon, as part of a format in which % is special."""
-    return f"{encode_value(name)}:".replace("%", "%%")
-
-
-def _encode_column(values: Sequence[Any]) -> Iterable[Any]:
-    """The JSON of each value; integers may stay what they are."""
+def _encode(values: Sequence[Any]) -> Iterable[str]:
     kinds = set(map(type, values))
     nulls = len(kinds) == 2 and type(None) in kinds
     if nulls:
@@ -75,8 +86,8 @@ def _encode_each(values: Sequence[Any]) -> Iterable[str]:
     return map(encode_value, values)
 
 
-def _as_they_are(values: Sequence[Any]) -> Sequence[Any]:
-    return values
+def _encode_integers(values: Sequence[int]) -> Iterable[str]:
+    return map(str, values)
 
 
 def _encode_booleans(values: Sequence[bool]) -> Iterable[str]:
@@ -106,7 +117,7 @@ def _encode_datetimes(values: Sequence[datetime.datetime]) -> list[str]:
 
 
 _ENCODERS: Final[dict[Any, ColumnEncoder]] = {
-    int: _as_they_are,
+    int: _encode_integers,
     str: _encode_text,
     bool: _encode_booleans,
     type(None): _encode_nulls,
