@@ -13,6 +13,7 @@ from typing import Final
 from .wire import PONG, Parser, Refused, WebSocketParser, text_frame
 
 READ: Final = 448  # bytes taken at once: small enough for the allocator, larger than a message
+READ_MANY: Final = 16_384  # where a read may hold many
 EVENTS: Final = 1_024  # events taken from epoll at once
 PER_ADDRESS: Final = 5_000  # connections from one source address, of about 28,000 local ports
 AT_ONCE: Final = 64  # handshakes under way in a storm

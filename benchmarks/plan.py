@@ -36,6 +36,11 @@ class Plan:
     cores: frozenset[int] = frozenset()  # all of them, for the job with several workers
 
     @property
+    def busy(self) -> int:
+        """The connections of the fan-out by several publishers."""
+        return self.sizes[min(1, len(self.sizes) - 1)]
+
+    @property
     def users(self) -> int:
         """As many as there are connections that need one."""
         return max(self.storm, self.idle)

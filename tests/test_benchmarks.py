@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -151,6 +151,7 @@ def test_the_command_measures_our_server(tmp_path: Path) -> None:
     assert set(report.runs) == {
         "Self-test: bare sender to 20",
         *(f"{kind} fan-out to 20" for kind in ("WebSocket", "SSE")),
+        *(f"{kind} fan-out to 20, 8 publishers" for kind in ("WebSocket", "SSE")),
         *(f"{kind} broadcast to 20, p{of}" for kind in ("WebSocket", "SSE") for of in (50, 99)),
         "Published by 8 publishers",
         "Published over 8 WebSockets",
@@ -233,8 +234,19 @@ def test_pings_that_come_with_a_message_are_all_answered() -> None:
     [([1, 1, 1], True), ([1, 0, 1], False), ([1, 1, 2], False), ([2, 0, 1], False)],
     ids=["all", "one lost", "one twice", "one twice for another"],
 )
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda broadcaster: broadcaster.run(0, at_least=2, warm_up=1),
+        lambda broadcaster: broadcaster.run_together(1, 0.05),
+    ],
+    ids=["one after another", "together"],
+)
 def test_a_loss_is_noticed(
-    monkeypatch: pytest.MonkeyPatch, copies: list[int], is_clean: bool
+    monkeypatch: pytest.MonkeyPatch,
+    copies: list[int],
+    is_clean: bool,
+    measure: Callable[[broadcasts.Broadcaster], broadcasts.Broadcasts],
 ) -> None:
     if not is_clean:  # where nothing is lost, a silence is only a busy machine's
         monkeypatch.setattr(broadcasts, "STALL_SECONDS", 0.2)
@@ -243,12 +255,30 @@ def test_a_loss_is_noticed(
     with Crowd(server.port, WebSocketParser) as crowd:
         crowd.open(websocket_request("127.0.0.1", "/") for _ in copies)
         with broadcasts.Broadcaster(crowd, "/") as broadcaster:
-            result = broadcaster.run(0, at_least=2, warm_up=1)
+            result = measure(broadcaster)
     server.join()
     report = Report()
     report.add(Measurement("Fan-out", "Careless", result.rate, "deliveries/s", tally=result.tally))
     assert report.is_clean == is_clean
     assert ("\033[31m" in report.table(color=True)) != is_clean
+
+
+def test_messages_that_come_together_are_each_counted() -> None:
+    server = Careless([1])
+    server.start()
+    first, second = (frame(message(number)[0]) for number in (1, 2))
+    known: dict[bytes, tuple[int, int]] = {}
+    with Crowd(server.port, WebSocketParser) as crowd:
+        crowd.open([websocket_request("127.0.0.1", "/")])
+        (fd,) = crowd.sockets
+        with broadcasts.Broadcaster(crowd, "/") as broadcaster:
+            assert broadcaster._parse_many(fd, first + second, known) == (2, 3)
+            assert known == {first + second: (2, 3)}
+            assert broadcaster._parse_many(fd, first + second[:9], known) == (1, 1)
+            assert broadcaster._parse_many(fd, second[9:] + first, known) == (2, 3)
+            assert set(known) == {first + second}  # what was split is not known by its bytes
+            assert broadcaster.run_together(1, 0).tally.is_clean
+    server.join()
 
 
 def test_a_body_ends_where_its_length_or_its_last_chunk_says() -> None:

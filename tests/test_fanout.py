@@ -91,11 +91,64 @@ def in_step(crowd: Fanout, count: int, **options: Any) -> list[Client]:
 async def test_in_step_the_same_bytes_go_to_all_and_nobody_is_asked(crowd):
     clients = in_step(crowd, 3)
     crowd.send([event(1), event(2)])
-    assert [client.written for client in clients] == [[b"1", b"2"]] * 3
+    assert [client.written for client in clients] == [[b"12"]] * 3
     assert clients[0].written[0] is clients[2].written[0]
     assert [client.asked for client in clients] == [[]] * 3
     assert [client.position for client in clients] == [(EPOCH, 2)] * 3
     assert (len(crowd), list(crowd)) == (3, clients)
+
+
+async def test_what_has_come_meanwhile_goes_out_together(crowd, monkeypatch):
+    monkeypatch.setattr(fanout, "SLICE_READERS", 1)
+    monkeypatch.setattr(fanout, "SLICE_SECONDS", -1.0)
+    clients = in_step(crowd, 3)
+    never = Client(crowd, encoder=None)
+    for offset in range(1, 5):
+        crowd.send([event(offset)])
+    await eventually(lambda: all(client.position[1] == 4 for client in clients))
+    assert [client.written for client in clients] == [[b"1", b"234"]] * 3
+    assert never.asked == [1, 2, 3, 4]
+
+
+async def test_not_too_many_together(crowd, monkeypatch):
+    monkeypatch.setattr(fanout, "TOGETHER_EVENTS", 3)
+    (client,) = in_step(crowd, 1)
+    crowd.send([event(offset) for offset in range(1, 8)])
+    assert client.written == [b"123", b"456", b"7"]
+
+
+async def test_not_too_much_together(crowd, monkeypatch):
+    monkeypatch.setattr(fanout, "TOGETHER_BYTES", 4)
+    (client,) = in_step(crowd, 1)
+    large = Event("a", "message", "large", EPOCH, 3)  # by itself, it is no larger than it is
+    crowd.send([event(1), event(2), large, event(4)])
+    assert client.written == [b"12", b"large", b"4"]
+
+
+async def test_what_follows_a_gap_is_not_sent_with_what_is_before_it(crowd):
+    clients = in_step(crowd, 2)
+    crowd.send([event(1), event(2), event(4), event(5)])
+    assert [client.written for client in clients] == [[b"12"]] * 2
+    assert [client.asked for client in clients] == [[4, 5]] * 2
+    assert [client.offset for client in clients] == [2, 2]
+
+
+async def test_one_that_takes_nothing_is_asked_for_each(crowd):
+    clients = in_step(crowd, 3)
+    clients[1].takes = False
+    crowd.send([event(1), event(2)])
+    assert [client.written for client in clients] == [[b"12"], [], [b"12"]]
+    assert (clients[1].rank, clients[1].position, clients[1].asked) == (None, (EPOCH, 0), [1, 2])
+
+
+async def test_who_leaves_in_the_middle_has_had_all_or_nothing(crowd, monkeypatch):
+    monkeypatch.setattr(fanout, "SLICE_READERS", 2)
+    monkeypatch.setattr(fanout, "SLICE_SECONDS", -1.0)
+    clients = in_step(crowd, 4)
+    crowd.send([event(1), event(2)])
+    for client in clients:
+        crowd.fall_out(client)
+    assert [client.offset for client in clients] == [2, 2, 0, 0]
 
 
 async def test_each_rank_in_its_own_form(crowd):
@@ -180,7 +233,7 @@ async def test_where_something_is_missing_each_is_asked(crowd, missing):
 async def test_ephemeral_events_move_nobody(crowd):
     clients = in_step(crowd, 2)
     crowd.send([Event("a", "message", "0"), event(1)])
-    assert [client.written for client in clients] == [[b"0", b"1"]] * 2
+    assert [client.written for client in clients] == [[b"01"]] * 2
     assert [client.position for client in clients] == [(EPOCH, 1)] * 2
 
 

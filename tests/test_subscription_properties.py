@@ -6,6 +6,7 @@ fails, a layer that drops, repeats, delays, hangs and forgets. The clock is not 
 """
 
 import asyncio
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,8 +46,10 @@ CONSTANTS = {
 }
 
 
-def itself(event: Event) -> Any:
-    return event
+def encode(event: Event) -> bytes:
+    """A line, as several go out together."""
+    fields = (event.topic, event.type, event.data, event.epoch, event.offset)
+    return json.dumps(fields).encode() + b"\n"
 
 
 class Client:
@@ -69,26 +72,33 @@ class Client:
         self.got = 0
         self.pushed = 0
         self.in_step = 0
+        self.together = 0
 
     # The fast lane
 
     def push(self, event: Event) -> bool:
-        assert not self.writing, f"{self.name} got {event} past what it is still being sent"
+        return self.take_pushed([event])
+
+    def take_pushed(self, events: list[Event]) -> bool:
+        assert not self.writing, f"{self.name} got {events} past what it is still being sent"
         if self.world.noise.happens(0.5):
             return False
-        self.pushed += 1
-        self.take(event)
+        for each in events:
+            self.pushed += 1
+            self.take(each)
         return True
 
     def direct(self) -> tuple[Any, Any] | None:
-        """In step: what is written is the event itself."""
+        """In step."""
         if self.world.noise.happens(0.2):
             return None
-        return SimpleNamespace(write=self.write_in_step, group_type=None), itself
+        return SimpleNamespace(write=self.write_in_step, group_type=None), encode
 
-    def write_in_step(self, event: Event) -> bool:
-        taken = self.push(event)
+    def write_in_step(self, payload: bytes) -> bool:
+        events = [Event(*json.loads(line)) for line in payload.splitlines()]
+        taken = self.take_pushed(events)
         self.in_step += taken
+        self.together += taken and len(events) > 1
         return taken
 
     # The awaited path
@@ -417,6 +427,8 @@ def run(noise: Noise, script: list[Any], lanes: list[bool], slowness: float, sli
                 event("the fast lane was used")
             if any(client.in_step for client in crowd):
                 event("in step")
+            if any(client.together for client in crowd):
+                event("several events in one write")
             await put_away(world, crowd)
         finally:
             for task in world.background:

@@ -34,6 +34,9 @@ def _to_each_size(
                 time.sleep(plan.rest)
             crowd, _ = dial(server, path, contestant.headers("", size))
             yield from _measure(server, crowd, plan, kind)
+            if size == plan.busy:
+                crowd, _ = dial(server, path, contestant.headers("", size))
+                yield _measure_together(server, crowd, plan, kind)
 
 
 def _measure(server: Server, crowd: Crowd, plan: Plan, kind: str) -> Iterator[Measurement]:
@@ -60,3 +63,23 @@ def _measure(server: Server, crowd: Crowd, plan: Plan, kind: str) -> Iterator[Me
                 "ms",
                 "less",
             )
+
+
+def _measure_together(server: Server, crowd: Crowd, plan: Plan, kind: str) -> Measurement:
+    """Several POSTs under way at once, as on a busy site: what has come while a broadcast was on
+    its way may go out with the next."""
+    contestant = server.contestant
+    path, headers = f"/topics/{contestant.topic}/events", contestant.publish_headers
+    with crowd, Broadcaster(crowd, path, headers) as broadcaster:
+        crowd.settle()
+        with Load(server.process) as load:
+            result = broadcaster.run_together(plan.publishers, plan.seconds)
+    return Measurement(
+        f"{kind} fan-out to {len(crowd):,}, {plan.publishers} publishers",
+        contestant.label,
+        result.rate,
+        "deliveries/s",
+        tally=result.tally,
+        server_load=load.server,
+        client_load=load.client,
+    )
