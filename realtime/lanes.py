@@ -43,11 +43,13 @@ class EventLane:
         self._lane = lane
         self._encoders = encoders
 
-    def push(self, event: Event) -> bool:
-        """Write the event to the socket at once and whole; False if that can't be done now."""
+    def push(self, *events: Event) -> bool:
+        """Write the events to the socket at once and whole; False if that can't be done now."""
         lane = self._lane
         encoder = self._encoders.get(lane.framing)  # type: ignore[arg-type]
-        return encoder is not None and lane.write(event.encoded(encoder))
+        if encoder is None:
+            return False
+        return lane.write(b"".join([event.encoded(encoder) for event in events]))
 
     def direct(self) -> tuple[Lane, Callable[[Event], bytes]] | None:
         """The lane itself and the form it takes, once it is open."""

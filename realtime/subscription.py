@@ -6,14 +6,15 @@ and live join without a gap, and why a client that stops reading costs nothing.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from itertools import islice
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
 from .conf import settings
 from .events import Event
 from .exceptions import HistoryGone
-from .fanout import Encoder, Rank, Writer
+from .fanout import TOGETHER_BYTES, TOGETHER_EVENTS, Encoder, Rank, Writer
 from .hub import Feed, Hub, get_hub
 from .log import get_log
 from .positions import OLDEST, START, Position
@@ -36,8 +37,8 @@ class Started(NamedTuple):
 class FastLane(Protocol):
     """A way past the awaited path, for a subscriber that is waiting with nothing to send."""
 
-    def push(self, event: Event) -> bool:
-        """Write the event to the socket at once and whole; False if that can't be done now."""
+    def push(self, *events: Event) -> bool:
+        """Write the events to the socket at once and whole; False if that can't be done now."""
 
     def direct(self) -> tuple[Writer, Encoder] | None:
         """What `push` writes to and in which form, as long as that does not change."""
@@ -102,7 +103,8 @@ class Cursor:
         subscription = self.subscription
         offset = event.offset
         if offset and offset <= self.offset and event.epoch == self.epoch:
-            return  # read already
+            self.fall_in()  # read already, ahead of the fan-out, which is perhaps as far now
+            return
         if subscription.waiting and (
             not offset or (offset == self.offset + 1 and event.epoch == self.epoch)
         ):
@@ -260,8 +262,14 @@ class Subscription:
         return []
 
     async def ready(self) -> AsyncIterator[Event | Reset]:
-        """What can be handed out without waiting for more, to the last; `on_ready` tells of new."""
+        """What can be handed out without waiting for more, to the last; `on_ready` tells of new.
+
+        What the fast lane takes is not handed out. While there always is something new, one who
+        writes events one by one would never have written all, and never be in step.
+        """
         while items := await self._take():
+            if not self._page:  # of an iteration that was given up
+                items = self._push(items)
             self._page.extend(items)  # only now: remove() may have put another page in place
             while self._page:
                 yield self._page.pop(0)
@@ -286,6 +294,16 @@ class Subscription:
         if not self.closed:
             self._rest()
         return []
+
+    def _push(self, items: list[Event | Reset]) -> list[Event | Reset]:
+        """Write to the fast lane what it takes now; the rest."""
+        start = 0
+        while self.lane is not None and start < len(items):
+            events = _together(islice(items, start, None))
+            if not events or not self.lane.push(*events):
+                break
+            start += len(events)
+        return items[start:]
 
     async def _read_next(self) -> list[Event | Reset]:
         cursor = next(iter(self._ready))
@@ -366,6 +384,20 @@ class Subscription:
             self._waiter = None
             if timer is not None:
                 timer.cancel()
+
+
+def _together(items: Iterable[Event | Reset]) -> list[Event]:
+    """The first of them, as far as they may be written at once."""
+    events: list[Event] = []
+    size = 0
+    for item in items:
+        if isinstance(item, Reset) or len(events) == TOGETHER_EVENTS:
+            break
+        size += item.size
+        if events and size > TOGETHER_BYTES:
+            break
+        events.append(item)
+    return events
 
 
 async def _find_start(feed: Feed, after: Position | None) -> Started:

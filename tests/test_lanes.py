@@ -65,6 +65,13 @@ def test_a_framing_that_does_not_fit_is_not_written_to(encoders, framing):
     assert lane.written == []
 
 
+def test_several_are_written_at_once():
+    lane = Lane("websocket")
+    other = Event("room.a", "message", "2", "epoch", 3)
+    assert EventLane(lane, WEBSOCKET_ENCODERS).push(EVENT, other)
+    assert lane.written == [event_frame(EVENT) + event_frame(other)]
+
+
 def test_a_lane_that_takes_nothing():
     assert not EventLane(Lane("websocket", takes=False), WEBSOCKET_ENCODERS).push(EVENT)
 

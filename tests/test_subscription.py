@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from realtime import subscription as subscription_module
 from realtime.events import Event
 from realtime.hub import get_hub, running_hubs
 from realtime.positions import OLDEST, START, Position
@@ -298,18 +299,128 @@ async def test_a_topic_that_is_left_while_the_log_is_read(world):
         assert offsets([*await reading, *await read_all(subscription)]) == [3, 4]
 
 
+# -- the fast lane
+
+
+class Lane:
+    """Takes what it is given while it is open; what was written is the offsets."""
+
+    group_type: Any = None
+
+    def __init__(self, takes: int = 1_000) -> None:
+        self.takes = takes  # so many times
+        self.written: list[list[int]] = []
+
+    def push(self, *events: Event) -> bool:
+        if not self.takes:
+            return False
+        self.takes -= 1
+        self.written.append(offsets(list(events)))
+        return True
+
+    def direct(self) -> tuple[Any, Any]:
+        return self, lambda event: b"%d," % event.offset
+
+    def write(self, payload: bytes) -> bool:
+        self.written.append([int(offset) for offset in payload.split(b",")[:-1]])
+        return True
+
+    @property
+    def offsets(self) -> list[int]:
+        return [offset for offsets in self.written for offset in offsets]
+
+
+async def test_what_a_new_subscriber_has_missed_goes_to_the_lane_by_pages(world):
+    _, log = world
+    append(log, "a", 10)
+    lane = Lane()
+    async with Subscription(lane) as subscription:
+        await subscription.add("a", START)
+        assert [item async for item in subscription.ready()] == []
+        assert lane.written == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
+        assert subscription.cursors["a"].rank is not None
+        await publish_now("a", 1)
+        assert lane.offsets == list(range(1, 12))
+
+
+@pytest.mark.parametrize("takes", [0, 1, 2])
+async def test_what_the_lane_does_not_take_is_handed_out(world, takes):
+    _, log = world
+    append(log, "a", 10)
+    lane = Lane(takes)
+    async with Subscription(lane) as subscription:
+        await subscription.add("a", START)
+        handed_out = offsets([item async for item in subscription.ready()])
+        assert lane.offsets == list(range(1, 4 * takes + 1))
+        assert lane.offsets + handed_out == list(range(1, 11))
+
+
+async def test_nothing_goes_past_a_reset_or_what_was_left_unread(world):
+    _, log = world
+    append(log, "a", 10)
+    lane = Lane(takes=0)
+    async with Subscription(lane) as subscription:
+        await subscription.add("a", OLDEST)
+        async for item in subscription.ready():
+            assert item.offset == 1
+            break
+        lane.takes = 9
+        handed_out = [item async for item in subscription.ready()]
+        assert offsets(handed_out) == [2, 3, 4, 5, 6, 7, 8]  # behind the rest of the first page
+        assert lane.offsets == [9, 10]
+        log.delete("a")
+        append(log, "a", 2)
+        handed_out = []
+        async with asyncio.timeout(10):
+            while not handed_out:  # until the look at the heads has found it
+                await asyncio.sleep(0.05)
+                handed_out = [item async for item in subscription.ready()]
+        assert [type(item) for item in handed_out] == [Reset]
+
+
+@pytest.mark.parametrize(("events", "size"), [(2, 1_000), (1_000, 2)])
+async def test_not_too_much_is_written_at_once(world, monkeypatch, events, size):
+    monkeypatch.setattr(subscription_module, "TOGETHER_EVENTS", events)
+    monkeypatch.setattr(subscription_module, "TOGETHER_BYTES", size)
+    _, log = world
+    append(log, "a", 5)
+    lane = Lane()
+    async with Subscription(lane) as subscription:
+        await subscription.add("a", START)
+        assert [item async for item in subscription.ready()] == []
+        assert lane.written == [[1, 2], [3, 4], [5]]
+
+
+async def test_who_comes_to_a_busy_topic_is_in_step_soon(world):
+    """Each event that is written by itself costs more than it takes to publish one."""
+    _, log = world
+    append(log, "a", 10)
+    written = 0
+
+    async def write(subscription: Subscription) -> None:
+        nonlocal written
+        async for _ in subscription:
+            written += 1
+            for _ in range(30):
+                await asyncio.sleep(0)
+
+    async def publish() -> None:
+        while True:
+            await publish_now("a", 1)
+            await asyncio.sleep(0)
+
+    async with Subscription(Lane()) as subscription:
+        publishing = asyncio.create_task(publish())
+        await subscription.add("a", START)
+        writing = asyncio.create_task(write(subscription))
+        await eventually(lambda: subscription.cursors["a"].rank is not None)
+        assert written < 100
+        for task in (publishing, writing):
+            task.cancel()
+        await asyncio.gather(publishing, writing, return_exceptions=True)
+
+
 async def test_a_fan_out_passes_over_who_has_left_since(world):
-    class Lane:
-        def __init__(self) -> None:
-            self.pushed: list[Event] = []
-
-        def push(self, event: Event) -> bool:
-            self.pushed.append(event)
-            return True
-
-        def direct(self) -> None:
-            return None
-
     lane = Lane()
     async with Subscription(lane) as subscription:
         await subscription.add("a")
@@ -321,7 +432,7 @@ async def test_a_fan_out_passes_over_who_has_left_since(world):
         cursor.deliver(Event("a", "message", "1", "epoch001", 1))
         cursor.deliver(Event("a", "message", "1"))
         assert await reading == []
-        assert lane.pushed == []
+        assert lane.written == []
 
 
 async def test_the_end_while_it_waits_and_while_it_reads(world):

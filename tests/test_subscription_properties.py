@@ -76,10 +76,7 @@ class Client:
 
     # The fast lane
 
-    def push(self, event: Event) -> bool:
-        return self.take_pushed([event])
-
-    def take_pushed(self, events: list[Event]) -> bool:
+    def push(self, *events: Event) -> bool:
         assert not self.writing, f"{self.name} got {events} past what it is still being sent"
         if self.world.noise.happens(0.5):
             return False
@@ -96,7 +93,7 @@ class Client:
 
     def write_in_step(self, payload: bytes) -> bool:
         events = [Event(*json.loads(line)) for line in payload.splitlines()]
-        taken = self.take_pushed(events)
+        taken = self.push(*events)
         self.in_step += taken
         self.together += taken and len(events) > 1
         return taken
