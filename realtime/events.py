@@ -1,6 +1,6 @@
 """The event: what is published, logged, announced and delivered."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from .positions import Position
 
@@ -57,3 +57,15 @@ class Event:
 
     def __repr__(self) -> str:
         return f"<Event {self.topic} {self.id or 'ephemeral'} {self.type} {self.data[:60]}>"
+
+
+def together(events: Iterable[Event], most: int, most_bytes: int) -> list[Event]:
+    """The first of the events: at most so many, with so many bytes of data; but one at least."""
+    taken: list[Event] = []
+    size = 0
+    for event in events:
+        size += event.size
+        if taken and (size > most_bytes or len(taken) == most):
+            break
+        taken.append(event)
+    return taken

@@ -19,7 +19,7 @@ from channels.layers import get_channel_layer
 from .announcements import from_message, to_message
 from .cancellation import cancelled
 from .conf import settings
-from .events import Event
+from .events import Event, together
 from .exceptions import HistoryGone
 from .fanout import Fanout, Reader
 from .log import get_log
@@ -34,6 +34,8 @@ LOOKS: Final[list[Look]] = []  # called with the topics that have readers, every
 
 ENCODED_EVENTS: Final = 16  # newest events of a topic that are kept in their wire forms too
 MEMBERSHIP_BATCH: Final = 50  # group memberships changed at once
+ANNOUNCED_EVENTS: Final = 100  # most that one message of the layer carries
+ANNOUNCED_BYTES: Final = 65_536  # and their data's bytes
 RETRY_SECONDS: Final = 1.0  # pause after an error of the channel layer
 
 
@@ -83,17 +85,22 @@ class Feed:
         first = len(self._tail) - missing
         return list(islice(self._tail, first, first + limit))
 
-    def offer(self, event: Event) -> None:
-        """An announcement has come: deliver it, drop it, or find out what is missing."""
-        if not event.offset:
-            self.fanout.send([event])
-        elif not self.started:
-            self._behind = True
-        elif event.offset == self.head + 1 and event.epoch == self.epoch:
-            self._advance([event])
-        elif event.epoch != self.epoch or event.offset > self.head:
-            # A first event too: one of a topic that was deleted may come late, as if it were new.
-            self.catch_up()
+    def offer(self, events: Iterable[Event]) -> None:
+        """Announcements have come: deliver them, drop them, or find out what is missing."""
+        next_ones: list[Event] = []
+        head = self.head
+        for event in events:
+            if not event.offset:
+                next_ones.append(event)
+            elif not self.started:
+                self._behind = True
+            elif event.offset == head + 1 and event.epoch == self.epoch:
+                next_ones.append(event)
+                head += 1
+            elif event.epoch != self.epoch or event.offset > head:
+                # A first event too: one of a deleted topic may come late, as if it were new.
+                self.catch_up()
+        self._advance(next_ones)
 
     def compare(self, head: Position) -> bool:
         """Compare with the head in the log; True if an announcement was missed."""
@@ -129,8 +136,14 @@ class Feed:
                 return
 
     def _advance(self, events: list[Event]) -> None:
-        fresh = [e for e in events if e.offset > self.head or e.epoch != self.epoch]
+        fresh = [
+            event
+            for event in events
+            if not event.offset or event.offset > self.head or event.epoch != self.epoch
+        ]
         for event in fresh:
+            if not event.offset:
+                continue
             self.epoch, self.head = event.epoch, event.offset
             self._tail.append(event)
             self._tail_bytes += event.size
@@ -140,7 +153,8 @@ class Feed:
             len(self._tail) > settings.TAIL_EVENTS or self._tail_bytes > settings.TAIL_BYTES
         ):
             self._tail_bytes -= self._tail.popleft().size
-        self.fanout.send(fresh)
+        if fresh:
+            self.fanout.send(fresh)
 
     def _restart(self, position: Position) -> None:
         self.epoch, self.head = position.epoch, position.offset
@@ -166,7 +180,8 @@ class Hub:
         self._changed: dict[str, None] = {}  # topics whose membership in the layer may be wrong
         self._membership: asyncio.Task[None] | None = None
         self._layer_down = False
-        self._outgoing: deque[Event] = deque()
+        self._outgoing: dict[str, deque[Event]] = {}  # waiting for the layer, by topic
+        self._waiting = 0  # how many
         self._announcing: asyncio.Task[None] | None = None
 
     async def attach(self, topic: str, reader: Reader) -> Feed:
@@ -201,21 +216,22 @@ class Hub:
 
     def announce(self, event: Event) -> None:
         """Deliver to the local readers, and tell the other processes."""
-        self.receive(event)
+        self.receive([event])
         if self._layer is None:
             return
-        if len(self._outgoing) >= settings.ANNOUNCE_QUEUE:
+        if self._waiting >= settings.ANNOUNCE_QUEUE:
             self._layer_failed("is too slow", OverflowError("ANNOUNCE_QUEUE is full"))
             return
-        self._outgoing.append(event)
+        self._outgoing.setdefault(event.topic, deque()).append(event)
+        self._waiting += 1
         if self._announcing is None:
             self._announcing = spawn(self._announce())
 
-    def receive(self, event: Event) -> None:
-        """Take an announcement, wherever it came from."""
-        feed = self.feeds.get(event.topic)
+    def receive(self, events: Sequence[Event]) -> None:
+        """Take announcements of one topic, wherever they came from."""
+        feed = self.feeds.get(events[0].topic)
         if feed is not None:
-            feed.offer(event)
+            feed.offer(events)
 
     def catch_up(self) -> None:
         """Look at every topic's log now, without waiting for the next round."""
@@ -275,9 +291,8 @@ class Hub:
                 self._rejoin()
                 continue
             try:
-                event = from_message(message)
-                if event is not None:
-                    self.receive(event)
+                if events := from_message(message):
+                    self.receive(events)
             except Exception as error:
                 logger.warning("Not an announcement of ours on the channel layer: %r", error)
             # receive() does not wait while there are messages: without this, a flood of them
@@ -397,15 +412,26 @@ class Hub:
     async def _announce(self) -> None:
         try:
             while self._outgoing:
-                event = self._outgoing.popleft()
                 try:
-                    await send_to_layer(self._layer, event)
+                    await send_to_layer(self._layer, self._next_outgoing())
                 except Exception as error:
                     self._layer_failed("takes no announcements", error)
                 else:
                     self._layer_works()
         finally:
             self._announcing = None
+
+    def _next_outgoing(self) -> list[Event]:
+        """What one topic has waiting, as far as one message may carry it."""
+        topic = next(iter(self._outgoing))
+        waiting = self._outgoing.pop(topic)
+        events = together(waiting, ANNOUNCED_EVENTS, ANNOUNCED_BYTES)
+        for _ in events:
+            waiting.popleft()
+        if waiting:
+            self._outgoing[topic] = waiting  # behind the other topics
+        self._waiting -= len(events)
+        return events
 
 
 async def positions_now(topics: Sequence[str]) -> dict[str, Position]:
@@ -423,10 +449,11 @@ def _is_served(feeds: Mapping[str, Feed], topic: str) -> bool:
     return topic in feeds and feeds[topic].started
 
 
-async def send_to_layer(layer: Any, event: Event) -> None:
-    """Announce to the other processes; raises what the layer raises, and TimeoutError."""
+async def send_to_layer(layer: Any, events: Sequence[Event]) -> None:
+    """Announce events of one topic to the other processes; raises what the layer raises, and
+    TimeoutError."""
     async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
-        await layer.group_send(event.topic, to_message(event))
+        await layer.group_send(events[0].topic, to_message(events))
 
 
 _pruned = 0.0  # when this process last applied retention, by the monotonic clock

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from functools import partial
 from typing import Final
 
 from asgiref.sync import async_to_sync, sync_to_async
@@ -122,7 +123,7 @@ async def _tell_layer(event: Event) -> None:
     if layer is None or time.monotonic() < _silent_until:
         return
     try:
-        await send_to_layer(layer, event)
+        await send_to_layer(layer, [event])
     except TimeoutError:
         _silent_until = time.monotonic() + SILENT_SECONDS
         logger.warning(
@@ -148,9 +149,9 @@ def _hand_over(event: Event) -> bool:
         here = None
     hubs = running_hubs()
     for hub in hubs:
-        deliver = hub.announce if hub is hubs[0] else hub.receive
+        deliver = partial(hub.announce, event) if hub is hubs[0] else partial(hub.receive, [event])
         if hub.loop is here:
-            deliver(event)
+            deliver()
         else:
-            hub.loop.call_soon_threadsafe(deliver, event)
+            hub.loop.call_soon_threadsafe(deliver)
     return bool(hubs)

@@ -6,13 +6,13 @@ and live join without a gap, and why a client that stops reading costs nothing.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import islice
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
 from .conf import settings
-from .events import Event
+from .events import Event, together
 from .exceptions import HistoryGone
 from .fanout import TOGETHER_BYTES, TOGETHER_EVENTS, Encoder, Rank, Writer
 from .hub import Feed, Hub, get_hub
@@ -299,7 +299,7 @@ class Subscription:
         """Write to the fast lane what it takes now; the rest."""
         start = 0
         while self.lane is not None and start < len(items):
-            events = _together(islice(items, start, None))
+            events = together(_before_reset(items, start), TOGETHER_EVENTS, TOGETHER_BYTES)
             if not events or not self.lane.push(*events):
                 break
             start += len(events)
@@ -386,20 +386,6 @@ class Subscription:
                 timer.cancel()
 
 
-def _together(items: Iterable[Event | Reset]) -> list[Event]:
-    """The first of them, as far as they may be written at once."""
-    events: list[Event] = []
-    size = 0
-    for item in items:
-        if isinstance(item, Reset) or len(events) == TOGETHER_EVENTS:
-            break
-        size += item.size
-        if events and size > TOGETHER_BYTES:
-            break
-        events.append(item)
-    return events
-
-
 async def _find_start(feed: Feed, after: Position | None) -> Started:
     if after is None:
         return Started(feed.position, True)
@@ -410,6 +396,13 @@ async def _find_start(feed: Feed, after: Position | None) -> Started:
     except HistoryGone:
         return Started(feed.position, False)
     return Started(after, True)
+
+
+def _before_reset(items: list[Event | Reset], start: int) -> Iterator[Event]:
+    for item in islice(items, start, None):
+        if isinstance(item, Reset):
+            return
+        yield item
 
 
 def _expire(waiter: asyncio.Future[bool]) -> None:

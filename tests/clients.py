@@ -496,7 +496,7 @@ class MemoryLog(EventLog):
 
 def from_elsewhere(event: Event) -> dict[str, Any]:
     """An announcement as another process makes it."""
-    return {**to_message(event), "process": "another"}
+    return {**to_message([event]), "process": "another"}
 
 
 @contextlib.contextmanager

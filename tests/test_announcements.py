@@ -17,21 +17,32 @@ def _elsewhere(monkeypatch):
     monkeypatch.setattr(announcements, "_HOST", "elsewhere")
 
 
-@pytest.mark.parametrize("event", [LOGGED, EPHEMERAL])
-def test_round_trip(event, monkeypatch):
-    sent = msgpack.unpackb(msgpack.packb(to_message(event)))  # as the Redis layers send it
+@pytest.mark.parametrize("events", [[LOGGED], [EPHEMERAL], [LOGGED, EPHEMERAL, LOGGED]])
+def test_round_trip(events, monkeypatch):
+    sent = msgpack.unpackb(msgpack.packb(to_message(events)))  # as the Redis layers send it
     monkeypatch.setattr(announcements, "_HOST", "elsewhere")
-    assert from_message(sent) == event
+    assert from_message(sent) == events
 
 
 def test_what_this_process_sent_is_skipped():
-    assert from_message(to_message(LOGGED)) is None
+    assert from_message(to_message([LOGGED])) == []
 
 
 def test_a_forked_process_is_another_one(monkeypatch):
-    message = to_message(LOGGED)
+    message = to_message([LOGGED])
     monkeypatch.setattr("os.getpid", lambda: 1)
-    assert from_message(message) == LOGGED
+    assert from_message(message) == [LOGGED]
+
+
+def changed(changes):
+    """A message of another process, with changes to itself and to its second event."""
+    message = {**to_message([LOGGED, LOGGED]), "process": "other"}
+    for name, value in changes.items():
+        if name in message:
+            message[name] = value
+        else:
+            message["events"][1][name] = value
+    return message
 
 
 @pytest.mark.usefixtures("_elsewhere")
@@ -42,6 +53,9 @@ def test_a_forked_process_is_another_one(monkeypatch):
         ({"type": None}, "got None"),
         ({"topic": None}, "'topic' should be str, got None"),
         ({"topic": ["a"]}, "'topic' should be str"),
+        ({"events": None}, "'events' should be list, got None"),
+        ({"events": "none"}, "'events' should be list"),
+        ({"events": ["none"]}, "an event should be a dict, got 'none'"),
         ({"event": 1}, "'event' should be str"),
         ({"data": {"a": 1}}, "'data' should be str"),
         ({"data": b"1"}, "'data' should be str"),
@@ -54,15 +68,23 @@ def test_a_forked_process_is_another_one(monkeypatch):
     ids=str,
 )
 def test_what_is_no_announcement(changes, says):
-    message = {**to_message(LOGGED), "process": "other", **changes}
     with pytest.raises(ValueError, match=says):
+        from_message(changed(changes))
+
+
+@pytest.mark.usefixtures("_elsewhere")
+@pytest.mark.parametrize("name", ["topic", "events", "type"])
+def test_a_field_is_missing(name):
+    message = changed({})
+    del message[name]
+    with pytest.raises(ValueError, match=name):
         from_message(message)
 
 
 @pytest.mark.usefixtures("_elsewhere")
-@pytest.mark.parametrize("name", ["topic", "event", "data", "epoch", "offset", "type"])
-def test_a_field_is_missing(name):
-    message = {**to_message(LOGGED), "process": "other"}
-    del message[name]
+@pytest.mark.parametrize("name", ["event", "data", "epoch", "offset"])
+def test_a_field_of_an_event_is_missing(name):
+    message = changed({})
+    del message["events"][1][name]
     with pytest.raises(ValueError, match=name):
         from_message(message)

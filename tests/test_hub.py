@@ -13,6 +13,7 @@ from channels_redis.core import RedisChannelLayer
 from channels_redis.pubsub import RedisPubSubChannelLayer
 
 from realtime import hub as hub_module
+from realtime.announcements import to_message
 from realtime.events import Event
 from realtime.hub import Feed, Hub, get_hub, positions_now, running_hubs
 from realtime.positions import START, UNBORN, Position
@@ -306,6 +307,59 @@ def test_a_layer_that_hangs_holds_up_neither_readers_nor_publishers(quiet):
         instantly(main())
 
 
+def test_announcements_that_wait_go_together(monkeypatch):
+    monkeypatch.setattr(hub_module, "ANNOUNCED_EVENTS", 3)
+    with stage() as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+            sent: list[list[str]] = []
+
+            async def group_send(group: str, message: Any) -> None:
+                await asyncio.sleep(1)
+                sent.append([f"{group}{each['data']}" for each in message["events"]])
+
+            monkeypatch.setattr(layer, "group_send", group_send)
+            for number in range(1, 7):
+                hub.announce(log.append("a", "message", str(number)))
+                await turns()
+            hub.announce(log.append("b", "message", "1"))
+            await asyncio.sleep(10)
+            assert sent == [["a1"], ["a2", "a3", "a4"], ["b1"], ["a5", "a6"]]
+            assert (hub._waiting, hub._outgoing) == (0, {})
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_what_is_announced_together_is_delivered_together():
+    with stage() as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            log.append("a", "message", "0")
+            feed = await hub.attach("a", reader)
+            sent: list[list[Event]] = []
+            send = feed.fanout.send
+            feed.fanout.send = lambda events: (sent.append(events), send(events))
+            events = [log.append("a", "message", str(number)) for number in range(1, 4)]
+            typing = Event("a", "typing", "1")
+            message = {**to_message([events[0], typing, *events[1:]]), "process": "another"}
+            await layer.group_send("a", message)
+            await layer.group_send("a", message)
+            await turns()
+            assert sent == [[events[0], typing, *events[1:]], [typing]]
+            log.append("a", "message", "4")
+            gap = log.append("a", "message", "5")
+            await layer.group_send("a", {**to_message([gap]), "process": "another"})
+            await turns()
+            assert reader.offsets == [2, 0, 3, 4, 0, 5, 6]
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
 def test_a_full_queue_of_announcements_drops_the_rest(quiet):
     with stage(ANNOUNCE_QUEUE=3) as (layer, log):
 
@@ -316,7 +370,7 @@ def test_a_full_queue_of_announcements_drops_the_rest(quiet):
             for _ in range(50):
                 hub.announce(log.append("a", "message", "1"))
             await turns()
-            assert len(hub._outgoing) <= 3
+            assert hub._waiting <= 3
             # Not so for the readers of this process.
             assert reader.offsets == list(range(1, 51))
             hub.detach(feed, reader)
@@ -329,7 +383,8 @@ def test_a_full_queue_of_announcements_drops_the_rest(quiet):
     [
         {"type": "somebody.else"},
         {"type": "realtime.event", "topic": "a"},
-        {**from_elsewhere(Event("a", "message", "1", "e", 1)), "offset": "one"},
+        {**from_elsewhere(Event("a", "message", "1", "e", 1)), "events": [{"offset": "one"}]},
+        {**from_elsewhere(Event("a", "message", "1", "e", 1)), "events": []},
         "not even a dict",
     ],
 )
@@ -529,7 +584,7 @@ async def test_a_large_fan_out_lets_the_loop_run_in_between():
     await asyncio.sleep(0.01)
     stall.turns = 0
     for offset in range(1, 11):
-        feed.offer(Event("a", "message", "1", "epoch", offset))
+        feed.offer([Event("a", "message", "1", "epoch", offset)])
     await eventually(lambda: all(len(reader.got) == 10 for reader in readers))
     measuring.cancel()
     assert all(reader.offsets == list(range(1, 11)) for reader in readers)
@@ -545,7 +600,7 @@ async def test_a_reader_that_raises_hurts_no_other(caplog):
     feed, readers = make_feed(), [Reader(), Broken(), Reader()]
     feed.fanout.readers = dict.fromkeys(readers)
     for offset in (1, 2):
-        feed.offer(Event("a", "message", "1", "epoch", offset))
+        feed.offer([Event("a", "message", "1", "epoch", offset)])
     assert [reader.offsets for reader in readers] == [[1, 2], [], [1, 2]]
     assert "broken on purpose" in caplog.text
 
@@ -556,14 +611,14 @@ def test_the_memory_of_a_feed_has_limits():
         async def main() -> None:
             feed = make_feed()
             for offset in range(1, 11):
-                feed.offer(Event("a", "message", "1", "epoch", offset))
+                feed.offer([Event("a", "message", "1", "epoch", offset)])
             assert feed.after("epoch", 5, 10) is None
             kept = feed.after("epoch", 6, 2)
             assert kept is not None
             assert [event.offset for event in kept] == [7, 8]
-            feed.offer(Event("a", "message", "x" * 99, "epoch", 11))
+            feed.offer([Event("a", "message", "x" * 99, "epoch", 11)])
             assert feed.after("epoch", 8, 10) is None
-            feed.offer(Event("a", "message", "x" * 200, "epoch", 12))
+            feed.offer([Event("a", "message", "x" * 200, "epoch", 12)])
             assert feed.after("epoch", 11, 10) is None
             assert feed.after("epoch", 12, 10) == []
             assert feed.after("epoch", 13, 10) is None
