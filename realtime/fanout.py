@@ -14,11 +14,11 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextvars import Context
 from typing import Any, Final, Protocol, TypeAlias
 
 from .events import Event
 from .positions import UNBORN
-from .tasks import spawn
 
 logger = logging.getLogger("realtime.hub")
 
@@ -162,7 +162,7 @@ class Fanout:
         self._falling_in: dict[StepReader, None] = {}  # when the event under way has been sent
         self._outbox: deque[Event] = deque()
         self._run: Iterator[None] | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._later: asyncio.Handle | None = None
 
     def __iter__(self) -> Iterator[Reader]:
         """All readers, in step or not."""
@@ -225,20 +225,18 @@ class Fanout:
 
     def close(self) -> None:
         """Stop; there are no readers any more."""
-        if self._task is not None:
-            self._task.cancel()
+        if self._later is not None:
+            self._later.cancel()
 
     def _continue(self) -> None:
         """Serve readers for one slice of time, and the rest after the loop has had its turn."""
         assert self._run is not None
         for _ in self._run:
-            self._task = spawn(self._continue_later())
+            # In an empty context: nothing of the publisher's request is kept alive.
+            later = asyncio.get_running_loop().call_soon
+            self._later = later(self._continue, context=Context())
             return
-        self._run = self._task = None
-
-    async def _continue_later(self) -> None:
-        await asyncio.sleep(0)
-        self._continue()
+        self._run = self._later = None
 
     def _send_all(self) -> Iterator[None]:
         now = asyncio.get_running_loop().time

@@ -9,11 +9,16 @@ import pytest
 from asgiref.sync import SyncToAsync
 from blockbuster import BlockBuster
 from django.db import connections
+from hypothesis import settings as hypothesis_settings
 
 from realtime.threads import close_connections
 
 from .databases import new_database_url
 from .servers import SiteServer, Valkey, manage, prepare_site, serving
+
+# A busy machine may take any time for an example.
+hypothesis_settings.register_profile("patient", hypothesis_settings.default, deadline=None)
+hypothesis_settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session", autouse=True)
