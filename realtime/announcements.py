@@ -1,4 +1,4 @@
-"""Events as messages of the channel layer."""
+"""What processes say to each other through the channel layer: events, and that they listen."""
 
 import os
 import secrets
@@ -8,6 +8,7 @@ from typing import Any, Final
 from .events import Event
 
 MESSAGE_TYPE: Final = "realtime.event"
+HELLO_TYPE: Final = "realtime.hello"
 _FIELDS: Final = {"event": str, "data": str, "epoch": str, "offset": int}
 _HOST: Final = secrets.token_hex(8)
 
@@ -17,7 +18,7 @@ def to_message(events: Sequence[Event]) -> dict[str, Any]:
     knows."""
     return {
         "type": MESSAGE_TYPE,
-        "process": _process(),
+        "process": this_process(),
         "topic": events[0].topic,
         "events": [
             {"event": e.type, "data": e.data, "epoch": e.epoch, "offset": e.offset} for e in events
@@ -30,7 +31,7 @@ def from_message(message: Mapping[str, Any]) -> list[Event]:
     ours."""
     if message.get("type") != MESSAGE_TYPE:
         raise ValueError(f"expected type {MESSAGE_TYPE!r}, got {message.get('type')!r}")
-    if message.get("process") == _process():
+    if message.get("process") == this_process():
         return []
     # Whoever reaches the layer can put anything there; a hub has to survive it.
     topic = _get(message, "topic", str)
@@ -38,6 +39,18 @@ def from_message(message: Mapping[str, Any]) -> list[Event]:
         Event(topic, *(_get(each, name, kind) for name, kind in _FIELDS.items()))
         for each in _get(message, "events", list)
     ]
+
+
+def to_hello(to: str = "") -> dict[str, Any]:
+    """That this process listens; `to`: which other one it has just heard that of."""
+    return {"type": HELLO_TYPE, "process": this_process(), "to": to}
+
+
+def from_hello(message: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The process that listens, and to whom it says so; None if this one does. ValueError if it is
+    none of ours."""
+    process, to = _get(message, "process", str), _get(message, "to", str)
+    return None if process == this_process() else (process, to)
 
 
 def _get(message: object, name: str, kind: type) -> Any:
@@ -49,7 +62,7 @@ def _get(message: object, name: str, kind: type) -> Any:
     return value
 
 
-def _process() -> str:
+def this_process() -> str:
     """Who announced: its own hubs get an event directly, and skip what comes back to them.
 
     With the process id, since servers that fork after the import share everything else.

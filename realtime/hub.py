@@ -11,13 +11,15 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any, Final, TypeAlias
 
 from channels.layers import get_channel_layer
 
-from .announcements import from_message, to_message
+from .announcements import HELLO_TYPE, from_hello, from_message, this_process, to_hello, to_message
 from .cancellation import cancelled
+from .company import ROUNDS, Company
 from .conf import settings
 from .events import Event, together
 from .exceptions import HistoryGone
@@ -33,6 +35,7 @@ Look: TypeAlias = Callable[[Iterable[str]], Awaitable[None]]
 LOOKS: Final[list[Look]] = []  # called with the topics that have readers, every HEAD_CHECK_SECONDS
 
 ENCODED_EVENTS: Final = 16  # newest events of a topic that are kept in their wire forms too
+HUBS: Final = "realtime.hubs"  # the group of all hubs, in which they say that they listen
 MEMBERSHIP_BATCH: Final = 50  # group memberships changed at once
 ANNOUNCED_EVENTS: Final = 100  # most that one message of the layer carries
 ANNOUNCED_BYTES: Final = 65_536  # and their data's bytes
@@ -183,14 +186,19 @@ class Hub:
         self._outgoing: dict[str, deque[Event]] = {}  # waiting for the layer, by topic
         self._waiting = 0  # how many
         self._announcing: asyncio.Task[None] | None = None
+        self._company = Company()
+        self._hellos: dict[str, None] = {}  # to whom to say that this process listens; "": to all
+        self._greeting: asyncio.Task[None] | None = None
+        self._look = asyncio.Event()  # have a look at the heads now
 
     async def attach(self, topic: str, reader: Reader) -> Feed:
         """Serve `reader` from now on; returns once the topic's head is known."""
         feed = self.feeds.get(topic)
         if feed is None:
-            if not self.feeds:
-                self._start()
+            is_first = not self.feeds
             feed = self.feeds[topic] = Feed(topic)
+            if is_first:
+                self._start()
             feed.starting = spawn(self._start_feed(feed))
         feed.fanout.readers[reader] = None
         assert feed.starting is not None
@@ -215,9 +223,9 @@ class Hub:
             self._stop()
 
     def announce(self, event: Event) -> None:
-        """Deliver to the local readers, and tell the other processes."""
+        """Deliver to the local readers, and tell the other processes, if there are any."""
         self.receive([event])
-        if self._layer is None:
+        if self._layer is None or (event.offset and not self._company):
             return
         if self._waiting >= settings.ANNOUNCE_QUEUE:
             self._layer_failed("is too slow", OverflowError("ANNOUNCE_QUEUE is full"))
@@ -247,22 +255,31 @@ class Hub:
             self._tasks.append(spawn(self._prune(settings.PRUNE_INTERVAL_SECONDS)))
         if self._layer is not None:
             self._tasks.append(spawn(self._listen()))
+            self._greet()
 
     def _stop(self) -> None:
         # Not looked up again: when there is something to serve, a new hub is made.
         if _hubs.get(self.loop) is self:
             del _hubs[self.loop]
+        self._hellos.clear()
         self._closing = spawn(self._close())
 
     async def _close(self) -> None:
         # First leave the groups: a layer may keep members that have gone for a day. It gets the
         # time it needs for that, unless it fails.
-        while leaving := [task for task in (self._membership, self._announcing) if task]:
+        while leaving := self._talking():
             seconds = settings.ANNOUNCE_TIMEOUT_SECONDS
             _, pending = await asyncio.wait(leaving, timeout=seconds)
             if pending and (self._layer_down or not self._has_channel.is_set()):
                 break
+        else:
+            await self._leave_the_others()
         await cancelled(*self._tasks, *leaving)
+
+    def _talking(self) -> list[asyncio.Task[None]]:
+        """The tasks that are saying something to the layer."""
+        tasks = (self._membership, self._announcing, self._greeting)
+        return [task for task in tasks if task is not None]
 
     async def _start_feed(self, feed: Feed) -> None:
         if self._layer is not None:
@@ -291,7 +308,9 @@ class Hub:
                 self._rejoin()
                 continue
             try:
-                if events := from_message(message):
+                if message.get("type") == HELLO_TYPE:
+                    self._hear(from_hello(message))
+                elif events := from_message(message):
                     self.receive(events)
             except Exception as error:
                 logger.warning("Not an announcement of ours on the channel layer: %r", error)
@@ -301,12 +320,20 @@ class Hub:
 
     async def _watch(self) -> None:
         """Find what the layer lost, renew memberships."""
-        since_refresh = 0.0
+        since_refresh, last = 0.0, self.loop.time()
         while True:
             interval = settings.HEAD_CHECK_SECONDS
-            await asyncio.sleep(interval)
-            since_refresh += interval
+            with suppress(TimeoutError):
+                async with asyncio.timeout(interval):
+                    await self._look.wait()
+            now = self.loop.time()
+            since_refresh, last = since_refresh + now - last, now
             try:
+                if self._look.is_set():
+                    self._look.clear()
+                else:
+                    self._company.forget(now - ROUNDS * interval)
+                    self._greet()
                 await self._check_heads()
                 for look in LOOKS:
                     await look(list(self.feeds))
@@ -341,9 +368,56 @@ class Hub:
             if not feed.joined:
                 self._change_membership(topic)
 
+    # -- the other processes
+
+    def _greet(self, to: str = "") -> None:
+        """Say that this process listens."""
+        if self._layer is not None and self.feeds:
+            self._hellos[to] = None
+            if self._greeting is None:
+                self._greeting = spawn(self._say_hello())
+
+    async def _say_hello(self) -> None:
+        try:
+            await self._has_channel.wait()
+            while self._hellos:
+                to = next(iter(self._hellos))
+                del self._hellos[to]
+                if not to:  # each time: perhaps the layer has forgotten us
+                    async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
+                        await self._layer.group_add(HUBS, self._channel)
+                async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
+                    await self._layer.group_send(HUBS, to_hello(to))
+        except Exception as error:
+            self._hellos.clear()  # with the next look at the heads again
+            self._layer_failed("takes no announcements", error)
+        else:
+            self._layer_works()
+        finally:
+            self._greeting = None
+
+    async def _leave_the_others(self) -> None:
+        if self._layer is None:
+            return
+        try:
+            async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
+                await self._layer.group_discard(HUBS, self._channel)
+        except Exception as error:
+            self._layer_failed("takes no group changes", error)
+
+    def _hear(self, hello: tuple[str, str] | None) -> None:
+        if hello is None:
+            return
+        process, to = hello
+        if self._company.hear(process, self.loop.time()):
+            self._greet(process)
+        if to == this_process():
+            self._look.set()  # for what it has not announced before it knew of us
+
     # -- membership of the layer's groups
 
     def _rejoin(self) -> None:
+        self._greet()
         for topic, feed in self.feeds.items():
             feed.joined = False
             self._change_membership(topic)

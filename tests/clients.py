@@ -22,9 +22,10 @@ from django.test import override_settings
 from httpx_sse import EventSource, ServerSentEvent
 
 from realtime import hub as hub_module
-from realtime.announcements import to_message
+from realtime.announcements import to_hello, to_message
 from realtime.events import Event
 from realtime.exceptions import HistoryGone
+from realtime.hub import HUBS
 from realtime.log.base import EventLog, Page
 from realtime.positions import OLDEST, START, UNBORN, Position
 
@@ -330,6 +331,11 @@ class FakeLayer:
         self.channels: dict[str, asyncio.Queue[Any]] = {}
         self.calls: list[tuple[str, str]] = []
 
+    @property
+    def topics(self) -> dict[str, set[str]]:
+        """The groups without the one in which hubs greet each other."""
+        return {name: members for name, members in self.groups.items() if name != HUBS}
+
     async def new_channel(self, prefix: str = "specific") -> str:
         channel = f"{prefix}.{len(self.channels)}"
         self.channels[channel] = asyncio.Queue()
@@ -492,6 +498,11 @@ class MemoryLog(EventLog):
         if not events or events[0].offset != after.offset + 1:
             return None
         return Page(events, events[-1].position)
+
+
+def hello_from_elsewhere(to: str = "", process: str = "another") -> dict[str, Any]:
+    """What another process that listens says."""
+    return {**to_hello(to), "process": process}
 
 
 def from_elsewhere(event: Event) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from channels_redis.core import RedisChannelLayer
 from channels_redis.pubsub import RedisPubSubChannelLayer
 
 from realtime import hub as hub_module
-from realtime.announcements import to_message
+from realtime.announcements import this_process, to_message
+from realtime.company import ROUNDS
 from realtime.events import Event
-from realtime.hub import Feed, Hub, get_hub, positions_now, running_hubs
+from realtime.hub import HUBS, Feed, Hub, get_hub, positions_now, running_hubs
 from realtime.positions import START, UNBORN, Position
 
 from .clients import (
@@ -26,6 +27,7 @@ from .clients import (
     Noise,
     eventually,
     from_elsewhere,
+    hello_from_elsewhere,
     stage,
 )
 
@@ -301,7 +303,104 @@ def test_a_layer_that_hangs_holds_up_neither_readers_nor_publishers(quiet):
             assert reader.offsets == [1, 2, 3, 4]
             layer.hanging = False
             await asyncio.sleep(5)
-            assert layer.groups == {"a": {hub._channel}}
+            assert layer.topics == {"a": {hub._channel}}
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+# -- the other processes
+
+
+def said_by(hub: Hub, layer: FakeLayer) -> list[str]:
+    """What a hub says to the others from now on; it still reaches itself."""
+    said: list[str] = []
+    send = layer.group_send
+
+    async def group_send(group: str, message: Any) -> None:
+        if message.get("process") == this_process():
+            said.append(f"hello {message['to']}" if group == HUBS else message["events"][0]["data"])
+        await send(group, message)
+
+    layer.group_send = group_send  # type: ignore[method-assign]
+    return said
+
+
+def test_a_process_that_is_alone_announces_nothing():
+    with stage(HEAD_CHECK_SECONDS=100.0) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            log.append("a", "message", "0")
+            said = said_by(hub, layer)
+            feed = await hub.attach("a", reader)
+            await turns()
+            hub.announce(log.append("a", "message", "1"))
+            hub.announce(Event("a", "message", "2"))  # is in no log: always
+            await turns()
+            assert said == ["hello ", "2"]
+            assert reader.offsets == [2, 0]
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_who_hears_of_another_says_so_and_announces():
+    with stage(HEAD_CHECK_SECONDS=100.0) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            said = said_by(hub, layer)
+            feed = await hub.attach("a", reader)
+            await turns()
+            for _ in range(2):  # what it knows already it does not answer
+                await layer.group_send(HUBS, hello_from_elsewhere())
+                await turns()
+            hub.announce(log.append("a", "message", "1"))
+            await turns()
+            assert said == ["hello ", "hello another", "1"]
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_who_is_answered_looks_for_what_was_not_announced_to_it():
+    with stage(HEAD_CHECK_SECONDS=100.0) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+            await turns()
+            await publish(layer, log, announced=False)
+            await layer.group_send(HUBS, hello_from_elsewhere(to="somebody"))
+            await turns()
+            assert reader.offsets == []
+            await layer.group_send(HUBS, hello_from_elsewhere(to=this_process()))
+            await asyncio.sleep(1)
+            assert reader.offsets == [1]
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_who_is_not_heard_of_for_some_rounds_has_gone():
+    with stage(HEAD_CHECK_SECONDS=2.0) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+            await turns()
+            await layer.group_send(HUBS, hello_from_elsewhere())
+            await asyncio.sleep(2 * ROUNDS - 1)
+            said = said_by(hub, layer)
+            hub.announce(log.append("a", "message", "1"))
+            await turns()
+            assert said == ["1"]
+            await asyncio.sleep(5)
+            hub.announce(log.append("a", "message", "2"))
+            await turns()
+            assert "2" not in said
+            assert "hello " in said  # with each look at the heads
             hub.detach(feed, reader)
 
         instantly(main())
@@ -314,6 +413,8 @@ def test_announcements_that_wait_go_together(monkeypatch):
         async def main() -> None:
             reader, hub = Reader(), get_hub()
             feed = await hub.attach("a", reader)
+            await layer.group_send(HUBS, hello_from_elsewhere())
+            await turns()
             sent: list[list[str]] = []
 
             async def group_send(group: str, message: Any) -> None:
@@ -413,7 +514,7 @@ def test_the_last_reader_to_leave_takes_everything_along():
             hub, readers = get_hub(), [Reader() for _ in range(3)]
             feeds = [await hub.attach(topic, reader) for topic in "ab" for reader in readers]
             assert running_hubs() == [hub]
-            assert set(layer.groups) == {"a", "b"}
+            assert set(layer.topics) == {"a", "b"}
             for feed in feeds:
                 for reader in readers:
                     hub.detach(feed, reader)
@@ -484,7 +585,7 @@ def test_attach_detach_attach_ends_as_a_member():
                 assert reader.offsets == [1]
                 hub.detach(feed, reader)
                 await asyncio.sleep(5)
-                assert set(layer.groups) == {"keeper"}
+                assert set(layer.topics) == {"keeper"}
                 hub.detach(kept, keeper)
 
             instantly(main())
@@ -516,7 +617,7 @@ async def test_five_thousand_topics_at_once():
         names = [f"topic.{number}" for number in range(5_000)]
         feeds = await asyncio.gather(*(hub.attach(name, reader) for name in names))
         assert len(hub.feeds) == 5_000
-        await eventually(lambda: len(layer.groups) == 5_000)
+        await eventually(lambda: len(layer.topics) == 5_000)
         for name in names[::1000]:
             await publish(layer, log, name)
         await eventually(lambda: len(reader.got) == 5)
