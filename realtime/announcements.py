@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from .events import Event
 
@@ -41,16 +41,23 @@ def from_message(message: Mapping[str, Any]) -> list[Event]:
     ]
 
 
-def to_hello(to: str = "") -> dict[str, Any]:
-    """That this process listens; `to`: which other one it has just heard that of."""
-    return {"type": HELLO_TYPE, "process": this_process(), "to": to}
+class Hello(NamedTuple):
+    """That a process listens."""
+
+    process: str
+    every: float  # seconds until it says so again
+    to: str = ""  # the process it answers, if it does
 
 
-def from_hello(message: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The process that listens, and to whom it says so; None if this one does. ValueError if it is
-    none of ours."""
+def to_hello(every: float, to: str = "") -> dict[str, Any]:
+    """What goes through the layer, of this process's hello."""
+    return {"type": HELLO_TYPE, "process": this_process(), "every": float(every), "to": to}
+
+
+def from_hello(message: Mapping[str, Any]) -> Hello | None:
+    """A message's hello; None if this process sent it. ValueError if it is none of ours."""
     process, to = _get(message, "process", str), _get(message, "to", str)
-    return None if process == this_process() else (process, to)
+    return None if process == this_process() else Hello(process, _get(message, "every", float), to)
 
 
 def _get(message: object, name: str, kind: type) -> Any:

@@ -8,26 +8,28 @@ what was not announced before it was known is in the log.
 
 from typing import Final
 
-ROUNDS: Final = 5  # who has not been heard of for so many looks at the heads has gone
+from .announcements import Hello
+
+ROUNDS: Final = 5  # who has not said hello for so many times as long as it said has gone
 
 
 class Company:
-    """When other processes were last heard of, by the clock of the event loop."""
+    """Until when each is taken to be there, by the clock of the event loop."""
 
     def __init__(self) -> None:
-        self._heard: dict[str, float] = {}
+        self._until: dict[str, float] = {}
 
-    def hear(self, process: str, now: float) -> bool:
+    def hear(self, hello: Hello, now: float) -> bool:
         """One says that it listens; whether it is a new one."""
-        is_new = process not in self._heard
-        self._heard[process] = now
+        is_new = hello.process not in self._until
+        self._until[hello.process] = now + ROUNDS * hello.every
         return is_new
 
-    def forget(self, before: float) -> None:
-        """Those who were not heard of since have gone."""
-        for process, heard in list(self._heard.items()):
-            if heard < before:
-                del self._heard[process]
+    def forget(self, now: float) -> None:
+        """Those who have not been heard of for too long."""
+        for process, until in list(self._until.items()):
+            if until < now:
+                del self._until[process]
 
     def __bool__(self) -> bool:
-        return bool(self._heard)
+        return bool(self._until)

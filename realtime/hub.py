@@ -17,9 +17,17 @@ from typing import Any, Final, TypeAlias
 
 from channels.layers import get_channel_layer
 
-from .announcements import HELLO_TYPE, from_hello, from_message, this_process, to_hello, to_message
+from .announcements import (
+    HELLO_TYPE,
+    Hello,
+    from_hello,
+    from_message,
+    this_process,
+    to_hello,
+    to_message,
+)
 from .cancellation import cancelled
-from .company import ROUNDS, Company
+from .company import Company
 from .conf import settings
 from .events import Event, together
 from .exceptions import HistoryGone
@@ -332,7 +340,7 @@ class Hub:
                 if self._look.is_set():
                     self._look.clear()
                 else:
-                    self._company.forget(now - ROUNDS * interval)
+                    self._company.forget(now)
                     self._greet()
                 await self._check_heads()
                 for look in LOOKS:
@@ -387,7 +395,8 @@ class Hub:
                     async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
                         await self._layer.group_add(HUBS, self._channel)
                 async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
-                    await self._layer.group_send(HUBS, to_hello(to))
+                    hello = to_hello(settings.HEAD_CHECK_SECONDS, to)
+                    await self._layer.group_send(HUBS, hello)
         except Exception as error:
             self._hellos.clear()  # with the next look at the heads again
             self._layer_failed("takes no announcements", error)
@@ -405,13 +414,12 @@ class Hub:
         except Exception as error:
             self._layer_failed("takes no group changes", error)
 
-    def _hear(self, hello: tuple[str, str] | None) -> None:
+    def _hear(self, hello: Hello | None) -> None:
         if hello is None:
             return
-        process, to = hello
-        if self._company.hear(process, self.loop.time()):
-            self._greet(process)
-        if to == this_process():
+        if self._company.hear(hello, self.loop.time()):
+            self._greet(hello.process)
+        if hello.to == this_process():
             self._look.set()  # for what it has not announced before it knew of us
 
     # -- membership of the layer's groups

@@ -4,7 +4,7 @@ import msgpack
 import pytest
 
 from realtime import announcements
-from realtime.announcements import from_message, to_message
+from realtime.announcements import Hello, from_hello, from_message, to_hello, to_message
 from realtime.events import Event
 
 LOGGED = Event("room.a", "message", '{"a":"ž"}', "abcd1234", 2**63 - 1)
@@ -88,3 +88,22 @@ def test_a_field_of_an_event_is_missing(name):
     del message["events"][1][name]
     with pytest.raises(ValueError, match=name):
         from_message(message)
+
+
+@pytest.mark.parametrize("to", ["", "other.1"])
+def test_a_hello_goes_round(to, monkeypatch):
+    sent = msgpack.unpackb(msgpack.packb(to_hello(2, to)))
+    assert from_hello(sent) is None  # one's own
+    monkeypatch.setattr(announcements, "_HOST", "elsewhere")
+    assert from_hello(sent) == Hello(sent["process"], 2.0, to)
+
+
+@pytest.mark.usefixtures("_elsewhere")
+@pytest.mark.parametrize("name", ["process", "every", "to"])
+def test_what_is_no_hello(name):
+    message = {**to_hello(2.0), "process": "other"}
+    with pytest.raises(ValueError, match=name):
+        from_hello({**message, name: None})
+    del message[name]
+    with pytest.raises(ValueError, match=name):
+        from_hello(message)

@@ -384,18 +384,18 @@ def test_who_is_answered_looks_for_what_was_not_announced_to_it():
 
 
 def test_who_is_not_heard_of_for_some_rounds_has_gone():
-    with stage(HEAD_CHECK_SECONDS=2.0) as (layer, log):
+    with stage(HEAD_CHECK_SECONDS=1.0) as (layer, log):
 
         async def main() -> None:
             reader, hub = Reader(), get_hub()
             feed = await hub.attach("a", reader)
             await turns()
-            await layer.group_send(HUBS, hello_from_elsewhere())
-            await asyncio.sleep(2 * ROUNDS - 1)
+            await layer.group_send(HUBS, hello_from_elsewhere(every=4.0))
+            await asyncio.sleep(4 * ROUNDS - 1)
             said = said_by(hub, layer)
             hub.announce(log.append("a", "message", "1"))
             await turns()
-            assert said == ["1"]
+            assert "1" in said
             await asyncio.sleep(5)
             hub.announce(log.append("a", "message", "2"))
             await turns()
