@@ -46,18 +46,30 @@ class Hello(NamedTuple):
 
     process: str
     every: float  # seconds until it says so again
+    asks: bool = False  # who else does
     to: str = ""  # the process it answers, if it does
 
 
-def to_hello(every: float, to: str = "") -> dict[str, Any]:
+def to_hello(every: float, *, asks: bool = False, to: str = "") -> dict[str, Any]:
     """What goes through the layer, of this process's hello."""
-    return {"type": HELLO_TYPE, "process": this_process(), "every": float(every), "to": to}
+    return {
+        "type": HELLO_TYPE,
+        "process": this_process(),
+        "every": float(every),
+        "asks": asks,
+        "to": to,
+    }
 
 
 def from_hello(message: Mapping[str, Any]) -> Hello | None:
     """A message's hello; None if this process sent it. ValueError if it is none of ours."""
-    process, to = _get(message, "process", str), _get(message, "to", str)
-    return None if process == this_process() else Hello(process, _get(message, "every", float), to)
+    hello = Hello(
+        _get(message, "process", str),
+        _get(message, "every", float),
+        _get(message, "asks", bool),
+        _get(message, "to", str),
+    )
+    return None if hello.process == this_process() else hello
 
 
 def _get(message: object, name: str, kind: type) -> Any:

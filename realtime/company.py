@@ -1,9 +1,10 @@
 """The other processes that listen.
 
 A process that is alone need not announce: nobody would hear it but itself, and that costs as much
-as all the rest of a publication. Each hub says that it listens when it starts and with every look
-at the heads; whoever hears of a new one tells it so. Then the new one looks at the heads at once:
-what was not announced before it was known is in the log.
+as all the rest of a publication. Each hub says that it listens when it starts, and asks who else
+does; and again with every look at the heads. Who is asked, or hears of one it did not know, answers
+it. Who is answered looks at the heads at once: what the other has not announced, because it knew of
+nobody, is in the log.
 """
 
 from typing import Final

@@ -196,6 +196,7 @@ class Hub:
         self._announcing: asyncio.Task[None] | None = None
         self._company = Company()
         self._hellos: dict[str, None] = {}  # to whom to say that this process listens; "": to all
+        self._has_asked = False  # who else does
         self._greeting: asyncio.Task[None] | None = None
         self._look = asyncio.Event()  # have a look at the heads now
 
@@ -395,8 +396,10 @@ class Hub:
                     async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
                         await self._layer.group_add(HUBS, self._channel)
                 async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
-                    hello = to_hello(settings.HEAD_CHECK_SECONDS, to)
+                    asks = not to and not self._has_asked
+                    hello = to_hello(settings.HEAD_CHECK_SECONDS, asks=asks, to=to)
                     await self._layer.group_send(HUBS, hello)
+                    self._has_asked = self._has_asked or asks
         except Exception as error:
             self._hellos.clear()  # with the next look at the heads again
             self._layer_failed("takes no announcements", error)
@@ -417,7 +420,7 @@ class Hub:
     def _hear(self, hello: Hello | None) -> None:
         if hello is None:
             return
-        if self._company.hear(hello, self.loop.time()):
+        if self._company.hear(hello, self.loop.time()) or hello.asks:
             self._greet(hello.process)
         if hello.to == this_process():
             self._look.set()  # for what it has not announced before it knew of us
@@ -425,6 +428,7 @@ class Hub:
     # -- membership of the layer's groups
 
     def _rejoin(self) -> None:
+        self._has_asked = False
         self._greet()
         for topic, feed in self.feeds.items():
             feed.joined = False

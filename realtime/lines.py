@@ -224,7 +224,8 @@ def _to_column(connection: Any, field: Any) -> ToColumn | None:
         return None
     if type(target) is models.DecimalField and not _is_short(vendor, target):
         return None
-    if write is _sqlite_integer and field.primary_key and isinstance(field, models.AutoField):
+    is_rowid = field.primary_key and isinstance(field, models.AutoField)
+    if write is _sqlite_integer and is_rowid and field.model._meta.managed:  # no view's column
         write = _sqlite_rowid
     return partial(_or_null if field.null else _itself, partial(write, target))
 
@@ -236,7 +237,11 @@ def _is_short(vendor: str, field: Any) -> bool:
 
 
 def _itself(to_column: ToColumn, name: str) -> Column:
-    return to_column(name)
+    column = to_column(name)
+    if column.forms is None:
+        return column
+    # A view's column may be NULL, and left out between the texts: then there is one too many.
+    return column._replace(text=f"ifnull({name}, ',')")
 
 
 def _or_null(to_column: ToColumn, name: str) -> Column:

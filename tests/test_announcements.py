@@ -90,16 +90,16 @@ def test_a_field_of_an_event_is_missing(name):
         from_message(message)
 
 
-@pytest.mark.parametrize("to", ["", "other.1"])
-def test_a_hello_goes_round(to, monkeypatch):
-    sent = msgpack.unpackb(msgpack.packb(to_hello(2, to)))
+@pytest.mark.parametrize("options", [{}, {"asks": True}, {"to": "other.1"}], ids=str)
+def test_a_hello_goes_round(options, monkeypatch):
+    sent = msgpack.unpackb(msgpack.packb(to_hello(2, **options)))
     assert from_hello(sent) is None  # one's own
     monkeypatch.setattr(announcements, "_HOST", "elsewhere")
-    assert from_hello(sent) == Hello(sent["process"], 2.0, to)
+    assert from_hello(sent) == Hello(sent["process"], 2.0, **options)
 
 
 @pytest.mark.usefixtures("_elsewhere")
-@pytest.mark.parametrize("name", ["process", "every", "to"])
+@pytest.mark.parametrize("name", ["process", "every", "asks", "to"])
 def test_what_is_no_hello(name):
     message = {**to_hello(2.0), "process": "other"}
     with pytest.raises(ValueError, match=name):

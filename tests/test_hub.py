@@ -319,7 +319,10 @@ def said_by(hub: Hub, layer: FakeLayer) -> list[str]:
 
     async def group_send(group: str, message: Any) -> None:
         if message.get("process") == this_process():
-            said.append(f"hello {message['to']}" if group == HUBS else message["events"][0]["data"])
+            asks = "?" if message.get("asks") else ""
+            said.append(
+                f"hello {message['to']}{asks}" if group == HUBS else message["events"][0]["data"]
+            )
         await send(group, message)
 
     layer.group_send = group_send  # type: ignore[method-assign]
@@ -338,7 +341,7 @@ def test_a_process_that_is_alone_announces_nothing():
             hub.announce(log.append("a", "message", "1"))
             hub.announce(Event("a", "message", "2"))  # is in no log: always
             await turns()
-            assert said == ["hello ", "2"]
+            assert said == ["hello ?", "2"]
             assert reader.offsets == [2, 0]
             hub.detach(feed, reader)
 
@@ -358,7 +361,30 @@ def test_who_hears_of_another_says_so_and_announces():
                 await turns()
             hub.announce(log.append("a", "message", "1"))
             await turns()
-            assert said == ["hello ", "hello another", "1"]
+            assert said == ["hello ?", "hello another", "1"]
+            await layer.group_send(HUBS, hello_from_elsewhere(asks=True))  # it has begun again
+            await turns()
+            assert said[3:] == ["hello another"]
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_who_could_not_ask_asks_again(quiet):
+    with stage(HEAD_CHECK_SECONDS=1.0) as (layer, _):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            said = said_by(hub, layer)
+            layer.down = True
+            feed = await hub.attach("a", reader)
+            await asyncio.sleep(0.5)
+            layer.recover()
+            said.clear()
+            await asyncio.sleep(5)
+            assert said.count("hello ?") >= 1
+            assert said[-1] == "hello "
+            assert hub._channel in layer.groups[HUBS]
             hub.detach(feed, reader)
 
         instantly(main())

@@ -403,6 +403,24 @@ def test_a_view_may_have_nothing_where_its_model_says_something(table, names):
                 cursor.execute("DROP VIEW view_of_things")
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "SELECT 1 AS id, '2025-01-01,2025-01-02' AS day UNION ALL SELECT 2, NULL",
+        "SELECT 'one' AS id, '2025-01-01' AS day",
+    ],
+    ids=["two days in one row and none in the other", "a key that is none"],
+)
+def test_a_view_of_strange_values_is_left_to_python(sqlite, rows):
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE VIEW view_of_things AS {rows}")
+    try:
+        assert written(("id", "day"), ThingView.objects.all()) is None
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP VIEW view_of_things")
+
+
 def _some(name: str) -> str:
     """A value as Django stores it."""
     values = {
