@@ -1,7 +1,20 @@
 """`realtime.company`: who else listens, and for how long that is believed."""
 
+import asyncio
+import uuid
+from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
 from realtime.announcements import Hello
 from realtime.company import ROUNDS, Company
+
+from .clients import connect, receive, send, site_for_module
+from .servers import Valkey, serving
+
+SECONDS = 5.0  # much less than until the next look at the heads
 
 
 def test_nobody_is_there_at_first():
@@ -27,3 +40,70 @@ def test_each_is_forgotten_by_its_own_time():
     company.forget(ROUNDS * 10.0 + 0.1)
     assert not company
     assert company.hear(Hello("seldom", 10.0), 60.0)
+
+
+@pytest.fixture(scope="module", params=["redis", "redis-pubsub"])
+def two_workers(
+    _site_template: dict[str, str], request: pytest.FixtureRequest
+) -> Iterator[SimpleNamespace]:
+    """Two servers of one site behind one Valkey; what is not announced is found after a minute."""
+    valkey = Valkey()
+    env = {"REDIS_URL": valkey.url, "CHANNEL_LAYER": request.param}
+    with (
+        site_for_module(_site_template, {"HEAD_CHECK_SECONDS": 60.0}, **env) as site,
+        serving(site.env) as two,
+    ):
+        site.two = two
+        yield site
+    valkey.stop()
+
+
+async def receive_event(socket: Any, data: object) -> Mapping[str, Any]:
+    while (message := await receive(socket, SECONDS)).get("data") != data:
+        assert message["type"] == "published"
+    return message
+
+
+async def test_what_is_published_reaches_the_other_worker_at_once(two_workers):
+    """Also just after its first reader has come, and when its readers come and go."""
+    servers = [two_workers.server, two_workers.two]
+    for turn in range(6):
+        topic = f"room.{uuid.uuid4().hex[:8]}"
+        urls = [
+            f"{server.ws_url}/ws/topics/{topic}?token={two_workers.tokens['alice']}"
+            for server in (servers if turn % 2 else servers[::-1])
+        ]
+        async with connect(urls[0]) as first:
+            await send(first, {"type": "publish", "data": "alone"})
+            await receive_event(first, "alone")
+            async with connect(urls[1]) as second:
+                for number in range(3):
+                    for publisher in (first, second):
+                        await send(publisher, {"type": "publish", "data": number})
+                        for socket in (first, second):
+                            await receive_event(socket, number)
+
+
+async def test_what_is_published_in_the_moment_of_coming_is_found(two_workers):
+    one, two = two_workers.server, two_workers.two
+    token = two_workers.tokens["alice"]
+    topic = f"room.{uuid.uuid4().hex[:8]}"
+    async with connect(f"{one.ws_url}/ws/topics/{topic}?token={token}") as publisher:
+        published = 0
+
+        async def publish() -> None:
+            nonlocal published
+            while True:
+                published += 1
+                await send(publisher, {"type": "publish", "data": published})
+                await asyncio.sleep(0.002)
+
+        publishing = asyncio.create_task(publish())
+        for _ in range(5):
+            url = f"{two.ws_url}/ws/topics/{topic}?token={token}"
+            async with connect(url) as reader:  # the other worker's only one
+                first = await receive(reader, SECONDS)
+                for offset in range(1, 100):
+                    assert (await receive(reader, SECONDS))["data"] == first["data"] + offset
+        publishing.cancel()
+        await asyncio.gather(publishing, return_exceptions=True)
