@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack
 from types import SimpleNamespace
 from typing import Any
 
@@ -64,24 +65,29 @@ async def receive_event(socket: Any, data: object) -> Mapping[str, Any]:
     return message
 
 
-async def test_what_is_published_reaches_the_other_worker_at_once(two_workers):
+@pytest.mark.parametrize("has_others", [False, True], ids=["none else", "one stays"])
+async def test_what_is_published_reaches_the_other_worker_at_once(two_workers, has_others):
     """Also just after its first reader has come, and when its readers come and go."""
     servers = [two_workers.server, two_workers.two]
-    for turn in range(6):
-        topic = f"room.{uuid.uuid4().hex[:8]}"
-        urls = [
-            f"{server.ws_url}/ws/topics/{topic}?token={two_workers.tokens['alice']}"
-            for server in (servers if turn % 2 else servers[::-1])
-        ]
-        async with connect(urls[0]) as first:
-            await send(first, {"type": "publish", "data": "alone"})
-            await receive_event(first, "alone")
-            async with connect(urls[1]) as second:
-                for number in range(3):
-                    for publisher in (first, second):
-                        await send(publisher, {"type": "publish", "data": number})
-                        for socket in (first, second):
-                            await receive_event(socket, number)
+    async with AsyncExitStack() as stack:
+        if has_others:
+            url = f"{servers[0].ws_url}/ws?token={two_workers.tokens['bob']}"
+            await stack.enter_async_context(connect(url))
+        for turn in range(4):
+            await converse(*(servers if turn % 2 else servers[::-1]), two_workers.tokens["alice"])
+
+
+async def converse(one: Any, two: Any, token: str) -> None:
+    topic = f"room.{uuid.uuid4().hex[:8]}"
+    async with connect(f"{one.ws_url}/ws/topics/{topic}?token={token}") as first:
+        await send(first, {"type": "publish", "data": "alone"})
+        await receive_event(first, "alone")
+        async with connect(f"{two.ws_url}/ws/topics/{topic}?token={token}") as second:
+            for number in range(3):
+                for publisher in (second, first):
+                    await send(publisher, {"type": "publish", "data": number})
+                    for socket in (first, second):
+                        await receive_event(socket, number)
 
 
 async def test_what_is_published_in_the_moment_of_coming_is_found(two_workers):
