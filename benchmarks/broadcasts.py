@@ -162,7 +162,8 @@ class Broadcaster:
                     sums[fd] += messages[1]
                 now = time.perf_counter()
             result.seconds = now - started
-            crowd.settle(0.05)  # for what should not come any more
+            if not waiting:
+                crowd.settle(0.05)  # for what should not come any more
         sent = self.number + 1 - first
         total = sum(range(first, self.number + 1))
         for fd in crowd.sockets:

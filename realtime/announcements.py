@@ -47,17 +47,17 @@ class Hello(NamedTuple):
     process: str
     every: float  # seconds until it says so again
     asks: bool = False  # who else does
-    to: str = ""  # the process it answers, if it does
+    to: Sequence[str] = ()  # the processes it answers
 
 
-def to_hello(every: float, *, asks: bool = False, to: str = "") -> dict[str, Any]:
+def to_hello(every: float, *, asks: bool = False, to: Sequence[str] = ()) -> dict[str, Any]:
     """What goes through the layer, of this process's hello."""
     return {
         "type": HELLO_TYPE,
         "process": this_process(),
         "every": float(every),
         "asks": asks,
-        "to": to,
+        "to": list(to),
     }
 
 
@@ -67,7 +67,7 @@ def from_hello(message: Mapping[str, Any]) -> Hello | None:
         _get(message, "process", str),
         _get(message, "every", float),
         _get(message, "asks", bool),
-        _get(message, "to", str),
+        _get(message, "to", list),
     )
     return None if hello.process == this_process() else hello
 

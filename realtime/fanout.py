@@ -160,6 +160,7 @@ class Fanout:
         self._sent = (UNBORN, 0)  # the position of all who are in step
         self._under_way: tuple[str, int] | None = None  # and of those served already
         self._falling_in: dict[StepReader, None] = {}  # when the event under way has been sent
+        self._had: set[Reader] = set()  # fell out behind it: they need not be asked for it
         self._outbox: deque[Event] = deque()
         self._run: Iterator[None] | None = None
         self._later: asyncio.Handle | None = None
@@ -203,6 +204,8 @@ class Fanout:
         """Have it asked for each event again, from the position it has reached."""
         if reader.rank is not None:
             reader.epoch, reader.offset = self.position_of(reader)
+            if self._is_served(reader):
+                self._had.add(reader)
             reader.rank.remove(reader)
             self.readers[reader] = None
 
@@ -210,9 +213,17 @@ class Fanout:
         """Epoch and offset of the last event that a reader has had."""
         if reader.rank is None:
             return reader.epoch, reader.offset
-        if self._under_way is not None and reader.slot < reader.rank.served:
+        if self._under_way is not None and self._is_served(reader):
             return self._under_way
         return self._sent
+
+    def _is_served(self, reader: StepReader) -> bool:
+        """Whether a reader in step has had the event that is under way."""
+        return (
+            self._under_way is not None
+            and reader.rank is not None
+            and reader.slot < reader.rank.served
+        )
 
     # -- sending
 
@@ -277,7 +288,7 @@ class Fanout:
             yield from self._send_to_rank(rank, events)
         # Now, so that those are among them who have just fallen out.
         for served, reader in enumerate(list(self.readers), 1):
-            for event in events:
+            for event in () if reader in self._had else events:
                 try:
                     reader.deliver(event)
                 except Exception:
@@ -286,6 +297,7 @@ class Fanout:
             if not served % SLICE_READERS:
                 yield
         self._sent, self._under_way = position, None
+        self._had.clear()
         falling_in, self._falling_in = self._falling_in, {}
         for reader in falling_in:
             self.fall_in(reader)

@@ -115,7 +115,10 @@ class Feed:
 
     def compare(self, head: Position) -> bool:
         """Compare with the head in the log; True if an announcement was missed."""
-        if not self.started or head == self.position:
+        if not self.started:
+            self._behind = True  # the start may have looked before
+            return False
+        if head == self.position:
             return False
         if head.epoch == self.epoch and head.offset < self.head:
             return False  # announced after the look
@@ -195,8 +198,9 @@ class Hub:
         self._waiting = 0  # how many
         self._announcing: asyncio.Task[None] | None = None
         self._company = Company()
-        self._hellos: dict[str, None] = {}  # to whom to say that this process listens; "": to all
-        self._has_asked = False  # who else does
+        self._has_news = False  # something to say to the others
+        self._has_asked = False  # who else listens
+        self._answered: dict[str, None] = {}  # to be answered with the next hello
         self._greeting: asyncio.Task[None] | None = None
         self._look = asyncio.Event()  # have a look at the heads now
 
@@ -263,14 +267,13 @@ class Hub:
         if settings.PRUNE_INTERVAL_SECONDS is not None:
             self._tasks.append(spawn(self._prune(settings.PRUNE_INTERVAL_SECONDS)))
         if self._layer is not None:
-            self._tasks.append(spawn(self._listen()))
-            self._greet()
+            self._tasks += [spawn(self._listen()), spawn(self._keep_greeting())]
 
     def _stop(self) -> None:
         # Not looked up again: when there is something to serve, a new hub is made.
         if _hubs.get(self.loop) is self:
             del _hubs[self.loop]
-        self._hellos.clear()
+        self._has_news = False
         self._closing = spawn(self._close())
 
     async def _close(self) -> None:
@@ -337,14 +340,11 @@ class Hub:
                     await self._look.wait()
             now = self.loop.time()
             since_refresh, last = since_refresh + now - last, now
+            is_early = self._look.is_set()
+            self._look.clear()
             try:
-                if self._look.is_set():
-                    self._look.clear()
-                else:
-                    self._company.forget(now)
-                    self._greet()
                 await self._check_heads()
-                for look in LOOKS:
+                for look in () if is_early else LOOKS:
                     await look(list(self.feeds))
                 if since_refresh >= settings.GROUP_REFRESH_SECONDS:
                     since_refresh = 0.0
@@ -379,29 +379,37 @@ class Hub:
 
     # -- the other processes
 
-    def _greet(self, to: str = "") -> None:
-        """Say that this process listens."""
+    async def _keep_greeting(self) -> None:
+        """Say again and again that this process listens. Apart from the look at the heads: whoever
+        waits for the log is not gone."""
+        while True:
+            self._greet()
+            await asyncio.sleep(settings.HEAD_CHECK_SECONDS)
+            self._company.forget(self.loop.time())
+
+    def _greet(self, *answered: str) -> None:
+        """Say that this process listens; in answer to these."""
         if self._layer is not None and self.feeds:
-            self._hellos[to] = None
+            self._answered.update(dict.fromkeys(answered))
+            self._has_news = True
             if self._greeting is None:
                 self._greeting = spawn(self._say_hello())
 
     async def _say_hello(self) -> None:
         try:
             await self._has_channel.wait()
-            while self._hellos:
-                to = next(iter(self._hellos))
-                del self._hellos[to]
-                if not to:  # each time: perhaps the layer has forgotten us
-                    async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
-                        await self._layer.group_add(HUBS, self._channel)
+            while self._has_news:
+                self._has_news = False
+                # Each time: perhaps the layer has forgotten us.
                 async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
-                    asks = not to and not self._has_asked
+                    await self._layer.group_add(HUBS, self._channel)
+                asks, to = not self._has_asked, list(self._answered)
+                self._answered.clear()
+                async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
                     hello = to_hello(settings.HEAD_CHECK_SECONDS, asks=asks, to=to)
                     await self._layer.group_send(HUBS, hello)
-                    self._has_asked = self._has_asked or asks
+                self._has_asked = True
         except Exception as error:
-            self._hellos.clear()  # with the next look at the heads again
             self._layer_failed("takes no announcements", error)
         else:
             self._layer_works()
@@ -422,7 +430,7 @@ class Hub:
             return
         if self._company.hear(hello, self.loop.time()) or hello.asks:
             self._greet(hello.process)
-        if hello.to == this_process():
+        if this_process() in hello.to:
             self._look.set()  # for what it has not announced before it knew of us
 
     # -- membership of the layer's groups

@@ -240,8 +240,8 @@ def _itself(to_column: ToColumn, name: str) -> Column:
     column = to_column(name)
     if column.forms is None:
         return column
-    # A view's column may be NULL, and left out between the texts: then there is one too many.
-    return column._replace(text=f"ifnull({name}, ',')")
+    # A view's column may be NULL, and would be left out between the texts.
+    return column._replace(text=f"ifnull({name}, '?')")
 
 
 def _or_null(to_column: ToColumn, name: str) -> Column:
@@ -249,7 +249,8 @@ def _or_null(to_column: ToColumn, name: str) -> Column:
     if column.forms is None:
         text = f"CASE WHEN {name} IS NULL THEN 'null' ELSE {column.text} END"
     else:  # and who has stored that mark is left to Python
-        text = f"CASE WHEN {name} IS NULL THEN '{NULL}' WHEN {name} <> '{NULL}' THEN {name} END"
+        marked = f"CASE WHEN {name} <> '{NULL}' THEN {name} ELSE '?' END"
+        text = f"CASE WHEN {name} IS NULL THEN '{NULL}' ELSE {marked} END"
     return column._replace(text=text)
 
 

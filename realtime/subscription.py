@@ -267,12 +267,13 @@ class Subscription:
         What the fast lane takes is not handed out. While there always is something new, one who
         writes events one by one would never have written all, and never be in step.
         """
-        while items := await self._take():
-            if not self._page:  # of an iteration that was given up
-                items = self._push(items)
-            self._page.extend(items)  # only now: remove() may have put another page in place
-            while self._page:
+        while True:
+            while self._page:  # first what an iteration that was given up has left
                 yield self._page.pop(0)
+            items = await self._take()
+            if not items:
+                return
+            self._page.extend(self._push(items))
 
     async def __aiter__(self) -> AsyncIterator[Event | Reset]:
         while not self.closed:

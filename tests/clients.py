@@ -500,7 +500,9 @@ class MemoryLog(EventLog):
         return Page(events, events[-1].position)
 
 
-def hello_from_elsewhere(*, every: float = 2.0, asks: bool = False, to: str = "") -> dict[str, Any]:
+def hello_from_elsewhere(
+    *, every: float = 2.0, asks: bool = False, to: Sequence[str] = ()
+) -> dict[str, Any]:
     """What another process that listens says."""
     return {**to_hello(every, asks=asks, to=to), "process": "another"}
 

@@ -90,12 +90,12 @@ def test_a_field_of_an_event_is_missing(name):
         from_message(message)
 
 
-@pytest.mark.parametrize("options", [{}, {"asks": True}, {"to": "other.1"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"asks": True}, {"to": ["other.1", "other.2"]}], ids=str)
 def test_a_hello_goes_round(options, monkeypatch):
     sent = msgpack.unpackb(msgpack.packb(to_hello(2, **options)))
     assert from_hello(sent) is None  # one's own
     monkeypatch.setattr(announcements, "_HOST", "elsewhere")
-    assert from_hello(sent) == Hello(sent["process"], 2.0, **options)
+    assert from_hello(sent) == Hello(sent["process"], 2.0, **{"to": [], **options})
 
 
 @pytest.mark.usefixtures("_elsewhere")

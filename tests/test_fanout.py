@@ -220,6 +220,22 @@ async def test_what_each_has_had_in_the_middle_of_an_event(crowd, monkeypatch):
     assert [client.written[-1] for client in [*clients, late]] == [b"2"] * 5
 
 
+async def test_who_falls_out_behind_an_event_is_not_asked_for_it(crowd, monkeypatch):
+    monkeypatch.setattr(fanout, "SLICE_READERS", 1)
+    monkeypatch.setattr(fanout, "SLICE_SECONDS", -1.0)
+    clients = in_step(crowd, 3)
+    crowd.send([event(1), Event("a", "typing", "t")])  # the first has both
+    for client in (clients[0], clients[2]):
+        crowd.fall_out(client)
+    await eventually(lambda: clients[1].position[1] == 1)
+    await eventually(lambda: crowd._run is None)
+    assert (clients[0].written, clients[0].asked) == ([b"1t"], [])
+    assert (clients[2].written, clients[2].asked) == ([], [1, 0])
+    crowd.send([event(2)])
+    await eventually(lambda: crowd._run is None)
+    assert clients[0].asked == [2]
+
+
 @pytest.mark.parametrize("missing", [event(3), event(1, "epoch002")], ids=["a gap", "reborn"])
 async def test_where_something_is_missing_each_is_asked(crowd, missing):
     clients = in_step(crowd, 2)

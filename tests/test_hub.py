@@ -319,10 +319,10 @@ def said_by(hub: Hub, layer: FakeLayer) -> list[str]:
 
     async def group_send(group: str, message: Any) -> None:
         if message.get("process") == this_process():
-            asks = "?" if message.get("asks") else ""
-            said.append(
-                f"hello {message['to']}{asks}" if group == HUBS else message["events"][0]["data"]
-            )
+            if group == HUBS:
+                said.append(f"hello {','.join(message['to'])}{'?' if message['asks'] else ''}")
+            else:
+                said.append(message["events"][0]["data"])
         await send(group, message)
 
     layer.group_send = group_send  # type: ignore[method-assign]
@@ -398,15 +398,44 @@ def test_who_is_answered_looks_for_what_was_not_announced_to_it():
             feed = await hub.attach("a", reader)
             await turns()
             await publish(layer, log, announced=False)
-            await layer.group_send(HUBS, hello_from_elsewhere(to="somebody"))
+            await layer.group_send(HUBS, hello_from_elsewhere(to=["somebody"]))
             await turns()
             assert reader.offsets == []
-            await layer.group_send(HUBS, hello_from_elsewhere(to=this_process()))
+            await layer.group_send(HUBS, hello_from_elsewhere(to=["somebody", this_process()]))
             await asyncio.sleep(1)
             assert reader.offsets == [1]
             hub.detach(feed, reader)
 
         instantly(main())
+
+
+def test_whoever_waits_for_the_log_says_hello_all_the_same(monkeypatch):
+    with stage(HEAD_CHECK_SECONDS=1.0) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+
+            async def heads(topics: Any) -> Any:
+                await asyncio.sleep(30)
+                return {}
+
+            with monkeypatch.context() as patch:
+                patch.setattr(log, "heads", heads)
+                await asyncio.sleep(5)
+                said = said_by(hub, layer)
+                await asyncio.sleep(10.5)
+                assert said.count("hello ") == len(said) >= 10
+            hub.detach(feed, reader)
+            await asyncio.sleep(40)
+
+        instantly(main())
+
+
+def test_a_look_before_the_start_is_made_up_for():
+    feed = Feed("a")
+    assert not feed.compare(Position("epoch", 5))
+    assert feed._behind
 
 
 def test_who_is_not_heard_of_for_some_rounds_has_gone():

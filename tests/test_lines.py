@@ -336,6 +336,21 @@ def test_what_django_did_not_store_so_is_left_to_python(sqlite, column, stored):
         assert sent(names) == wanted
 
 
+def test_two_values_in_one_and_none_in_the_next(sqlite):
+    Thing.objects.create()
+    Thing.objects.create()
+    for stored in (["2025-01-01,2025-01-02", "\x01"], ["\x01", "2025-01-01,2025-01-02"]):
+        for pk, value in zip(
+            Thing.objects.order_by("pk").values_list("pk", flat=True), stored, strict=True
+        ):
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    f"UPDATE {Thing._meta.db_table} SET day = %s WHERE id = %s", [value, pk]
+                )
+        assert written(("id", "day")) is None
+        assert written(("id", "day", "ratio")) is None
+
+
 def test_a_text_that_is_none_is_left_to_python(sqlite):
     Thing.objects.create()
     with connection.cursor() as cursor:

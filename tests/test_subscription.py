@@ -366,8 +366,8 @@ async def test_nothing_goes_past_a_reset_or_what_was_left_unread(world):
             break
         lane.takes = 9
         handed_out = [item async for item in subscription.ready()]
-        assert offsets(handed_out) == [2, 3, 4, 5, 6, 7, 8]  # behind the rest of the first page
-        assert lane.offsets == [9, 10]
+        assert offsets(handed_out) == [2, 3, 4]  # the rest of the page
+        assert lane.offsets == [5, 6, 7, 8, 9, 10]
         log.delete("a")
         append(log, "a", 2)
         handed_out = []
@@ -376,6 +376,20 @@ async def test_nothing_goes_past_a_reset_or_what_was_left_unread(world):
                 await asyncio.sleep(0.05)
                 handed_out = [item async for item in subscription.ready()]
         assert [type(item) for item in handed_out] == [Reset]
+
+
+async def test_what_an_iteration_has_left_is_handed_out_by_the_next(world):
+    _, log = world
+    append(log, "a", 3)
+    async with Subscription() as subscription:
+        await subscription.add("a", OLDEST)
+        async for item in subscription:
+            assert item.offset == 1
+            break
+        async with asyncio.timeout(5):
+            async for item in subscription:
+                if item.offset == 3:
+                    break
 
 
 @pytest.mark.parametrize(("events", "size"), [(2, 1_000), (1_000, 2)])
