@@ -41,7 +41,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 DATABASES = {"default": dj_database_url.parse(new_database_url())}
 if ON_POSTGRESQL:
-    DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 0, "max_size": 8}}
+    # More than a site's: the shared threads of one test keep theirs while the next has its own.
+    DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 0, "max_size": 24}}
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 else:
     DATABASES["default"]["OPTIONS"] = {
