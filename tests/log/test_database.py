@@ -1,5 +1,7 @@
 """`realtime.log.database`, on whichever database the tests run."""
 
+import json
+import re
 import subprocess
 import sys
 import threading
@@ -419,13 +421,36 @@ def after_first_call(name: str, then: Callable[[], object]):
 
 def test_an_event_that_is_appended_between_the_two_looks():
     epoch = fill("a", 2)
-    with after_first_call("_rows", lambda: fill("a", 1)):
+    with after_first_call("_events", lambda: fill("a", 1)):
         page = log._read("a", Position(epoch, 2), 10)
     assert [event.offset for event in page.events] == [3]
 
 
+def test_a_position_at_the_end_of_all_numbers_is_out_of_reach():
+    epoch = fill("a", 2)
+    with pytest.raises(HistoryGone):
+        log._read("a", Position(epoch, 2**63 - 1), 200)
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="a plan of PostgreSQL's")
+def test_a_page_of_a_long_history_does_not_read_all_of_it():
+    """Without statistics, which a new table has none of."""
+    epoch = log.append("a", "message", "0").epoch
+    for _ in range(20):
+        log.append_many([("a", "message", "1")] * 500)
+    with CaptureQueriesContext(connection) as captured:
+        assert len(log._read("a", Position(epoch, 100), 50).events) == 50
+    (query,) = captured
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {query['sql']}")
+        (found,) = cursor.fetchone()
+    rows = json.dumps(found if isinstance(found, list) else json.loads(found))
+    most = max(float(number) for number in re.findall(r'"Actual Rows": ([\d.]+)', rows))
+    assert most <= 50, "it looks at more than it gives"
+
+
 def test_the_first_event_is_appended_between_the_two_looks():
-    with after_first_call("_rows", lambda: fill("a", 1)):
+    with after_first_call("_events", lambda: fill("a", 1)):
         page = log._read("a", START, 10)
     assert [event.offset for event in page.events] == [1]
 
@@ -459,7 +484,7 @@ def test_what_followed_is_appended_and_pruned_between_the_two_looks():
         fill("a", 2)
         forget("a", 4)
 
-    with after_first_call("_rows", append_and_prune), pytest.raises(HistoryGone):
+    with after_first_call("_events", append_and_prune), pytest.raises(HistoryGone):
         log._read("a", Position(epoch, 2), 10)
 
 
