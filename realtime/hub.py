@@ -13,25 +13,18 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from channels.layers import get_channel_layer
 
-from .announcements import (
-    HELLO_TYPE,
-    Hello,
-    from_hello,
-    from_message,
-    this_process,
-    to_hello,
-    to_message,
-)
+from .announcements import HELLO_TYPE, from_message, to_message
 from .cancellation import cancelled
 from .company import Company
 from .conf import settings
 from .events import Event, together
 from .exceptions import HistoryGone
 from .fanout import Fanout, Reader
+from .layer import Layer
 from .log import get_log
 from .positions import START, UNBORN, Position
 from .tasks import spawn
@@ -43,7 +36,6 @@ Look: TypeAlias = Callable[[Iterable[str]], Awaitable[None]]
 LOOKS: Final[list[Look]] = []  # called with the topics that have readers, every HEAD_CHECK_SECONDS
 
 ENCODED_EVENTS: Final = 16  # newest events of a topic that are kept in their wire forms too
-HUBS: Final = "realtime.hubs"  # the group of all hubs, in which they say that they listen
 MEMBERSHIP_BATCH: Final = 50  # group memberships changed at once
 ANNOUNCED_EVENTS: Final = 100  # most that one message of the layer carries
 ANNOUNCED_BYTES: Final = 65_536  # and their data's bytes
@@ -185,33 +177,26 @@ class Hub:
     def __init__(self) -> None:
         self.feeds: dict[str, Feed] = {}
         self.loop = asyncio.get_running_loop()
-        self._layer = get_channel_layer(settings.CHANNEL_LAYER)
-        self._channel = ""
-        self._has_channel = asyncio.Event()
+        layer = get_channel_layer(settings.CHANNEL_LAYER)
+        self._layer = None if layer is None else Layer(layer)
+        self._look = asyncio.Event()  # have a look at the heads now
+        self._company = None if self._layer is None else Company(self._layer, self._look.set)
         self._tasks: list[asyncio.Task[None]] = []
         self._closing: asyncio.Task[None] | None = None
         self._unwanted: set[str] = set()  # topics whose group the layer would not let us leave
         self._changed: dict[str, None] = {}  # topics whose membership in the layer may be wrong
         self._membership: asyncio.Task[None] | None = None
-        self._layer_down = False
         self._outgoing: dict[str, deque[Event]] = {}  # waiting for the layer, by topic
         self._waiting = 0  # how many
         self._announcing: asyncio.Task[None] | None = None
-        self._company = Company()
-        self._has_news = False  # something to say to the others
-        self._has_asked = False  # who else listens
-        self._answered: dict[str, None] = {}  # to be answered with the next hello
-        self._greeting: asyncio.Task[None] | None = None
-        self._look = asyncio.Event()  # have a look at the heads now
 
     async def attach(self, topic: str, reader: Reader) -> Feed:
         """Serve `reader` from now on; returns once the topic's head is known."""
         feed = self.feeds.get(topic)
         if feed is None:
-            is_first = not self.feeds
-            feed = self.feeds[topic] = Feed(topic)
-            if is_first:
+            if not self.feeds:
                 self._start()
+            feed = self.feeds[topic] = Feed(topic)
             feed.starting = spawn(self._start_feed(feed))
         feed.fanout.readers[reader] = None
         assert feed.starting is not None
@@ -241,12 +226,12 @@ class Hub:
         if self._layer is None or (event.offset and not self._company):
             return
         if self._waiting >= settings.ANNOUNCE_QUEUE:
-            self._layer_failed("is too slow", OverflowError("ANNOUNCE_QUEUE is full"))
+            self._layer.failed("is too slow", OverflowError("ANNOUNCE_QUEUE is full"))
             return
         self._outgoing.setdefault(event.topic, deque()).append(event)
         self._waiting += 1
         if self._announcing is None:
-            self._announcing = spawn(self._announce())
+            self._announcing = spawn(self._announce(self._layer))
 
     def receive(self, events: Sequence[Event]) -> None:
         """Take announcements of one topic, wherever they came from."""
@@ -266,32 +251,26 @@ class Hub:
         self._tasks = [spawn(self._watch())]
         if settings.PRUNE_INTERVAL_SECONDS is not None:
             self._tasks.append(spawn(self._prune(settings.PRUNE_INTERVAL_SECONDS)))
-        if self._layer is not None:
-            self._tasks += [spawn(self._listen()), spawn(self._keep_greeting())]
+        if self._layer is not None and self._company is not None:
+            self._tasks += [spawn(self._listen(self._layer)), spawn(self._company.greet())]
 
     def _stop(self) -> None:
         # Not looked up again: when there is something to serve, a new hub is made.
         if _hubs.get(self.loop) is self:
             del _hubs[self.loop]
-        self._has_news = False
         self._closing = spawn(self._close())
 
     async def _close(self) -> None:
         # First leave the groups: a layer may keep members that have gone for a day. It gets the
         # time it needs for that, unless it fails.
-        while leaving := self._talking():
+        while leaving := [task for task in (self._membership, self._announcing) if task]:
             seconds = settings.ANNOUNCE_TIMEOUT_SECONDS
             _, pending = await asyncio.wait(leaving, timeout=seconds)
-            if pending and (self._layer_down or not self._has_channel.is_set()):
+            if pending and self._layer is not None and self._layer.is_away:
                 break
-        else:
-            await self._leave_the_others()
         await cancelled(*self._tasks, *leaving)
-
-    def _talking(self) -> list[asyncio.Task[None]]:
-        """The tasks that are saying something to the layer."""
-        tasks = (self._membership, self._announcing, self._greeting)
-        return [task for task in tasks if task is not None]
+        if self._company is not None and not leaving:
+            await self._company.leave()
 
     async def _start_feed(self, feed: Feed) -> None:
         if self._layer is not None:
@@ -307,21 +286,18 @@ class Hub:
 
     # -- listening
 
-    async def _listen(self) -> None:
+    async def _listen(self, layer: Layer) -> None:
         while True:
             try:
-                if not self._channel:
-                    self._channel = await self._layer.new_channel()
-                    self._has_channel.set()
-                message = await self._layer.receive(self._channel)
+                message = await layer.receive()
             except Exception as error:
-                self._layer_failed("can't be listened to", error)
+                layer.failed("can't be listened to", error)
                 await asyncio.sleep(RETRY_SECONDS)
                 self._rejoin()
                 continue
             try:
-                if message.get("type") == HELLO_TYPE:
-                    self._hear(from_hello(message))
+                if self._company is not None and message.get("type") == HELLO_TYPE:
+                    self._company.hear(message)
                 elif events := from_message(message):
                     self.receive(events)
             except Exception as error:
@@ -332,20 +308,24 @@ class Hub:
 
     async def _watch(self) -> None:
         """Find what the layer lost, renew memberships."""
-        since_refresh, last = 0.0, self.loop.time()
+        since_refresh, next_round = 0.0, self.loop.time()
+        is_asked = False
         while True:
             interval = settings.HEAD_CHECK_SECONDS
+            if not is_asked:
+                next_round = self.loop.time() + interval
             with suppress(TimeoutError):
-                async with asyncio.timeout(interval):
+                async with asyncio.timeout_at(next_round):
                     await self._look.wait()
-            now = self.loop.time()
-            since_refresh, last = since_refresh + now - last, now
-            is_early = self._look.is_set()
+            is_asked = self._look.is_set()  # between two rounds
             self._look.clear()
             try:
                 await self._check_heads()
-                for look in () if is_early else LOOKS:
+                if is_asked:
+                    continue
+                for look in LOOKS:
                     await look(list(self.feeds))
+                since_refresh += interval
                 if since_refresh >= settings.GROUP_REFRESH_SECONDS:
                     since_refresh = 0.0
                     self._rejoin()
@@ -377,67 +357,11 @@ class Hub:
             if not feed.joined:
                 self._change_membership(topic)
 
-    # -- the other processes
-
-    async def _keep_greeting(self) -> None:
-        """Say again and again that this process listens. Apart from the look at the heads: whoever
-        waits for the log is not gone."""
-        while True:
-            self._greet()
-            await asyncio.sleep(settings.HEAD_CHECK_SECONDS)
-            self._company.forget(self.loop.time())
-
-    def _greet(self, *answered: str) -> None:
-        """Say that this process listens; in answer to these."""
-        if self._layer is not None and self.feeds:
-            self._answered.update(dict.fromkeys(answered))
-            self._has_news = True
-            if self._greeting is None:
-                self._greeting = spawn(self._say_hello())
-
-    async def _say_hello(self) -> None:
-        try:
-            await self._has_channel.wait()
-            while self._has_news:
-                self._has_news = False
-                # Each time: perhaps the layer has forgotten us.
-                async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
-                    await self._layer.group_add(HUBS, self._channel)
-                asks, to = not self._has_asked, list(self._answered)
-                self._answered.clear()
-                async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
-                    hello = to_hello(settings.HEAD_CHECK_SECONDS, asks=asks, to=to)
-                    await self._layer.group_send(HUBS, hello)
-                self._has_asked = True
-        except Exception as error:
-            self._layer_failed("takes no announcements", error)
-        else:
-            self._layer_works()
-        finally:
-            self._greeting = None
-
-    async def _leave_the_others(self) -> None:
-        if self._layer is None:
-            return
-        try:
-            async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
-                await self._layer.group_discard(HUBS, self._channel)
-        except Exception as error:
-            self._layer_failed("takes no group changes", error)
-
-    def _hear(self, hello: Hello | None) -> None:
-        if hello is None:
-            return
-        if self._company.hear(hello, self.loop.time()) or hello.asks:
-            self._greet(hello.process)
-        if this_process() in hello.to:
-            self._look.set()  # for what it has not announced before it knew of us
-
     # -- membership of the layer's groups
 
     def _rejoin(self) -> None:
-        self._has_asked = False
-        self._greet()
+        if self._company is not None:
+            self._company.ask()
         for topic, feed in self.feeds.items():
             feed.joined = False
             self._change_membership(topic)
@@ -448,70 +372,41 @@ class Hub:
             return
         self._changed[topic] = None
         if self._membership is None:
-            self._membership = spawn(self._update_membership())
+            self._membership = spawn(self._update_membership(self._layer))
 
     async def _membership_settled(self) -> None:
         while self._membership is not None:
             await asyncio.shield(self._membership)
 
-    async def _update_membership(self) -> None:
+    async def _update_membership(self, layer: Layer) -> None:
         try:
-            await self._has_channel.wait()
+            await layer.ready()
             while self._changed:
                 topics = list(islice(self._changed, MEMBERSHIP_BATCH))
                 for topic in topics:
                     del self._changed[topic]
-                await asyncio.gather(*(self._update_member(topic) for topic in topics))
+                await asyncio.gather(*(self._update_member(layer, topic) for topic in topics))
         finally:
             self._membership = None
 
-    async def _update_member(self, topic: str) -> None:
+    async def _update_member(self, layer: Layer, topic: str) -> None:
+        # Where it fails, the next look at the heads tries again.
         feed = self.feeds.get(topic)
-        try:
-            async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
-                if feed is None:
-                    await self._layer.group_discard(topic, self._channel)
-                    return
-                await self._layer.group_add(topic, self._channel)
-        except Exception as error:
-            # The next look at the heads tries again.
-            self._layer_failed("takes no group changes", error)
-            if feed is None:
+        if feed is None:
+            if not await layer.leave(topic):
                 self._unwanted.add(topic)
-            return
-        self._layer_works()
-        feed.joined = True
-        if feed.started:
-            feed.catch_up()  # what was announced while we were no member
-
-    # -- the layer's health: one line when it fails, one when it is back, not one per event
-
-    def _layer_failed(self, what: str, error: Exception) -> None:
-        if not self._layer_down:
-            self._layer_down = True
-            logger.warning(
-                "The channel layer %s (%s: %s); other processes find events in the log meanwhile.",
-                what,
-                type(error).__name__,
-                error,
-            )
-
-    def _layer_works(self) -> None:
-        if self._layer_down:
-            self._layer_down = False
-            logger.warning("The channel layer works again.")
+        elif await layer.join(topic):
+            feed.joined = True
+            if feed.started:
+                feed.catch_up()  # what was announced while we were no member
 
     # -- announcing
 
-    async def _announce(self) -> None:
+    async def _announce(self, layer: Layer) -> None:
         try:
             while self._outgoing:
-                try:
-                    await send_to_layer(self._layer, self._next_outgoing())
-                except Exception as error:
-                    self._layer_failed("takes no announcements", error)
-                else:
-                    self._layer_works()
+                events = self._next_outgoing()
+                await layer.send(events[0].topic, to_message(events))
         finally:
             self._announcing = None
 
@@ -541,13 +436,6 @@ async def positions_now(topics: Sequence[str]) -> dict[str, Position]:
 
 def _is_served(feeds: Mapping[str, Feed], topic: str) -> bool:
     return topic in feeds and feeds[topic].started
-
-
-async def send_to_layer(layer: Any, events: Sequence[Event]) -> None:
-    """Announce events of one topic to the other processes; raises what the layer raises, and
-    TimeoutError."""
-    async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
-        await layer.group_send(events[0].topic, to_message(events))
 
 
 _pruned = 0.0  # when this process last applied retention, by the monotonic clock

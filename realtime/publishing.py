@@ -9,10 +9,11 @@ from typing import Final
 from asgiref.sync import async_to_sync, sync_to_async
 from channels.layers import get_channel_layer
 
+from .announcements import to_message
 from .conf import settings
 from .events import Event
 from .exceptions import DataTooLarge
-from .hub import running_hubs, send_to_layer
+from .hub import running_hubs
 from .log import get_log
 from .tasks import spawn
 from .topics import user_topic, validate_topic
@@ -123,7 +124,8 @@ async def _tell_layer(event: Event) -> None:
     if layer is None or time.monotonic() < _silent_until:
         return
     try:
-        await send_to_layer(layer, [event])
+        async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
+            await layer.group_send(event.topic, to_message([event]))
     except TimeoutError:
         _silent_until = time.monotonic() + SILENT_SECONDS
         logger.warning(

@@ -23,9 +23,9 @@ from httpx_sse import EventSource, ServerSentEvent
 
 from realtime import hub as hub_module
 from realtime.announcements import to_hello, to_message
+from realtime.company import HUBS
 from realtime.events import Event
 from realtime.exceptions import HistoryGone
-from realtime.hub import HUBS
 from realtime.log.base import EventLog, Page
 from realtime.positions import OLDEST, START, UNBORN, Position
 

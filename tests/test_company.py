@@ -9,38 +9,50 @@ from typing import Any
 
 import pytest
 
-from realtime.announcements import Hello
+from realtime.announcements import to_hello
 from realtime.company import ROUNDS, Company
+from realtime.layer import Layer
 
-from .clients import connect, receive, send, site_for_module
+from .clients import (
+    FakeLayer,
+    InstantLoop,
+    connect,
+    hello_from_elsewhere,
+    receive,
+    send,
+    site_for_module,
+    stage,
+)
 from .servers import Valkey, serving
 
 SECONDS = 5.0  # much less than until the next look at the heads
 
 
-def test_nobody_is_there_at_first():
-    assert not Company()
-
-
-def test_who_says_hello_is_new_once():
-    company = Company()
-    assert company.hear(Hello("a", 2.0), 0.0)
-    assert not company.hear(Hello("a", 2.0), 2.0)
-    assert company.hear(Hello("b", 2.0), 2.0)
-    assert company
-
-
 def test_each_is_forgotten_by_its_own_time():
-    company = Company()
-    company.hear(Hello("often", 1.0), 0.0)
-    company.hear(Hello("seldom", 10.0), 0.0)
-    company.forget(ROUNDS * 1.0)
-    assert not company.hear(Hello("often", 1.0), ROUNDS * 1.0)
-    company.forget(2 * ROUNDS * 1.0 + 0.1)
-    assert company.hear(Hello("often", 1.0), 11.0)
-    company.forget(ROUNDS * 10.0 + 0.1)
-    assert not company
-    assert company.hear(Hello("seldom", 10.0), 60.0)
+    async def main() -> None:
+        answered = False
+
+        def on_answer() -> None:
+            nonlocal answered
+            answered = True
+
+        company = Company(Layer(FakeLayer()), on_answer)
+        assert not company
+        company.hear(hello_from_elsewhere(every=1.0))
+        company.hear({**hello_from_elsewhere(every=10.0), "process": "seldom"})
+        company.hear(to_hello(100.0))  # one's own
+        greeting = asyncio.create_task(company.greet())
+        company._layer.channel = "specific.0"
+        company._layer._has_channel.set()
+        for seconds, is_there in [(ROUNDS * 10.0 - 2.0, True), (5.0, False)]:
+            await asyncio.sleep(seconds)
+            assert bool(company) is is_there
+        assert not answered
+        greeting.cancel()
+        await asyncio.gather(greeting, return_exceptions=True)
+
+    with stage(HEAD_CHECK_SECONDS=1.0), asyncio.Runner(loop_factory=InstantLoop) as runner:
+        runner.run(main())
 
 
 @pytest.fixture(scope="module", params=["redis", "redis-pubsub"])

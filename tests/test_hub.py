@@ -14,9 +14,9 @@ from channels_redis.pubsub import RedisPubSubChannelLayer
 
 from realtime import hub as hub_module
 from realtime.announcements import this_process, to_message
-from realtime.company import ROUNDS
+from realtime.company import HUBS, ROUNDS
 from realtime.events import Event
-from realtime.hub import HUBS, Feed, Hub, get_hub, positions_now, running_hubs
+from realtime.hub import Feed, Hub, get_hub, positions_now, running_hubs
 from realtime.positions import START, UNBORN, Position
 
 from .clients import (
@@ -303,7 +303,7 @@ def test_a_layer_that_hangs_holds_up_neither_readers_nor_publishers(quiet):
             assert reader.offsets == [1, 2, 3, 4]
             layer.hanging = False
             await asyncio.sleep(5)
-            assert layer.topics == {"a": {hub._channel}}
+            assert layer.topics == {"a": {hub._layer.channel}}
             hub.detach(feed, reader)
 
         instantly(main())
@@ -384,7 +384,7 @@ def test_who_could_not_ask_asks_again(quiet):
             await asyncio.sleep(5)
             assert said.count("hello ?") >= 1
             assert said[-1] == "hello "
-            assert hub._channel in layer.groups[HUBS]
+            assert hub._layer.channel in layer.groups[HUBS]
             hub.detach(feed, reader)
 
         instantly(main())
