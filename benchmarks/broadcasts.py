@@ -29,6 +29,7 @@ class Broadcasts:
     """A closed loop's result; times in seconds."""
 
     sockets: int
+    count: int = 0
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
@@ -36,7 +37,7 @@ class Broadcasts:
     @property
     def rate(self) -> float:
         """Deliveries per second."""
-        return self.sockets * len(self.latencies) / self.seconds
+        return self.sockets * self.count / self.seconds
 
     def percentile(self, percent: float) -> float:
         """The latency that this share of the broadcasts did not exceed."""
@@ -76,7 +77,7 @@ class Broadcaster:
             result.latencies.append(self.once())
             if tally.lost:
                 break
-        result.seconds = time.perf_counter() - started
+        result.seconds, result.count = time.perf_counter() - started, len(result.latencies)
         self.crowd.settle(0.05)  # for what should not come any more
         tally.strange += self._uneven()
         return result
@@ -171,7 +172,7 @@ class Broadcaster:
             crowd.tally.strange += counts[fd] != sent or sums[fd] != total
         crowd.tally.expected += sent * len(crowd)
         crowd.tally.received += got
-        result.latencies = [0.0] * sent
+        result.count = sent
         return result
 
     def _parse_many(

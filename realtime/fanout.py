@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextvars import Context
 from typing import Any, Final, Protocol, TypeAlias
 
-from .events import Event
+from .events import Event, together
 from .positions import UNBORN
 
 logger = logging.getLogger("realtime.hub")
@@ -213,9 +213,8 @@ class Fanout:
         """Epoch and offset of the last event that a reader has had."""
         if reader.rank is None:
             return reader.epoch, reader.offset
-        if self._under_way is not None and self._is_served(reader):
-            return self._under_way
-        return self._sent
+        under_way = self._under_way if self._is_served(reader) else None
+        return under_way or self._sent
 
     def _is_served(self, reader: StepReader) -> bool:
         """Whether a reader in step has had the event that is under way."""
@@ -260,18 +259,21 @@ class Fanout:
 
     def _next(self) -> list[Event]:
         """What goes out together: events without a gap between them, and not too many."""
-        events = [self._outbox.popleft()]
-        if not _follows(events[0], self._sent):
-            return events
-        size, position = events[0].size, _after(events[0], self._sent)
-        while self._outbox and len(events) < TOGETHER_EVENTS:
-            event = self._outbox[0]
-            size += event.size
-            if size > TOGETHER_BYTES or not _follows(event, position):
-                break
-            position = _after(event, position)
-            events.append(self._outbox.popleft())
+        events = together(self._in_a_row(), TOGETHER_EVENTS, TOGETHER_BYTES)
+        for _ in events:
+            self._outbox.popleft()
         return events
+
+    def _in_a_row(self) -> Iterator[Event]:
+        """The events to send, up to a gap; what comes behind one is by itself."""
+        position = self._sent
+        for number, event in enumerate(self._outbox):
+            is_next = _follows(event, position)
+            if is_next or not number:
+                yield event
+            if not is_next:
+                return
+            position = _after(event, position)
 
     def _send(self, events: list[Event]) -> Iterator[None]:
         """Send events to all; yields now and then."""

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
-from ..broadcasts import Broadcaster
+from ..broadcasts import Broadcaster, Broadcasts
 from ..contestants import Contestant, Server
 from ..load import Crowd
 from ..machine import Load
@@ -46,15 +46,7 @@ def _measure(server: Server, crowd: Crowd, plan: Plan, kind: str) -> Iterator[Me
         crowd.settle()
         with Load(server.process) as load:
             result = broadcaster.run(plan.seconds)
-        yield Measurement(
-            f"{kind} fan-out to {len(crowd):,}",
-            contestant.label,
-            result.rate,
-            "deliveries/s",
-            tally=result.tally,
-            server_load=load.server,
-            client_load=load.client,
-        )
+        yield deliveries(f"{kind} fan-out to {len(crowd):,}", server, result, load)
         for percent in (50, 99):
             yield Measurement(
                 f"{kind} broadcast to {len(crowd):,}, p{percent}",
@@ -74,9 +66,15 @@ def _measure_together(server: Server, crowd: Crowd, plan: Plan, kind: str) -> Me
         crowd.settle()
         with Load(server.process) as load:
             result = broadcaster.run_together(plan.publishers, plan.seconds)
+    metric = f"{kind} fan-out to {len(crowd):,}, {plan.publishers} publishers"
+    return deliveries(metric, server, result, load)
+
+
+def deliveries(metric: str, server: Server, result: Broadcasts, load: Load) -> Measurement:
+    """What came to all the sockets, per second."""
     return Measurement(
-        f"{kind} fan-out to {len(crowd):,}, {plan.publishers} publishers",
-        contestant.label,
+        metric,
+        server.contestant.label,
         result.rate,
         "deliveries/s",
         tally=result.tally,

@@ -12,6 +12,7 @@ from ..contestants import Contestant, Server
 from ..machine import Load
 from ..plan import Measurement, Plan
 from .echo import rounds
+from .fanout import deliveries
 
 
 def run(contestant: Contestant, plan: Plan) -> Iterator[Measurement]:
@@ -38,15 +39,7 @@ def _fan_out(server: Server, plan: Plan, workers: int) -> Measurement:
         crowd.settle()
         with Load(server.process) as load:
             result = broadcaster.run(plan.seconds)
-    return Measurement(
-        f"Fan-out to {plan.shared:,} {by(workers)}",
-        contestant.label,
-        result.rate,
-        "deliveries/s",
-        tally=result.tally,
-        server_load=load.server,
-        client_load=load.client,
-    )
+    return deliveries(f"Fan-out to {plan.shared:,} {by(workers)}", server, result, load)
 
 
 def _echo(server: Server, plan: Plan, workers: int) -> Measurement:
