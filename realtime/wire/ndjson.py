@@ -65,7 +65,7 @@ def encode_event_line(event: Event) -> str:
 
 def encode_column(values: Sequence[Any]) -> list[bytes]:
     """The JSON of each value."""
-    return "\n".join(_encode(values)).encode().split(b"\n")  # which JSON has no need of
+    return "\n".join(_encode(values)).encode().split(b"\n")  # JSON has none inside
 
 
 def _encode(values: Sequence[Any]) -> Iterable[str]:
