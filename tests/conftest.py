@@ -20,6 +20,48 @@ from .servers import SiteServer, Valkey, manage, prepare_site, serving
 hypothesis_settings.register_profile("patient", hypothesis_settings.default, deadline=None)
 hypothesis_settings.load_profile("patient")
 
+PROCESSES = 3  # for two cores: much of a test is waiting
+# One after the other: they measure, or need much of the machine. They begin first.
+HEAVY = (
+    "/test_bounds.py",
+    "/test_leaks.py",
+    "/test_main_job.py",
+    "/test_benchmarks.py::test_the_command",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run the whole suite in several processes; a part of it in as many as `-n` says."""
+    option = config.option
+    if not config.pluginmanager.hasplugin("xdist") or hasattr(config, "workerinput"):
+        return
+    option.loadscopereorder = False  # ours is better
+    if config.args_source is config.ArgsSource.TESTPATHS and option.numprocesses is None:
+        option.numprocesses = 0 if option.usepdb else PROCESSES
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each process a file at a time: its tests share servers."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "heavy" if is_heavy(nodeid) else super()._split_scope(nodeid)
+
+    return ByFile(config, log)
+
+
+def is_heavy(nodeid: str) -> bool:
+    return any(name in nodeid for name in HEAVY)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """After pytest-randomly: the longest come first, so that none is left to the end."""
+    items.sort(key=lambda item: not is_heavy(item.nodeid))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_connection_left(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:

