@@ -1,17 +1,28 @@
 """`pip install .` brings the app with all it needs to another site."""
 
-import re
 import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
+from email.parser import Parser
 from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+
+import realtime
 
 from .servers import ROOT, environment
 
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+REQUIRED = {
+    requirement.name: requirement
+    for line in (ROOT / "requirements.txt").read_text().splitlines()
+    if (text := line.partition("#")[0].strip())
+    for requirement in [Requirement(text)]
+}
 SITE = """
 import django
 from django.conf import settings
@@ -33,38 +44,48 @@ print(realtime.__file__)
 """
 
 
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the package from a copy, since building leaves its own files beside the sources."""
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("realtime", "project", "tests", "docs"):
+        shutil.copytree(ROOT / name, source / name)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    pip("wheel", "--no-deps", "--wheel-dir", target, source)
+    (built,) = target.glob("*.whl")
+    return built
+
+
+def pip(*arguments: str | Path) -> None:
+    subprocess.run([sys.executable, "-m", "pip", "--quiet", *arguments], check=True)
+
+
 @pytest.mark.timeout(180)
-def test_a_site_that_adds_the_installed_app(tmp_path: Path) -> None:
-    # A copy, since building leaves its own files beside the sources.
-    source, target = tmp_path / "source", tmp_path / "site"
-    shutil.copytree(ROOT / "realtime", source / "realtime")
-    for name in ("pyproject.toml", "README.md", "project", "tests"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, source / name)
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--target",
-            target,
-            source,
-        ],
-        check=True,
-        cwd=tmp_path,
-    )
-    assert not (target / "project").exists()
-    assert not (target / "tests").exists()
-    assert (target / "realtime" / "py.typed").exists()
-    env = {**environment({}), "PYTHONPATH": str(target)}
+def test_wheel_contains_the_app_and_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        info = next(name for name in names if name.endswith(".dist-info/METADATA"))
+        metadata = Parser().parsestr(archive.read(info).decode())
+    described = str(Path(info).parent)
+    assert {Path(name).parts[0] for name in names} == {"realtime", described}
+    files = (path for path in (ROOT / "realtime").rglob("*") if path.is_file())
+    assert names >= {str(path.relative_to(ROOT)) for path in files if path.suffix != ".pyc"}
+    assert "realtime/py.typed" in names
+    assert f"{described}/licenses/LICENSE" in names
+    assert metadata["License-Expression"] == "BSD-3-Clause"
+    assert metadata["Version"] == realtime.__version__
+
+
+@pytest.mark.timeout(180)
+def test_site_runs_with_the_wheel_installed(wheel, tmp_path):
+    pip("install", "--no-deps", "--target", tmp_path / "site", wheel)
+    env = {**environment({}), "PYTHONPATH": str(tmp_path / "site")}
     done = subprocess.run(
         [sys.executable, "-c", SITE], cwd=tmp_path, env=env, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert str(target) in done.stdout.splitlines()[-1]
+    assert str(tmp_path / "site") in done.stdout.splitlines()[-1]
 
 
 # -- what is optional
@@ -109,13 +130,16 @@ def test_a_server_does_without_any_of_them():
     assert done.stdout == "fine\n", done.stderr
 
 
-def test_the_extras_are_what_this_site_runs_on():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
-    required = {line.partition(" ")[0].partition(";")[0] for line in lines}
+def test_extras_and_dependencies_have_the_ranges_of_the_site():
+    extras = dict(PROJECT["optional-dependencies"])
     every = extras.pop("all")
     extras_of_a_site = sorted(set(extras) - {"tests"})
-    assert every == [f"{project['name']}[{','.join(extras_of_a_site)}]"]
-    for needed in chain(project["dependencies"], *extras.values()):
-        assert re.split("[; ]", needed)[0] in required, needed
+    assert every == [f"{PROJECT['name']}[{','.join(extras_of_a_site)}]"]
+    for needed in map(Requirement, chain(PROJECT["dependencies"], *extras.values())):
+        assert REQUIRED[needed.name] == needed
+
+
+def test_classifiers_are_in_order_and_leave_the_license_to_its_expression():
+    classifiers = PROJECT["classifiers"]
+    assert classifiers == sorted(set(classifiers))
+    assert not any(name.startswith("License") for name in classifiers)
