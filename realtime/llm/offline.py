@@ -8,6 +8,7 @@ from .base import Pieces, Provider, Stop
 
 WORD_SECONDS: Final = 0.03
 ECHOED_CHARS: Final = 200
+_WORD: Final = re.compile(r"\s*+\S+|\s+")
 
 ANSWER: Final = (
     "No language model is connected here: this is the offline provider, and these words are "
@@ -27,7 +28,7 @@ class OfflineProvider(Provider):
         asked = " ".join(prompt.split())
         if len(asked) > ECHOED_CHARS:
             asked = f"{asked[:ECHOED_CHARS]}…"
-        words = re.findall(r"\s*\S+", ANSWER.replace("{prompt}", asked))
+        words = _WORD.findall(ANSWER.replace("{prompt}", asked))
         for word in words:
             yield word
             await asyncio.sleep(WORD_SECONDS)

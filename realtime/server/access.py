@@ -15,7 +15,9 @@ SECRETS: Final = frozenset({"token", "ticket"})
 
 REDACTED: Final = "[redacted]"
 
-_PARAMETER = re.compile(r"([^?&;#\s\"'=]+)=([^&;#\s\"']*)")
+# A name is tried once, from its first character (the look-behind), and given back by none (`++`):
+# a long word without "=" would else be read again from each of its characters.
+_PARAMETER: Final = re.compile(r"(?<![^?&;#\s\"'=])([^?&;#\s\"'=]++)=([^&;#\s\"']*+)")
 
 
 def redact(text: str) -> str:

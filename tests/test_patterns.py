@@ -1,0 +1,134 @@
+"""No regular expression of the package takes more than linear time, whatever a stranger sends."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import re
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import realtime
+from realtime.publish_endpoint import PublishEndpoint
+from realtime.ranges import parse_ranges
+from realtime.server.access import redact
+
+SIZE = 64 * 1024
+MAX_SECONDS = 0.1  # of process time for `SIZE`; a quadratic pattern takes seconds
+# What a pattern wants to see first, so that the run after it is read; and what makes it fail.
+OPENINGS = [
+    *("", "GET /", "GET / HTTP/1.", "http://", "bytes=", "bytes=0-", "abcdefgh-", "user.", "con"),
+    *("user.a.chat.", "/topics/", "con ", "con.", "x=", "?token="),
+]
+RUNS = [*"aZ0.,-=?&%/:@_ ;\t\n'\"é", "a ", "a=", "=a", "a=&", "0-,", "%61", ". ", "??="]
+ENDINGS = ["", "\n", "?=", "\0", "/events", "é"]
+
+Use = Callable[[str], object]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_connection_left() -> None:
+    """These tests have no database."""
+
+
+def patterns() -> Iterator[tuple[str, Use]]:
+    """Each pattern of the package, by its name and the method with which its module uses it."""
+    for info in pkgutil.walk_packages(realtime.__path__, "realtime."):
+        if not info.name.endswith(".__main__") and ".migrations." not in info.name:
+            module = importlib.import_module(info.name)
+            for name, value in vars(module).items():
+                if isinstance(value, re.Pattern):
+                    methods = set(re.findall(rf"\b{name}\.(\w+)\(", inspect.getsource(module)))
+                    assert methods, f"{info.name}.{name} is used elsewhere: have it tested too"
+                    for method in sorted(methods):
+                        yield f"{info.name}.{name}.{method}", use_of(value, method)
+    endpoint = PublishEndpoint(lambda *_: None)._pattern  # type: ignore[arg-type, return-value]
+    assert endpoint is not None
+    yield "realtime.publish_endpoint", endpoint.fullmatch
+
+
+def use_of(pattern: re.Pattern[Any], method: str) -> Use:
+    call = getattr(pattern, method)
+    if method == "sub":
+        call = partial(call, "")
+    if isinstance(pattern.pattern, bytes):
+        return lambda text: call(text.encode("latin1"))
+    return call
+
+
+def seconds(use: Use, text: str) -> float:
+    """Of this thread's own time: what else the machine does is left out."""
+    began = time.thread_time()
+    use(text)
+    return time.thread_time() - began
+
+
+def attack(opening: str, run: str, ending: str, size: int) -> str:
+    return opening + run * ((size - len(opening) - len(ending)) // len(run)) + ending
+
+
+def assert_linear(use: Use, most: float = MAX_SECONDS) -> None:
+    """That no attack takes long, and the one that took longest grows with its length alone."""
+    worst, slowest = 0.0, ("", "a", "")
+    for opening in OPENINGS:
+        for run in RUNS:
+            for ending in ENDINGS:
+                took = seconds(use, attack(opening, run, ending, SIZE // 16))
+                assert took < most, (opening, run, ending)
+                if took > worst:
+                    worst, slowest = took, (opening, run, ending)
+    quarter, whole = (
+        min(seconds(use, attack(*slowest, size)) for _ in range(3)) for size in (SIZE // 4, SIZE)
+    )
+    assert whole < most, slowest
+    assert whole < 8 * quarter + 0.001, slowest  # 4 times is linear, 16 times quadratic
+
+
+@pytest.mark.parametrize("use", [pytest.param(use, id=name) for name, use in patterns()])
+def test_pattern_grows_linearly(use: Use) -> None:
+    assert_linear(use)
+
+
+def test_redaction_and_ranges_grow_linearly() -> None:
+    assert_linear(redact)
+    assert_linear(lambda text: parse_ranges(text, 10**9, 100))
+
+
+def test_redaction_of_a_long_word_takes_no_time() -> None:
+    target = "GET /" + "a" * 16_300 + "?="
+    assert seconds(redact, target) < 0.01
+    assert redact(f"{target}&token=x") == f"{target}&token=[redacted]"
+
+
+def test_quadratic_pattern_is_noticed() -> None:
+    with pytest.raises(AssertionError):
+        assert_linear(re.compile(r"([^?&=]+)=([^&]*)").search)
+
+
+def test_every_pattern_is_one_of_those() -> None:
+    """A pattern that is made while a function runs would not be found by `patterns`."""
+    inside = []
+    for path in Path(realtime.__file__).parent.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        at_top = {id(node) for each in tree.body for node in ast.walk(each)} - {
+            id(node)
+            for each in ast.walk(tree)
+            if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            for node in ast.walk(each)
+        }
+        for node in ast.walk(tree):
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "re"
+                and node.attr not in ("escape", "Pattern", "Match", "IGNORECASE", "ASCII", "I")
+                and not (node.attr == "compile" and id(node) in at_top)
+            ):
+                inside.append(f"re.{node.attr}")
+    # The one that depends on the URLs, which `patterns` yields too.
+    assert inside == ["re.compile"]
