@@ -6,6 +6,10 @@ if __name__ == "__main__":
     from .environment import enter
 
     enter()
+    if sys.argv[1:2] == ["compare"]:
+        from .compare import main
+
+        sys.exit(main(sys.argv[2:]))
     from .command import main
 
     sys.exit(main())

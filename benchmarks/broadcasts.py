@@ -30,6 +30,7 @@ class Broadcasts:
 
     sockets: int
     count: int = 0
+    published: int = 0  # what was published to warm up included
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
@@ -68,6 +69,7 @@ class Broadcaster:
 
     def run(self, seconds: float, *, at_least: int = 3, warm_up: int = 2) -> Broadcasts:
         """One after another, for so long."""
+        before = self.number
         for _ in range(warm_up):
             self.once()
         tally = self.crowd.tally
@@ -78,6 +80,7 @@ class Broadcaster:
             if tally.lost:
                 break
         result.seconds, result.count = time.perf_counter() - started, len(result.latencies)
+        result.published = self.number - before
         self.crowd.settle(0.05)  # for what should not come any more
         tally.strange += self._uneven()
         return result
@@ -172,7 +175,7 @@ class Broadcaster:
             crowd.tally.strange += counts[fd] != sent or sums[fd] != total
         crowd.tally.expected += sent * len(crowd)
         crowd.tally.received += got
-        result.count = sent
+        result.count = result.published = sent
         return result
 
     def _parse_many(

@@ -1,28 +1,23 @@
 """`python -m benchmarks`: run the jobs, print medians and ratios to FastAPI, write the page."""
 
 import argparse
-import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from .contestants import ROOT, Contestant, everyone
-from .jobs import JOBS, ONCE, selftest
-from .machine import cores, describe, raise_file_limit, valkey
-from .plan import SHORT, Measurement, Plan
-from .progress import Progress
+from .contestants import ROOT, everyone
+from .jobs import JOBS, ONCE
+from .machine import describe, raise_file_limit
+from .plan import SHORT, Plan
 from .report import Report
+from .runner import placed, plan_steps, run
 
 NEEDED: Final = 64  # file descriptors besides the sockets
 PARITY: Final = ROOT / "docs" / "parity.json"
 RESULTS: Final = ROOT / "var" / "benchmarks.json"
-SELFTEST: Final = "self-test of the client"
-Step = tuple[int, str, Contestant]  # turn, job, whose
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,9 +57,7 @@ def compare_features(report: Report) -> None:
 def measure(options: argparse.Namespace, report: Report) -> None:
     """All jobs by all contestants."""
     files = raise_file_limit()
-    server_core, client_core, everywhere = cores()
     plan = SHORT if options.short else Plan()
-    plan = replace(plan, server_core=server_core, cores=everywhere)
     if options.seconds:
         plan = replace(plan, seconds=options.seconds)
     if options.sizes:
@@ -75,56 +68,8 @@ def measure(options: argparse.Namespace, report: Report) -> None:
     known = everyone()
     contestants = [known[name] for name in options.contestants]
     report.meta.append(describe(plan, "--short" if options.short else ""))
-    os.sched_setaffinity(0, {client_core})
-    print(f"Server on core {server_core}; client and Valkey on core {client_core}.", flush=True)
-    if server_core == client_core:
-        print("There is only one core: the figures say little.")
-    steps = list(plan_steps(options.jobs, contestants, options.repeat))
-    begin = [f"prepare {contestant.label}" for contestant in contestants]
-    progress = Progress([*begin, SELFTEST, *(f"{job}, {who.label}" for _, job, who in steps)])
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmarks-")))
-        redis_url = stack.enter_context(valkey(client_core))
-        rows = plan.rows if "ndjson" in options.jobs else 0
-        most = max(rows, plan.growth_rows if "growth" in options.jobs else 0)
-        for contestant in contestants:
-            progress.say()
-            needed = most if contestant.is_large else rows
-            contestant.prepare(folder, redis_url, plan.users, needed)
-            progress.step()
-        progress.say()
-        take(selftest.run(plan), report, SELFTEST, 0)
-        progress.step()
-        for turn, job, contestant in steps:
-            progress.say()
-            take(JOBS[job](contestant, plan), report, f"{job}, {contestant.label}", turn)
-            progress.step()
-            report.save(options.results)  # what was measured by then, should it end here
-
-
-def plan_steps(
-    jobs: Iterable[str], contestants: Sequence[Contestant], repeat: int
-) -> Iterator[Step]:
-    """Each job by all contestants, one after the other, and all of it again."""
-    for turn in range(repeat):
-        # Another begins each time, so that none always follows the same one.
-        shift = turn % len(contestants)
-        for job in jobs:
-            if turn and job in ONCE:
-                continue
-            for contestant in [*contestants[shift:], *contestants[:shift]]:
-                yield turn, job, contestant
-
-
-def take(found: Iterable[Measurement], report: Report, name: str, turn: int) -> None:
-    """Take a job's figures in, or its error: the others go on."""
-    try:
-        for measurement in found:
-            measurement.job, measurement.turn = name.partition(",")[0], turn
-            report.add(measurement)
-    except Exception as error:
-        notes = "\n".join(getattr(error, "__notes__", ()))
-        report.errors.append(f"{name}: {type(error).__name__}: {error}\n{notes}".rstrip())
+    steps = list(plan_steps(options.jobs, contestants, options.repeat, ONCE))
+    run(steps, contestants, placed(plan), report, results=options.results)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -48,6 +48,8 @@ class Contestant:
     has_workers: bool = True  # whether its server can be told to have several
     is_large: bool = True  # whether it can be asked for bodies larger than memory
     acknowledges: bool = True  # whether a publisher on a WebSocket is told that it was heard
+    may_be_silent: bool = True  # whether a client may not answer for a minute
+    root: Path = ROOT  # the working tree that it is started from
     env: dict[str, str] = field(default_factory=dict)
     credentials: dict[str, list[bytes]] = field(default_factory=dict)
 
@@ -72,7 +74,7 @@ class Contestant:
         """Run a command that fills the database and prints credentials as JSON."""
         done = subprocess.run(
             [sys.executable, *command],
-            cwd=ROOT,
+            cwd=self.root,
             env=self._environment(),
             capture_output=True,
             text=True,
@@ -84,7 +86,7 @@ class Contestant:
 
     def _environment(self) -> dict[str, str]:
         kept = {name: text for name, text in os.environ.items() if name not in NOT_INHERITED}
-        return {**kept, "PYTHONPATH": str(ROOT), **self.env}
+        return {**kept, "PYTHONPATH": str(self.root), **self.env}
 
     @contextmanager
     def serving(
@@ -99,7 +101,7 @@ class Contestant:
         port = free_port()
         environment = {**self._environment(), **(env or {})}
         command = self.command(port, probed=probed, workers=workers)
-        process = ServerProcess(command, environment, port, cores, ROOT)
+        process = ServerProcess(command, environment, port, cores, self.root)
         try:
             process.wait_until_it_answers()
             if workers > 1:
@@ -133,9 +135,11 @@ class Server:
         """The Host header's value."""
         return f"127.0.0.1:{self.process.port}"
 
-    def websockets(self, path: str, headers: Iterator[bytes]) -> tuple[Crowd, float]:
+    def websockets(
+        self, path: str, headers: Iterator[bytes], *, is_narrow: bool = False
+    ) -> tuple[Crowd, float]:
         """Open a WebSocket per header line; the crowd, and the seconds it took."""
-        crowd = Crowd(self.process.port, WebSocketParser)
+        crowd = Crowd(self.process.port, WebSocketParser, is_narrow=is_narrow)
         requests = [websocket_request(self.host, path, line) for line in headers]
         return crowd, crowd.open(requests)
 
@@ -235,6 +239,7 @@ def everyone() -> Mapping[str, Contestant]:
             has_workers=False,
             is_large=False,
             acknowledges=False,
+            may_be_silent=False,  # Daphne pings, and closes what has not answered for 30 s
         ),
     )
     return {contestant.name: contestant for contestant in found}

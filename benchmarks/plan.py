@@ -26,8 +26,10 @@ class Plan:
     readers: int = 8
     file_mib: int = 1_024
     firehose_mib: int = 1_000
+    missed: int = 300  # events that go by sockets that are full
     pause: float = 3.0  # of the slow reader
     prompts: int = 50
+    is_sdk_measured: bool = True  # beside the first token of ours
     quiet: float = 1.0  # before memory is read
     growth_gib: float = 10.0  # of one file
     growth_rows: int = 1_000_000
@@ -58,6 +60,7 @@ SHORT = Plan(
     rows=20_000,
     file_mib=128,
     firehose_mib=200,
+    missed=60,
     pause=1.0,
     prompts=10,
     quiet=0.2,
@@ -79,6 +82,7 @@ class Measurement:
     tally: Tally = field(default_factory=Tally)
     server_load: float | None = None  # share of a core
     client_load: float | None = None
+    cost: float | None = None  # seconds of the server's processor time per operation
     job: str = ""
     turn: int = 0  # which of the repeats; ratios are taken within one
     series: list[tuple[float, float]] = field(default_factory=list)  # seconds, value

@@ -109,12 +109,15 @@ class Report:
                 line += f"{red}{counts} LOSS{reset}" if bad else counts
             lines.append(line)
         lines += ["", *(f"{red}{error}{reset}" for error in self.errors)]
-        verdict = f"{self.tally.received:,} of {self.tally.expected:,} deliveries"
-        if self.is_clean:
-            lines.append(f"{verdict}: nothing lost, nothing twice.")
-        else:
-            lines.append(f"{red}{verdict}, {self.tally.strange:,} strange: NOT CLEAN{reset}")
+        lines.append(self.counts() if self.is_clean else f"{red}{self.counts()}{reset}")
         return "\n".join(lines)
+
+    def counts(self) -> str:
+        """What came of what was sent."""
+        counts = f"{self.tally.received:,} of {self.tally.expected:,} deliveries"
+        if self.is_clean:
+            return f"{counts}: nothing lost, nothing twice."
+        return f"{counts}, {self.tally.strange:,} strange: NOT CLEAN"
 
 
 def baseline(contestants: dict[str, list[Measurement]]) -> list[Measurement] | None:
@@ -148,7 +151,7 @@ def _mean_load(loads: Iterable[float | None]) -> float | None:
 def _as_json(measurement: Measurement) -> dict[str, Any]:
     """Without what is empty, and no more digits than mean something."""
     values = {name: value for name, value in asdict(measurement).items() if value not in (None, [])}
-    for name in ("value", "server_load", "client_load"):
+    for name in ("value", "server_load", "client_load", "cost"):
         if name in values:
             values[name] = float(f"{values[name]:.6g}")
     if measurement.tally == Tally():

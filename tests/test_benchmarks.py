@@ -1,26 +1,31 @@
 """The benchmark's own parts: does it count what comes, and notice what does not?"""
 
+import contextlib
 import json
 import os
 import random
 import re
 import socket
+import statistics
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import psutil
 import pytest
 
-from benchmarks import broadcasts, command, download, environment
+from benchmarks import broadcasts, compare, download, environment, runner
 from benchmarks.contestants import ROOT, everyone
 from benchmarks.download import MIB, Count, Lines, read_all
-from benchmarks.jobs import JOBS, ONCE, chat
+from benchmarks.jobs import JOBS, ONCE, chat, lagging
 from benchmarks.jobs.growth import END, END_BYTES, Archive
-from benchmarks.load import Crowd, Tally, message
+from benchmarks.load import FILLS, Crowd, Tally, message
+from benchmarks.machine import clock_of
 from benchmarks.page import bars, counts, features, measured, rows
 from benchmarks.page.page import render
 from benchmarks.plan import SHORT, Measurement
@@ -129,9 +134,11 @@ def test_a_message_has_the_size_that_was_asked_for() -> None:
     assert marker in data
 
 
-def run_command(*options: str) -> subprocess.CompletedProcess[str]:
+def run_command(
+    *options: str, module: str = "benchmarks.command"
+) -> subprocess.CompletedProcess[str]:
     """Without the environment of its own: for ours alone the site's packages do."""
-    line = [sys.executable, "-m", "benchmarks.command", *options]
+    line = [sys.executable, "-m", module, *options]
     env = {**os.environ, "PYTHONWARNINGS": "default"}
     return subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True)
 
@@ -140,7 +147,7 @@ def run_command(*options: str) -> subprocess.CompletedProcess[str]:
 def test_the_command_measures_our_server(tmp_path: Path) -> None:
     results = tmp_path / "results.json"
     small = ["--sizes", "20", "--workers", "1", "2", "--seconds", "0.2"]
-    jobs = ["websocket", "sse", "publish", "workers", "slow", "token", "growth"]
+    jobs = ["websocket", "sse", "lagging", "publish", "workers", "slow", "token", "growth"]
     done = run_command(
         *("--short", "--contestants", "ours", *small, "--jobs", *jobs, "--results", str(results))
     )
@@ -153,6 +160,8 @@ def test_the_command_measures_our_server(tmp_path: Path) -> None:
         *(f"{kind} fan-out to 20" for kind in ("WebSocket", "SSE")),
         *(f"{kind} fan-out to 20, 8 publishers" for kind in ("WebSocket", "SSE")),
         *(f"{kind} broadcast to 20, p{of}" for kind in ("WebSocket", "SSE") for of in (50, 99)),
+        "WebSocket fan-out to 18 beside 2 full sockets",
+        "2 full sockets catch up",
         "Published by 8 publishers",
         "Published over 8 WebSockets",
         *(f"{job} 200 by {by}" for job in WORKED for by in ("1 worker", "2 workers")),
@@ -278,6 +287,64 @@ def test_messages_that_come_together_are_each_counted() -> None:
             assert broadcaster._parse_many(fd, second[9:] + first, known) == (2, 3)
             assert set(known) == {first + second}  # what was split is not known by its bytes
             assert broadcaster.run_together(1, 0).tally.is_clean
+    server.join()
+
+
+def taken_by(peer: socket.socket) -> int:
+    taken = 0
+    with contextlib.suppress(TimeoutError):
+        while True:
+            taken += peer.send(bytes(1_000))
+    return taken
+
+
+def test_narrow_connections_fill_before_the_filler_ends() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        Crowd(listener.getsockname()[1], WebSocketParser, is_narrow=True) as crowd,
+    ):
+        opening = threading.Thread(target=crowd.open, args=[[b"GET / HTTP/1.1\r\n\r\n"]])
+        opening.start()
+        peer, _ = listener.accept()
+        with peer:
+            peer.recv(100)
+            peer.sendall(UPGRADED)
+            opening.join()
+            peer.settimeout(0.2)
+            assert taken_by(peer) < FILLS
+            crowd.widen()
+            crowd.settle()
+            assert peer.send(bytes(1_000))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "tally"),
+    [
+        ([1, 2, 3], Tally(3, 3)),
+        ([1, 3, 2, 3], Tally(3, 3, strange=1)),
+        ([1, 1, 2, 3], Tally(3, 3, strange=1)),
+        ([1, 2], Tally(3, 2)),
+    ],
+    ids=["all", "out of order", "twice", "the last lost"],
+)
+def test_sockets_that_catch_up_get_each_message_once_in_order(
+    monkeypatch: pytest.MonkeyPatch, numbers: list[int], tally: Tally
+) -> None:
+    monkeypatch.setattr(lagging, "STALL_SECONDS", 5.0 if tally.is_clean else 0.3)
+    server = Careless([1])
+    server.start()
+    with Crowd(server.port, WebSocketParser) as crowd:
+        crowd.open([websocket_request("127.0.0.1", "/")])
+        with broadcasts.Broadcaster(crowd, "/") as publisher:
+            requests = []
+            for publisher.number in [number - 1 for number in numbers]:
+                requests.append(publisher._next_request())
+            for request in requests:
+                publisher._publisher.sendall(request)
+                publisher._publisher.recv(1_000)
+            crowd.epoll.unregister(publisher._publisher.fileno())
+            lagging.catch_up(crowd, 3)
+            assert crowd.tally == tally
     server.join()
 
 
@@ -438,12 +505,92 @@ def test_both_tables_hold_the_same_items() -> None:
     assert done.returncode == 0, done.stderr
 
 
+# -- two commits
+
+
+@pytest.mark.parametrize(
+    ("ratios", "is_failure"),
+    [
+        ([1.05] * 7, True),
+        ([1.05] * 6 + [0.9], True),
+        ([1.05] * 5 + [0.9] * 2, False),
+        ([1.02] * 7, False),
+        ([1.5, 1.5, 1.5, 1.02, 1.02, 1.02, 1.02], False),
+        ([1.05] * 3, True),
+        ([1.05] * 2 + [0.99], False),
+        ([1.05], True),
+        ([0.5] * 7, False),
+    ],
+)
+def test_a_job_fails_by_its_median_and_by_six_of_seven_pairs(
+    ratios: list[float], is_failure: bool
+) -> None:
+    found = compare.judge([(level, level * ratio) for level, ratio in enumerate(ratios, 2)])
+    assert found.is_failure == is_failure
+    assert found.ratio == pytest.approx(statistics.median(ratios))
+    assert (found.worse, found.pairs) == (sum(ratio > 1 for ratio in ratios), len(ratios))
+
+
+def test_figures_of_two_commits_are_paired_by_turn_and_way() -> None:
+    report = Report()
+    for turn, (old, new) in enumerate([(2e-6, 3e-6), (4e-6, 2e-6), (5e-6, None)]):
+        report.add(measure("Echo", "Old (token)", 1.0, turn, cost=old, job="echo"))
+        report.add(measure("Echo", "New (token)", 1.0, turn, cost=new, job="echo"))
+        report.add(measure("Echo", "New (session)", 1.0, turn, cost=9e-6, job="echo"))
+    for name, value in (("Old", 10.0), ("New", 11.0)):
+        report.add(measure("Memory per idle WebSocket", name, value, unit="KiB", job="memory"))
+        report.add(measure("Memory growth", name, value, unit="MiB", job="memory"))
+    echo, memory = compare.rows_of(report)
+    assert (echo.name, echo.unit, echo.per) == ("Echo (token)", "us", "delivery")
+    assert (echo.old, echo.new) == ([2.0, 4.0], [3.0, 2.0])
+    assert (memory.name, memory.old, memory.new) == ("Memory per idle WebSocket", [10.0], [11.0])
+    lines = compare.table([echo, memory]).splitlines()
+    assert lines[2] == "| Echo (token) | delivery | 3.00 us | 2.50 us | 1.000 | 1 of 2 | ok |"
+    assert lines[3].endswith("| 10.0 KiB | 11.0 KiB | 1.100 | 1 of 1 | **worse** |")
+
+
+needs_git = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the git repository")
+
+
+@needs_git
+@pytest.mark.timeout(180)
+def test_two_commits_are_measured_and_judged(tmp_path: Path) -> None:
+    results = tmp_path / "compared.json"
+    small = ["--quick", "--pairs", "1", "--jobs", "echo", "--output", str(results)]
+    done = run_command("HEAD", *small, module="benchmarks.compare")
+    found = json.loads(results.read_text())
+    assert "nothing lost, nothing twice" in done.stdout
+    (row,) = found["rows"]
+    assert row["name"] == "Echo over 50 sockets"
+    assert 0.2 < row["ratio"] < 5
+    assert found["new"] == compare.WORK_TREE
+    assert f"{found['old']} (old), the working tree (new)" in done.stdout
+    assert done.returncode == row["is_failure"], done.stderr
+
+
+@needs_git
+def test_a_commit_that_is_not_there_is_named() -> None:
+    done = run_command("0000000", "HEAD", module="benchmarks.compare")
+    assert done.returncode == 1
+    assert "0000000" in done.stderr
+
+
+def test_the_cost_of_an_operation_is_the_servers_processor_time() -> None:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        time.sleep(0.2)
+        before = time.clock_gettime(clock_of(process.pid))
+        used = psutil.Process(process.pid).cpu_times()
+        process.kill()
+    assert before > 0
+    assert before == pytest.approx(used.user + used.system, abs=0.1)
+
+
 # -- the order of the jobs, and their errors
 
 
 def test_contestants_take_turns_and_another_begins_each_time() -> None:
     contestants = list(everyone().values())
-    steps = list(command.plan_steps(["echo", "growth"], contestants, 2))
+    steps = list(runner.plan_steps(["echo", "growth"], contestants, 2, ONCE))
     assert [(turn, job, who.name) for turn, job, who in steps] == [
         *((0, job, name) for job in ("echo", "growth") for name in ("fastapi", "ours", "stock")),
         *((1, "echo", name) for name in ("ours", "stock", "fastapi")),
@@ -457,7 +604,7 @@ def test_a_job_that_fails_keeps_what_it_had_and_is_named() -> None:
         raise ConnectionError("gone")
 
     report = Report()
-    command.take(job(), report, "echo, Ours", 2)
+    runner.take(job(), report, "echo, Ours", 2)
     (found,) = report.measurements
     assert (found.job, found.turn) == ("echo", 2)
     assert report.errors == ["echo, Ours: ConnectionError: gone"]

@@ -10,6 +10,7 @@ from . import (
     fanout,
     file,
     growth,
+    lagging,
     memory,
     ndjson,
     publish,
@@ -21,6 +22,7 @@ from . import (
 JOBS: Final[dict[str, Job]] = {
     "websocket": fanout.websocket,
     "sse": fanout.sse,
+    "lagging": lagging.run,
     "echo": echo.run,
     "connect": connect.run,
     "publish": publish.run,

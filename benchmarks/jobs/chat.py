@@ -23,7 +23,7 @@ from typing import Any, Final
 from ..contestants import ROOT, TOKEN, Contestant
 from ..download import connect
 from ..load import Tally
-from ..machine import ServerProcess, free_port
+from ..machine import Load, ServerProcess, free_port
 from ..plan import Measurement, Plan
 from ..wire import BodyParser, get_request, post_request
 
@@ -56,13 +56,18 @@ def run(contestant: Contestant, plan: Plan) -> Iterator[Measurement]:
             asked = get_request(server.host, "/chat?prompt=Hello", headers)
             straight = post_request(f"127.0.0.1:{port}", CREATE, ASK)
             own, theirs, tally = [], [], Tally()
-            with connect(port) as to_provider, connect(server.process.port) as to_server:
+            with (
+                connect(port) as to_provider,
+                connect(server.process.port) as to_server,
+                Load(server.process) as load,
+            ):
                 for _ in range(WARM_UP + plan.prompts):
                     own.append(ask(to_provider, straight, Tally()))
                     theirs.append(ask(to_server, asked, tally))
         base = median(first for first, _ in own[WARM_UP:])
-        yield from figures(contestant.label, theirs[WARM_UP:], base, tally)
-        if contestant.name == "ours":  # once in each turn
+        cost = load.per(WARM_UP + plan.prompts)
+        yield from figures(contestant.label, theirs[WARM_UP:], base, tally, cost)
+        if contestant.name == "ours" and plan.is_sdk_measured:  # once in each turn
             alone = by_sdk(port, plan)
             yield from figures(SDK, alone, base, Tally())
             later = median(first for first, _ in theirs[WARM_UP:])
@@ -73,12 +78,14 @@ def run(contestant: Contestant, plan: Plan) -> Iterator[Measurement]:
         provider.stop()
 
 
-def figures(label: str, times: list[Times], base: float, tally: Tally) -> Iterator[Measurement]:
+def figures(
+    label: str, times: list[Times], base: float, tally: Tally, cost: float | None = None
+) -> Iterator[Measurement]:
     """The medians in milliseconds."""
     added = (median(first for first, _ in times) - base) * 1_000
     under_way = median(way for _, way in times) * 1_000
     metric = "First token: later than from the provider itself"
-    yield Measurement(metric, label, added, "ms", "less", tally=tally)
+    yield Measurement(metric, label, added, "ms", "less", tally=tally, cost=cost)
     yield Measurement(
         "First token: from the provider to the client", label, under_way, "ms", "less"
     )

@@ -37,4 +37,5 @@ def _storm(server: Server, variant: str, plan: Plan, metric: str) -> Measurement
         tally=crowd.tally,
         server_load=load.server,
         client_load=load.client,
+        cost=load.per(plan.storm),
     )

@@ -20,6 +20,7 @@ def run(contestant: Contestant, plan: Plan) -> Iterator[Measurement]:
         with crowd:
             crowd.settle()
             rounds(crowd, plan.seconds / 4)
+            before = crowd.tally.received
             with Load(server.process) as load:
                 rate = rounds(crowd, plan.seconds)
             yield Measurement(
@@ -30,6 +31,7 @@ def run(contestant: Contestant, plan: Plan) -> Iterator[Measurement]:
                 tally=crowd.tally,
                 server_load=load.server,
                 client_load=load.client,
+                cost=load.per(crowd.tally.received - before),
             )
 
 

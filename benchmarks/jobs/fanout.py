@@ -80,4 +80,5 @@ def deliveries(metric: str, server: Server, result: Broadcasts, load: Load) -> M
         tally=result.tally,
         server_load=load.server,
         client_load=load.client,
+        cost=load.per(result.published * result.sockets),
     )

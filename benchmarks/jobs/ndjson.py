@@ -34,6 +34,7 @@ def run(contestant: Contestant, plan: Plan) -> Iterator[Measurement]:
             tally=tally,
             server_load=load.server,
             client_load=load.client,
+            cost=load.per(tally.received),
         )
         metric = f"Memory growth for NDJSON, {clients}"
         yield Measurement(metric, contestant.label, growth / MIB, "MiB", "less")

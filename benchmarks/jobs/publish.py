@@ -63,6 +63,7 @@ def by_post(server: Server, plan: Plan) -> Measurement:
         tally=crowd.tally,
         server_load=load.server,
         client_load=load.client,
+        cost=load.per(crowd.tally.received),
     )
 
 
@@ -121,6 +122,7 @@ def by_websocket(server: Server, plan: Plan, name: str, extra: dict[str, bool]) 
         tally=crowd.tally,
         server_load=load.server,
         client_load=load.client,
+        cost=load.per(crowd.tally.received),
     )
 
 

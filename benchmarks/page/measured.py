@@ -11,6 +11,7 @@ from .text import number, table_of, times
 TITLES: Final = {
     "websocket": "Fan-out over WebSocket",
     "sse": "Fan-out over server-sent events",
+    "lagging": "Fan-out past full sockets",
     "echo": "Echo",
     "connect": "Connecting",
     "publish": "Publishing",
