@@ -45,13 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compare_features(report: Report) -> None:
     """The parity suite, for the page's table of what works; its own failures are part of that."""
-    print("What works where: tests/parity", flush=True)
-    command = [sys.executable, "-m", "pytest", "tests/parity", "-q", "--no-header", "-p"]
+    print("What works where: tests/whole/parity", flush=True)
+    command = [sys.executable, "-m", "pytest", "tests/whole/parity", "-q", "--no-header", "-p"]
     command += ["no:randomly", "--contestants", *everyone(), "--parity-report", str(PARITY)]
     before = PARITY.stat().st_mtime_ns if PARITY.exists() else 0
     code = subprocess.run(command, cwd=ROOT).returncode
     if not PARITY.exists() or PARITY.stat().st_mtime_ns == before:
-        report.errors.append(f"tests/parity ended with {code} and no {PARITY.relative_to(ROOT)}")
+        report.errors.append(
+            f"tests/whole/parity ended with {code} and no {PARITY.relative_to(ROOT)}"
+        )
 
 
 def measure(options: argparse.Namespace, report: Report) -> None:
@@ -103,7 +105,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--parity",
         action=argparse.BooleanOptionalAction,
-        help="run tests/parity first; default: for a page, but not with --short",
+        help="run tests/whole/parity first; default: for a page, but not with --short",
     )
     options = parser.parse_args(arguments)
     options.repeat = options.repeat or (1 if options.short else 3)

@@ -79,7 +79,7 @@ def _make_sessions(users: list) -> list[str]:
 
 
 def _make_tokens(users: list) -> list[str]:
-    from realtime.identity import digest
+    from realtime.access.identity import digest
     from realtime.models import AccessToken
 
     tokens = [f"rt_{secrets.token_urlsafe(32)}" for _ in users]

@@ -9,7 +9,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 http = get_asgi_application()  # first: it loads the apps that the imports below need
 
 from project.demo.routing import websocket_urlpatterns  # noqa: E402
-from realtime.publish_endpoint import PublishEndpoint  # noqa: E402
+from realtime.http.publish_consumer import PublishEndpoint  # noqa: E402
 from realtime.routing import websocket_urlpatterns as realtime_urlpatterns  # noqa: E402
 
 application = ProtocolTypeRouter(

@@ -16,14 +16,14 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 
+from .access.identity import create_token
 from .conf import settings
+from .delivery.publish import publish
+from .eventlog import get_log
+from .events.payload import DEFAULT_TYPE, decode_data
 from .exceptions import RealtimeError
-from .identity import create_token
 from .llm import generation
-from .log import get_log
 from .models import AccessToken, Event, Generation, Topic
-from .publishing import publish
-from .wire.data import DEFAULT_TYPE, decode_data
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]

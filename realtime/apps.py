@@ -14,11 +14,13 @@ class RealtimeConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import checks, hub, revocation  # models must be loaded first
+        from . import checks
+        from .access import connections as revocation  # models must be loaded first
+        from .delivery import hub
         from .llm.generation import look_after
         from .llm.providers import preload
-        from .server import startup
-        from .threads import prepare_threads_when_used
+        from .server import lifespan as startup
+        from .utils.threads import prepare_threads_when_used
 
         checks.register_checks()
         revocation.connect_signals()

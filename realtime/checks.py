@@ -18,10 +18,10 @@ from django.core.checks import CheckMessage, Error, Warning
 from django.utils.module_loading import import_string
 
 from .conf import DEFAULTS, DOTTED_PATHS, NULLABLE, settings
-from .consumers import WebSocketConsumer
+from .eventlog.base import EventLog
 from .exceptions import RealtimeConfigurationError
 from .llm.providers import SDKS, SHORT_NAMES, provider_path
-from .log.base import EventLog
+from .websocket.consumers import WebSocketConsumer
 
 WORKERS_VARIABLE = "REALTIME_WORKERS"  # set by `serve` for its workers
 # As browsers write it: lower case, no path, not even a slash (RFC 6454, section 6.2).
@@ -147,7 +147,7 @@ def check_origins(**kwargs: Any) -> list[CheckMessage]:
     return [
         Warning(
             f"The WebSocket consumer {name} is reached without a check of the Origin.",
-            hint="Subclass realtime.consumers.WebSocketConsumer, or wrap the routes in "
+            hint="Subclass realtime.websocket.consumers.WebSocketConsumer, or wrap the routes in "
             "channels.security.websocket.AllowedHostsOriginValidator.",
             id="realtime.W003",
         )
@@ -257,7 +257,7 @@ def _check_paths() -> list[CheckMessage]:
             found.append(Error(str(error), hint=hint, id="realtime.E006"))
             continue
         if name == "EVENT_LOG" and not (inspect.isclass(value) and issubclass(value, EventLog)):
-            message = "REALTIME['EVENT_LOG'] is not a subclass of realtime.log.base.EventLog."
+            message = "REALTIME['EVENT_LOG'] is not a subclass of realtime.eventlog.base.EventLog."
             hint = f"The default is {DEFAULTS[name]!r}."
             found.append(Error(message, hint=hint, id="realtime.E008"))
         if name == "PERMISSION" and not _is_async(value):

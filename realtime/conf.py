@@ -15,7 +15,7 @@ from .exceptions import RealtimeConfigurationError
 # fmt: off
 DEFAULTS: Final[dict[str, Any]] = {
     # -- the log
-    "EVENT_LOG": "realtime.log.database.DatabaseLog",  # dotted path of the EventLog
+    "EVENT_LOG": "realtime.eventlog.database.DatabaseLog",  # dotted path of the EventLog
     "MAX_EVENT_BYTES": 65_536,          # one event's JSON text, UTF-8; more is refused (413)
     "RETENTION_SECONDS": 7 * 86_400,    # age at which prune_events drops an event; None: never
     "RETENTION_EVENTS": 100_000,        # events kept per topic; None: no limit
@@ -72,7 +72,7 @@ DEFAULTS: Final[dict[str, Any]] = {
     "INBOX_MESSAGES": 32,               # received messages waiting for their handler; then no reads
     "HANDLER_GRACE_SECONDS": 0.9,       # a handler may finish this long after its peer left
     # -- who is asking
-    "PERMISSION": "realtime.permissions.default_rule",  # dotted path of the rule
+    "PERMISSION": "realtime.access.permissions.default_rule",  # dotted path of the rule
     "ALLOWED_ORIGINS": [],              # besides the same origin: "https://app.example.com", or "*"
     "RECHECK_SECONDS": 30.0,            # how often live connections' rights are checked
     "IDENTITY_CACHE_SECONDS": 5.0,      # a process trusts a look-up that long; None: look each time

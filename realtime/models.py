@@ -7,9 +7,9 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from .positions import new_epoch
-from .topics import MAX_TOPIC_LENGTH
-from .wire.data import DEFAULT_TYPE, MAX_TYPE_LENGTH
+from .events.payload import DEFAULT_TYPE, MAX_TYPE_LENGTH
+from .events.position import new_epoch
+from .events.topic import MAX_TOPIC_LENGTH
 
 
 class Topic(models.Model):

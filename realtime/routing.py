@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from .topic_consumers import MultiplexConsumer, TopicConsumer
+from .websocket.topic_consumers import MultiplexConsumer, TopicConsumer
 
 websocket_urlpatterns = [
     path("ws", MultiplexConsumer.as_asgi()),

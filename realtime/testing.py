@@ -37,9 +37,9 @@ from django.conf import settings as django_settings
 from django.contrib import auth
 from django.test import override_settings
 
-from .cancellation import cancelled
-from .log.memory import MemoryLog
-from .server.blocking import BlockingWatch
+from .eventlog.memory import MemoryLog
+from .server.watchdog import BlockingWatch
+from .utils.cancellation import cancelled
 
 ASGIApplication: TypeAlias = Callable[..., Coroutine[Any, Any, None]]
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]

@@ -11,10 +11,10 @@ from blockbuster import BlockBuster
 from django.db import connections
 from hypothesis import settings as hypothesis_settings
 
-from realtime.threads import close_connections
+from realtime.utils.threads import close_connections
 
-from .databases import new_database_url
-from .servers import SiteServer, Valkey, manage, prepare_site, serving
+from .support.databases import new_database_url
+from .support.servers import SiteServer, Valkey, manage, prepare_site, serving
 
 # A busy machine may take any time for an example.
 hypothesis_settings.register_profile("patient", hypothesis_settings.default, deadline=None)

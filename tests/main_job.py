@@ -26,8 +26,8 @@ import httpx
 import httpx_sse
 import websockets
 
-from .databases import new_database_url
-from .servers import SiteServer, Valkey, manage, prepare_site, serving
+from .support.databases import new_database_url
+from .support.servers import SiteServer, Valkey, manage, prepare_site, serving
 
 PACE_SECONDS = 0.02  # between two events of a publisher, or all are out before anything breaks
 SETTLE_SECONDS = 30.0  # after the last event, for every subscriber to have it

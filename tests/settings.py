@@ -2,7 +2,7 @@
 
 import dj_database_url
 
-from .databases import ON_POSTGRESQL, directory, new_database_url
+from .support.databases import ON_POSTGRESQL, directory, new_database_url
 
 SECRET_KEY = "only for tests"
 ALLOWED_HOSTS = ["*"]

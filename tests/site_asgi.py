@@ -10,10 +10,10 @@ from django.urls import path
 http = get_asgi_application()
 
 from project.demo.routing import websocket_urlpatterns  # noqa: E402
-from realtime.consumers import WebSocketConsumer  # noqa: E402
 from realtime.exceptions import InvalidData, NotAllowed  # noqa: E402
-from realtime.publish_endpoint import PublishEndpoint  # noqa: E402
+from realtime.http.publish_consumer import PublishEndpoint  # noqa: E402
 from realtime.routing import websocket_urlpatterns as realtime_urlpatterns  # noqa: E402
+from realtime.websocket.consumers import WebSocketConsumer  # noqa: E402
 
 from .site_urls import finished  # noqa: E402
 

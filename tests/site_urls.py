@@ -16,15 +16,15 @@ from django.http import HttpRequest, JsonResponse
 from django.urls import path
 
 from project.urls import urlpatterns as project_urlpatterns
+from realtime.access.connections import get_watch
+from realtime.delivery.hub import running_hubs
+from realtime.delivery.subscription import Subscription
 from realtime.exceptions import NotAllowed
-from realtime.files import FileStreamResponse, open_in
-from realtime.hub import running_hubs
-from realtime.llm.limits import slots
-from realtime.responses import EventStreamResponse
-from realtime.revocation import get_watch
-from realtime.subscription import Subscription
-from realtime.views import answers_errors, signed_in
-from realtime.wire.sse import encode_sse
+from realtime.http.views import answers_errors, signed_in
+from realtime.llm.slots import slots
+from realtime.streaming.files import FileStreamResponse, open_in
+from realtime.streaming.response import EventStreamResponse
+from realtime.streaming.sse import encode_sse
 
 _DIGITS = re.compile("[0-9]+")  # of an executor's number
 finished: list[str] = []  # sources whose `finally` has run

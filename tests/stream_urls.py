@@ -16,13 +16,13 @@ from django.urls import path
 from django.utils import timezone
 
 from project.demo.models import Item
-from realtime.exports import CSVResponse, ZipResponse, files_below
-from realtime.files import FileStreamResponse, Source, open_in, open_stored
-from realtime.ndjson import NDJSONResponse
+from realtime.streaming.exports import CSVResponse, ZipResponse, files_below
+from realtime.streaming.files import FileStreamResponse, Source, open_in, open_stored
+from realtime.streaming.ndjson import NDJSONResponse
 
-from .contents import REMOTE
 from .site_urls import finished
 from .site_urls import urlpatterns as site_urlpatterns
+from .support.contents import REMOTE
 
 
 async def _values(given: Any) -> AsyncIterator[Any]:

@@ -15,11 +15,11 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from realtime import revocation
+from realtime.access import connections as revocation
+from realtime.access.identity import create_token, look_up
 from realtime.admin import AccessTokenAdmin
-from realtime.identity import create_token, look_up
+from realtime.delivery.publish import publish
 from realtime.models import AccessToken, Event, Generation, Ticket, Topic
-from realtime.publishing import publish
 
 pytestmark = pytest.mark.django_db(transaction=True)
 User = get_user_model()

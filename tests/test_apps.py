@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from realtime.apps import load_urls
-from realtime.server import startup
+from realtime.server import lifespan as startup
 
 
 def test_a_worker_has_imported_its_urls_before_it_is_ready(

@@ -18,10 +18,10 @@ from django.urls import path
 
 from project.settings import LAYERS
 from realtime.checks import WORKERS_VARIABLE
-from realtime.consumers import WebSocketConsumer
-from realtime.topic_consumers import TopicConsumer
+from realtime.websocket.consumers import WebSocketConsumer
+from realtime.websocket.topic_consumers import TopicConsumer
 
-from .servers import environment
+from .support.servers import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -89,7 +89,7 @@ def test_e002_unknown_key(name, hint):
         ("CHANNEL_LAYER", ["default"]),
         ("EVENT_LOG", 1),
         ("PERMISSION", None),
-        ("PERMISSION", ["realtime.permissions.default_rule"]),
+        ("PERMISSION", ["realtime.access.permissions.default_rule"]),
         ("ALLOWED_ORIGINS", None),
         ("ALLOWED_ORIGINS", "https://app.example.com"),
         ("ALLOWED_ORIGINS", [1]),
@@ -115,7 +115,7 @@ def test_e003_wrong_value(name, value):
         ("PRUNE_INTERVAL_SECONDS", None),
         ("IDENTITY_CACHE_SECONDS", None),
         ("CHANNEL_LAYER", "other"),
-        ("EVENT_LOG", "realtime.log.database.DatabaseLog"),
+        ("EVENT_LOG", "realtime.eventlog.database.DatabaseLog"),
         ("ALLOWED_ORIGINS", []),
         ("ALLOWED_ORIGINS", ("https://app.example.com", "http://localhost:3000")),
         ("ALLOWED_ORIGINS", ["https://[::1]:8443", "capacitor://localhost", "null"]),
@@ -155,7 +155,9 @@ def test_e007_the_rule_has_to_be_async():
     assert ids(REALTIME={"PERMISSION": RuleObject()}) == []
 
 
-@pytest.mark.parametrize("path", ["realtime.permissions.default_rule", "realtime.events.Event"])
+@pytest.mark.parametrize(
+    "path", ["realtime.access.permissions.default_rule", "realtime.events.event.Event"]
+)
 def test_e008_the_log_has_to_be_one(path):
     assert ids(REALTIME={"EVENT_LOG": path}) == ["realtime.E008"]
 
@@ -163,7 +165,9 @@ def test_e008_the_log_has_to_be_one(path):
 # -- realtime.E009: who answers prompts
 
 
-@pytest.mark.parametrize("given", ["offline", "dummy", "realtime.llm.dummy.DummyProvider", print])
+@pytest.mark.parametrize(
+    "given", ["offline", "dummy", "realtime.llm.providers.dummy.DummyProvider", print]
+)
 def test_e009_a_provider_that_is_there(given):
     assert ids(REALTIME={"LLM_PROVIDER": given}) == []
 
@@ -175,7 +179,9 @@ def test_e009_a_provider_that_is_nowhere(given):
 
 def test_e009_an_sdk_that_is_not_installed(monkeypatch):
     monkeypatch.setattr("realtime.checks.SDKS", frozenset({"not_installed"}))
-    monkeypatch.setattr("realtime.checks.provider_path", lambda name: "realtime.llm.base.Provider")
+    monkeypatch.setattr(
+        "realtime.checks.provider_path", lambda name: "realtime.llm.provider.Provider"
+    )
     with override_settings(REALTIME={"LLM_PROVIDER": "not_installed"}):
         (message,) = run()
     assert (message.id, message.hint) == ("realtime.E009", "pip install not_installed")

@@ -7,10 +7,10 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
+from realtime.access.permissions import default_rule
 from realtime.conf import DEFAULTS, DOTTED_PATHS, NULLABLE, settings
+from realtime.eventlog.database import DatabaseLog
 from realtime.exceptions import RealtimeConfigurationError
-from realtime.log.database import DatabaseLog
-from realtime.permissions import default_rule
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs" / "settings.md"
@@ -66,7 +66,9 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = settings.MAX_TOPIC
 
 
-@pytest.mark.parametrize("path", ["nowhere.rule", "realtime.permissions.nothing", "nodots", ""])
+@pytest.mark.parametrize(
+    "path", ["nowhere.rule", "realtime.access.permissions.nothing", "nodots", ""]
+)
 def test_a_path_that_leads_nowhere(path):
     with (
         override_settings(REALTIME={"PERMISSION": path}),

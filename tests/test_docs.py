@@ -34,11 +34,11 @@ from docs.examples import (
     websocket_echo,
     websocket_topic,
 )
-from realtime.llm.dummy import DummyProvider
-from realtime.publishing import apublish
+from realtime.delivery.publish import apublish
+from realtime.llm.providers.dummy import DummyProvider
 from realtime.testing import event_stream, memory_log, websocket
 
-from .clients import eventually, site_for_module
+from .support.clients import eventually, site_for_module
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS, EXAMPLES = ROOT / "docs", ROOT / "docs" / "examples"

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 import realtime
 
-from .servers import ROOT, environment
+from .support.servers import ROOT, environment
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REQUIRED = {
@@ -107,7 +107,7 @@ except MissingPackage as error:
 OPTIONAL = {
     "anthropic": ("anthropic", "import realtime.llm.anthropic"),
     "openai": ("openai", "import realtime.llm.openai"),
-    "zip": ("zipstream-ng", "from realtime.exports import ZipResponse; ZipResponse([])"),
+    "zip": ("zipstream-ng", "from realtime.streaming.exports import ZipResponse; ZipResponse([])"),
 }
 MODULES = {"zipstream-ng": "zipstream"}
 

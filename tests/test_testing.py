@@ -8,10 +8,10 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 
 from realtime import testing
+from realtime.access.identity import create_token
 from realtime.conf import settings
-from realtime.identity import create_token
-from realtime.positions import OLDEST, START
-from realtime.publishing import apublish, publish
+from realtime.delivery.publish import apublish, publish
+from realtime.events.position import OLDEST, START
 
 from .asgi import application
 

@@ -1,4 +1,4 @@
-"""What works where, from the report of tests/parity."""
+"""What works where, from the report of tests/whole/parity."""
 
 import json
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def load(path: Path) -> list[Check]:
 def overview(checks: Sequence[Check]) -> str:
     """A line per row of the chapter: how many of its checks pass."""
     if not checks:
-        return "tests/parity has not been run."
+        return "tests/whole/parity has not been run."
     lines = []
     for row in sorted({check["row"] for check in checks}):
         same = [check for check in checks if check["row"] == row]
@@ -62,8 +62,8 @@ def behind(checks: Sequence[Check]) -> str:
             where = " and ".join(others)
             found.append(f"- Row {check['row']}, {check['check']}: works in {where}.")
     if not checks:
-        return "tests/parity has not been run."
-    return "\n".join(found) or "Nothing of what tests/parity checks."
+        return "tests/whole/parity has not been run."
+    return "\n".join(found) or "Nothing of what tests/whole/parity checks."
 
 
 def _share(checks: Sequence[Check], name: str) -> str:

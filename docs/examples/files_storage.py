@@ -1,6 +1,6 @@
 from django.core.files.storage import default_storage
 
-from realtime.files import FileStreamResponse, open_stored
+from realtime.streaming.files import FileStreamResponse, open_stored
 
 
 async def upload(request, name):

@@ -1,7 +1,7 @@
 from django.contrib.auth.models import Group
 
-from realtime.exports import CSVResponse, ZipResponse, files_below
-from realtime.files import FileStreamResponse, open_in
+from realtime.streaming.exports import CSVResponse, ZipResponse, files_below
+from realtime.streaming.files import FileStreamResponse, open_in
 
 REPORTS = "/srv/reports"
 

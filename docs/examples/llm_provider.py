@@ -1,4 +1,4 @@
-from realtime.llm.base import Provider, Stop
+from realtime.llm.provider import Provider, Stop
 
 
 class Shouting(Provider):

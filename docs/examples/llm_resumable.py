@@ -1,7 +1,7 @@
 from django.http import HttpResponse, JsonResponse
 
+from realtime.http.views import answers_errors, problem, signed_in
 from realtime.llm import generation
-from realtime.views import answers_errors, problem, signed_in
 
 
 @answers_errors("POST")

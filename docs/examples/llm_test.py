@@ -1,8 +1,8 @@
 from django.test import override_settings
 
-from realtime.llm.base import Answer
-from realtime.llm.dummy import DummyProvider
+from realtime.llm.provider import Answer
 from realtime.llm.providers import get_provider
+from realtime.llm.providers.dummy import DummyProvider
 
 
 async def test_what_we_do_with_an_answer():

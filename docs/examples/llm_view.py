@@ -1,5 +1,5 @@
-from realtime.llm.responses import answer_on_request
-from realtime.views import answers_errors, signed_in
+from realtime.http.views import answers_errors, signed_in
+from realtime.llm.answer_stream import answer_on_request
 
 
 @answers_errors("GET")

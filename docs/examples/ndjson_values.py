@@ -1,4 +1,4 @@
-from realtime.ndjson import NDJSONResponse
+from realtime.streaming.ndjson import NDJSONResponse
 
 
 async def squares(request):

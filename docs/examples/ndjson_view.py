@@ -1,7 +1,7 @@
 from django.contrib.auth.models import Group
 
-from realtime.ndjson import NDJSONResponse, after_and_limit
-from realtime.views import answers_errors
+from realtime.http.views import answers_errors
+from realtime.streaming.ndjson import NDJSONResponse, after_and_limit
 
 
 @answers_errors("GET")

@@ -1,4 +1,4 @@
-from realtime.progress import Progress
+from realtime.delivery.progress import Progress
 
 
 def import_rows(user, rows):

@@ -1,8 +1,8 @@
 import asyncio
 import json
 
-from realtime.responses import EventStreamResponse
-from realtime.wire.sse import encode_sse
+from realtime.streaming.response import EventStreamResponse
+from realtime.streaming.sse import encode_sse
 
 released = []
 

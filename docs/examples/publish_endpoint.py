@@ -4,7 +4,7 @@ http = get_asgi_application()  # first: it loads the apps that the imports below
 
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 
-from realtime.publish_endpoint import PublishEndpoint  # noqa: E402
+from realtime.http.publish_consumer import PublishEndpoint  # noqa: E402
 from realtime.routing import websocket_urlpatterns  # noqa: E402
 
 application = ProtocolTypeRouter(

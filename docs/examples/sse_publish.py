@@ -1,6 +1,6 @@
 from django.http import HttpResponse
 
-from realtime.publishing import publish
+from realtime.delivery.publish import publish
 
 
 def ring(request):

@@ -2,8 +2,8 @@ import asyncio
 
 from django.utils import timezone
 
-from realtime.responses import EventStreamResponse
-from realtime.wire.sse import encode_sse
+from realtime.streaming.response import EventStreamResponse
+from realtime.streaming.sse import encode_sse
 
 
 async def clock(request):

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from realtime.consumers import WebSocketConsumer
+from realtime.websocket.consumers import WebSocketConsumer
 
 
 class Echo(WebSocketConsumer):

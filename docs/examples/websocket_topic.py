@@ -1,4 +1,4 @@
-from realtime.consumers import WebSocketConsumer
+from realtime.websocket.consumers import WebSocketConsumer
 
 
 class Orders(WebSocketConsumer):

@@ -4,11 +4,11 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 
+from realtime.events.payload import decode_data
 from realtime.exceptions import InvalidPrompt
+from realtime.http.views import answers_errors, problem, signed_in
 from realtime.llm import generation
-from realtime.llm.responses import answer_on_request
-from realtime.views import answers_errors, problem, signed_in
-from realtime.wire.data import decode_data
+from realtime.llm.answer_stream import answer_on_request
 
 
 @answers_errors("GET", "POST")

@@ -3,9 +3,9 @@
 from django.conf import settings
 from django.http import HttpRequest
 
-from realtime.exports import CSVResponse, ZipResponse, files_below
-from realtime.files import FileStreamResponse, open_in
-from realtime.views import answers_errors
+from realtime.http.views import answers_errors
+from realtime.streaming.exports import CSVResponse, ZipResponse, files_below
+from realtime.streaming.files import FileStreamResponse, open_in
 
 from .items import FIELDS
 from .models import Item

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from realtime.consumers import WebSocketConsumer
+from realtime.websocket.consumers import WebSocketConsumer
 
 
 class Echo(WebSocketConsumer):

@@ -6,10 +6,10 @@ from typing import Final
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
+from realtime.access.identity import identify
 from realtime.exceptions import NotAllowed, NotIdentified
-from realtime.identity import identify
-from realtime.responses import AsyncStreamResponse
-from realtime.views import answers_errors, problem
+from realtime.http.views import answers_errors, problem
+from realtime.streaming.response import AsyncStreamResponse
 
 PIECE: Final = b"\0" * 65_536
 PIECES_PER_MB: Final = 16

@@ -2,8 +2,8 @@
 
 from django.http import HttpRequest
 
-from realtime.ndjson import NDJSONResponse, after_and_limit
-from realtime.views import answers_errors
+from realtime.http.views import answers_errors
+from realtime.streaming.ndjson import NDJSONResponse, after_and_limit
 
 from .models import Item
 

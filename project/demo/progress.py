@@ -10,9 +10,9 @@ from typing import Final
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-from realtime.responses import EventStreamResponse
-from realtime.views import answers_errors, problem, signed_in
-from realtime.wire.sse import encode_sse
+from realtime.http.views import answers_errors, problem, signed_in
+from realtime.streaming.response import EventStreamResponse
+from realtime.streaming.sse import encode_sse
 
 logger = logging.getLogger("project.demo.progress")
 

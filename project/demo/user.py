@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from realtime.consumers import WebSocketConsumer
-from realtime.events import Event
-from realtime.publishing import publish_now
-from realtime.topics import user_topic
+from realtime.delivery.publish import publish_now
+from realtime.events.event import Event
+from realtime.events.topic import user_topic
+from realtime.websocket.consumers import WebSocketConsumer
 
 
 class UserSocket(WebSocketConsumer):
-    """Every socket listens to `user.<pk>`; `realtime.publishing.send_to_user` reaches it too."""
+    """Every socket listens to `user.<pk>`; `realtime.send_to_user` reaches it too."""
 
     heartbeat = True
 

@@ -23,19 +23,19 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from .. import models
-from ..cancellation import cancelled
 from ..conf import settings
-from ..events import Event
+from ..delivery.publish import announce, make_event
+from ..eventlog import get_log
+from ..events.event import Event
+from ..events.topic import user_topic
 from ..exceptions import InvalidPrompt, ProviderError
-from ..log import get_log
 from ..models import Generation
-from ..publishing import announce, make_event
-from ..tasks import at_loop_end, spawn
-from ..threads import in_database_thread
-from ..topics import user_topic
-from .base import Answer, Provider, validate_prompt
-from .limits import slots, too_many_of_one_user
+from ..utils.aio import at_loop_end, spawn
+from ..utils.cancellation import cancelled
+from ..utils.threads import in_database_thread
+from .provider import Answer, Provider, validate_prompt
 from .providers import get_provider
+from .slots import slots, too_many_of_one_user
 
 logger = logging.getLogger("realtime.llm")
 

@@ -5,7 +5,7 @@ import django.utils.timezone
 from django.conf import settings
 from django.db import migrations, models
 
-import realtime.positions
+import realtime.events.position
 
 
 class Migration(migrations.Migration):
@@ -29,7 +29,7 @@ class Migration(migrations.Migration):
                 (
                     "epoch",
                     models.CharField(
-                        default=realtime.positions.new_epoch,
+                        default=realtime.events.position.new_epoch,
                         editable=False,
                         max_length=16,
                         verbose_name="epoch",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from realtime.server import limits
-from realtime.server.access import AccessLog
+from realtime.server.access_log import AccessLog
 from realtime.server.server import Server  # it installs the reactor, so it comes before Daphne
 
 from daphne.cli import CommandLineInterface as DaphneCommandLine  # isort: skip

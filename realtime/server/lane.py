@@ -12,7 +12,7 @@ from itertools import repeat
 from operator import call
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
-from realtime.server.access import logger
+from realtime.server.access_log import logger
 
 if TYPE_CHECKING:
     from realtime.server.transport import SocketTransport, TwistedTransport

@@ -5,8 +5,8 @@ from urllib.parse import unquote
 
 from daphne.utils import parse_x_forwarded_for
 
-from realtime.server.gone import Gone
-from realtime.server.request import RequestHead
+from realtime.server.disconnect import Gone
+from realtime.server.http_request import RequestHead
 from realtime.server.sendfile import EXTENSIONS
 from realtime.server.transport import Address, Transport
 

@@ -27,16 +27,17 @@ from twisted.internet import reactor
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
 from twisted.logger import STDLibLogObserver, globalLogBeginner
 
-from realtime.server import shutdown, startup
-from realtime.server.access import logger
-from realtime.server.blocking import BlockingWatch
-from realtime.server.http import Exchange, HTTPConnection
+from realtime.server import lifespan as startup
+from realtime.server import shutdown
+from realtime.server.access_log import logger
+from realtime.server.http_connection import Exchange, HTTPConnection
+from realtime.server.http_request import RequestHead
 from realtime.server.limits import Limits
-from realtime.server.request import RequestHead
-from realtime.server.threads import Application, RequestThreads, with_borrowed_threads
+from realtime.server.request_threads import Application, RequestThreads, with_borrowed_threads
+from realtime.server.timeouts import Watch
 from realtime.server.transport import SocketTransport, Transport, TwistedTransport
-from realtime.server.watch import Watch
-from realtime.server.websocket import PING_AFTER, WebSocket
+from realtime.server.watchdog import BlockingWatch
+from realtime.server.websocket_connection import PING_AFTER, WebSocket
 
 LISTEN_BACKLOG = 4096
 """Connections the kernel queues before they are accepted. Twisted's 50 makes a storm of

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 from twisted.internet.protocol import Protocol as TwistedProtocol
 
 from realtime.server import sendfile
-from realtime.server.access import logger
+from realtime.server.access_log import logger
 from realtime.server.lane import Lane, SocketLane, TwistedLane
-from realtime.server.watch import Watch
+from realtime.server.timeouts import Watch
 
 READ_SIZE = 65_536
 """Bytes taken from a socket at once."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from ..servers import ROOT, START_SECONDS, wait_until
+from ..support.servers import ROOT, START_SECONDS, wait_until
 
 
 class Demo:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from realtime.llm.offline import ANSWER
+from realtime.llm.providers.offline import ANSWER
 
-from ..servers import ROOT
+from ..support.servers import ROOT
 from .support import Demo
 
 pytest.importorskip("playwright", reason="needs pip install playwright")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ..servers import wait_until
+from ..support.servers import wait_until
 from .support import Demo
 
 # What a page can write in five lines: a connection, and what it said, for the test to look at.

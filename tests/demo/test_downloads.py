@@ -10,8 +10,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from ..servers import manage
-from ..streaming import fill_items, streaming_site
+from ..support.servers import manage
+from ..support.streaming import fill_items, streaming_site
 
 FILES = ("hello.txt", 'Grüße "from" 東京 & elsewhere.txt', "tone.wav", "ten-megabytes.txt")
 

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from ..clients import bearer
-from ..streaming import MIB, client, memory, read_away, streaming_site
+from ..support.clients import bearer
+from ..support.streaming import MIB, client, memory, read_away, streaming_site
 
 
 @pytest.fixture(scope="module")

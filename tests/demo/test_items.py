@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ..streaming import MIB, client, fill_items, memory, read_away, streaming_site
+from ..support.streaming import MIB, client, fill_items, memory, read_away, streaming_site
 
 COUNT = 200_000
 

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from ..clients import bearer, eventually, open_stream, site_for_module
 from ..conftest import _site_template  # noqa: F401 - this folder has no database of its own
+from ..support.clients import bearer, eventually, open_stream, site_for_module
 
 
 @pytest.fixture(scope="module")

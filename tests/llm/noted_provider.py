@@ -2,7 +2,7 @@
 
 import os
 
-from realtime.llm.base import Pieces, Provider, Stop
+from realtime.llm.provider import Pieces, Provider, Stop
 
 
 def note(what: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from realtime.testing import ServerSentEvent
-from tests.clients import Stream, bearer, site_for_module
+from tests.support.clients import Stream, bearer, site_for_module
 
 from .upstream import Upstream
 

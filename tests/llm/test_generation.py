@@ -13,11 +13,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.clients import bearer, eventually, open_stream, signed_in
-from tests.servers import wait_until
+from tests.support.clients import bearer, eventually, open_stream, signed_in
+from tests.support.servers import wait_until
 
 from .support import KEY, site_asking
-from .test_responses import Thread
+from .test_answer_stream import Thread
 from .upstream import Part, openai_events, torn
 
 SHORT = {

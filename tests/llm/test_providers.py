@@ -9,11 +9,11 @@ from django.test import override_settings
 
 from realtime.exceptions import ProviderUnavailable
 from realtime.llm import providers
-from realtime.llm.dummy import DummyProvider
-from realtime.llm.offline import OfflineProvider
 from realtime.llm.providers import SHORT_NAMES, get_provider, preload
-from tests.clients import bearer, site_for_module
-from tests.servers import ROOT, manage
+from realtime.llm.providers.dummy import DummyProvider
+from realtime.llm.providers.offline import OfflineProvider
+from tests.support.clients import bearer, site_for_module
+from tests.support.servers import ROOT, manage
 
 
 async def test_offline_is_what_there_is_without_settings():
@@ -37,7 +37,7 @@ def broken() -> DummyProvider:
     ("given", "logged"),
     [
         ("nowhere.Provider", "No module named 'nowhere'"),
-        ("realtime.llm.dummy.Nothing", "Nothing"),
+        ("realtime.llm.providers.dummy.Nothing", "Nothing"),
         (broken, "ValueError"),
         (lambda: 7, "TypeError"),
     ],

@@ -1,4 +1,4 @@
-"""`realtime.llm.upstream` and both SDKs: what an upstream does wrong becomes a sentence of ours."""
+"""`realtime.llm.providers.upstream` and both SDKs: an upstream's faults become our sentences."""
 
 import asyncio
 import json
@@ -11,10 +11,10 @@ import pytest
 from django.test import override_settings
 
 from realtime.exceptions import ProviderError
-from realtime.llm import upstream as ours
-from realtime.llm.base import Answer, Provider
+from realtime.llm.provider import Answer, Provider
 from realtime.llm.providers import get_provider
-from tests.clients import eventually
+from realtime.llm.providers import upstream as ours
+from tests.support.clients import eventually
 
 from .upstream import EVENTS, Upstream, torn, upstream
 

@@ -8,10 +8,10 @@ from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from realtime.identity import identify_token
+from realtime.access.identity import identify_token
 from realtime.models import AccessToken
 
-from ..servers import manage
+from ..support.servers import manage
 
 pytestmark = pytest.mark.django_db(transaction=True)
 User = get_user_model()

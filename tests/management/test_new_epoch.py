@@ -7,10 +7,10 @@ from asgiref.sync import sync_to_async
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
-from realtime.log.memory import MemoryLog
+from realtime.delivery.publish import publish, publish_now
+from realtime.delivery.subscription import Reset, Subscription
+from realtime.eventlog.memory import MemoryLog
 from realtime.models import Event, Topic
-from realtime.publishing import publish, publish_now
-from realtime.subscription import Reset, Subscription
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -6,8 +6,8 @@ import pytest
 from django.core.management import call_command
 from django.test import override_settings
 
+from realtime.delivery.publish import publish
 from realtime.models import Event
-from realtime.publishing import publish
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

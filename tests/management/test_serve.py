@@ -6,7 +6,7 @@ import sys
 
 import httpx
 
-from ..servers import ROOT, SiteServer, environment
+from ..support.servers import ROOT, SiteServer, environment
 
 
 def serve(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:

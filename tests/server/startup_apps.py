@@ -4,7 +4,7 @@ import asyncio
 import threading
 from typing import Any
 
-from realtime.server import startup
+from realtime.server import lifespan as startup
 
 SEEN: list[str] = []
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import pytest
 
-from realtime.events import Event
-from realtime.fanout import Fanout, Rank
+from realtime.delivery.fanout import Fanout, Rank
+from realtime.events.event import Event
 from realtime.server.lane import SocketGroup, SocketLane
 
 from .support import Client, Worker, frame

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from realtime.server import scope
-from realtime.server.gone import Gone
+from realtime.server.disconnect import Gone
+from realtime.server.http_request import parse_head
 from realtime.server.limits import Limits
-from realtime.server.request import parse_head
 
 
 def build(kind: str = "http", *headers: str, secure: bool = False, proxied: bool = False) -> Any:

@@ -5,7 +5,7 @@ from typing import Any, Final
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from realtime.identity import create_token
+from realtime.access.identity import create_token
 
 MAX_EXPIRES_IN: Final = 100 * 366 * 86_400  # a century; dates end in the year 9999
 

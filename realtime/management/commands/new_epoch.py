@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from realtime.log import get_log
+from realtime.eventlog import get_log
 
 
 class Command(BaseCommand):

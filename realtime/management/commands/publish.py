@@ -4,9 +4,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from realtime.delivery.publish import publish
+from realtime.events.payload import DEFAULT_TYPE, decode_data
 from realtime.exceptions import RealtimeError
-from realtime.publishing import publish
-from realtime.wire.data import DEFAULT_TYPE, decode_data
 
 
 class Command(BaseCommand):

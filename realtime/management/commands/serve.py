@@ -6,7 +6,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from realtime.supervisor import Supervisor, SupervisorError
+from realtime.server.supervisor import Supervisor, SupervisorError
 
 
 class Command(BaseCommand):

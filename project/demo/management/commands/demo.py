@@ -11,7 +11,7 @@ from project.demo.accounts import SUPERUSER, is_loopback, make_users
 from project.demo.samples import make_files, make_items
 from project.demo.secret import kept_secret_key
 from realtime.management.commands.serve import application_path
-from realtime.supervisor import Supervisor, SupervisorError
+from realtime.server.supervisor import Supervisor, SupervisorError
 
 
 class Command(BaseCommand):

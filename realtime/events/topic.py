@@ -1,0 +1,27 @@
+"""Topic names: the channel layer's group-name alphabet, so that a topic is a group."""
+
+import re
+from typing import Final
+
+from ..exceptions import InvalidTopic
+
+MAX_TOPIC_LENGTH: Final = 99  # Channels wants group names under 100 characters
+TOPIC_PATTERN: Final = r"[A-Za-z0-9_.-]{1,99}"
+_TOPIC = re.compile(TOPIC_PATTERN)
+
+
+def validate_topic(name: object) -> str:
+    """Return `name` if it can name a topic; raise `InvalidTopic` with the remedy if not."""
+    if not isinstance(name, str):
+        raise InvalidTopic(f"A topic is a string, got {type(name).__name__}.")
+    if _TOPIC.fullmatch(name) is None:
+        raise InvalidTopic(
+            f"{name[:120]!r} can't be a topic: use 1 to {MAX_TOPIC_LENGTH} ASCII letters, "
+            "digits, '-', '_' or '.'."
+        )
+    return name
+
+
+def user_topic(pk: object) -> str:
+    """The topic that only this user (and staff) may use."""
+    return validate_topic(f"user.{pk}")

@@ -1,0 +1,75 @@
+"""The kept events of a topic as NDJSON: what a program reads once, where a page would subscribe."""
+
+from collections.abc import AsyncGenerator, AsyncIterable
+from typing import Any
+
+from ..access.connections import get_watch
+from ..access.identity import Identity
+from ..access.permissions import may
+from ..conf import settings
+from ..eventlog import get_log
+from ..eventlog.base import Page
+from ..events.position import Position
+from ..exceptions import NotAllowed
+from ..streaming.json_columns import encode_event_line
+from ..streaming.ndjson import NDJSONResponse
+
+
+class HistoryResponse(NDJSONResponse):
+    """A line for each event after a position, up to the one that was the newest at the beginning.
+
+    Permission was checked by the caller; it is checked again while a slow client reads. Where the
+    right to read is lost or the history pruned meanwhile, the connection is cut.
+    """
+
+    @classmethod
+    async def begin(
+        cls, identity: Identity, topic: str, after: Position, limit: int | None
+    ) -> "HistoryResponse":
+        """Read the first page; raises `HistoryGone` as long as that can be said in the answer."""
+        heads = await get_log().heads([topic])
+        last = heads[topic].offset if topic in heads else 0
+        page = await get_log().read(topic, after, _page_size(limit))
+        return cls(identity, topic, page, last, limit)
+
+    def __init__(
+        self, identity: Identity, topic: str, page: Page, last: int, limit: int | None
+    ) -> None:
+        self._identity = identity
+        self._topic = topic
+        self._permitted = True
+        super().__init__(self._events(page, last, limit))
+
+    def encode(self, source: AsyncIterable[Any]) -> AsyncGenerator[bytes, None]:
+        return source  # type: ignore[return-value]  # pages of lines already
+
+    async def recheck(self, identity: Identity | None) -> None:
+        """Called when the user's rights may have changed."""
+        if identity is None or not await may(identity.user, self._topic, "read"):
+            self._permitted = False
+
+    async def fail(self) -> None:
+        """Cut the stream: whether it may go on can't be told."""
+        self._permitted = False
+
+    async def _events(self, page: Page, last: int, left: int | None) -> AsyncGenerator[bytes, None]:
+        watch = get_watch()
+        watch.add(self._identity, self)
+        try:
+            while True:
+                events = [event for event in page.events[:left] if event.offset <= last]
+                if not self._permitted:
+                    raise NotAllowed(f"No longer allowed to read {self._topic!r}.")
+                if events:
+                    yield "".join(map(encode_event_line, events)).encode()
+                left = None if left is None else left - len(events)
+                if not events or left == 0 or events[-1].offset >= last:
+                    return
+                page = await get_log().read(self._topic, page.position, _page_size(left))
+        finally:
+            watch.discard(self._identity, self)
+
+
+def _page_size(left: int | None) -> int:
+    size: int = settings.LOG_PAGE_EVENTS
+    return size if left is None else max(1, min(size, left))

@@ -1,0 +1,103 @@
+"""A subscription written as server-sent events."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+from ..access.connections import get_watch
+from ..access.identity import Identity
+from ..access.permissions import may
+from ..conf import settings
+from ..delivery.lanes import SSE_ENCODERS, EventLane, find_lane
+from ..delivery.subscription import Reset, Subscription
+from ..events.event import Event
+from ..events.position import Position, format_positions
+from ..streaming.response import EventStreamResponse
+from ..streaming.sse import KEEPALIVE, encode_event, encode_event_among, encode_reset, encode_sse
+
+
+class TopicStreamResponse(EventStreamResponse):
+    """The events of `topics`, for `identity`, from `after` on; topics without a position are live.
+
+    Permission was checked by the caller for the first time; while the stream lives it is checked
+    again, and the stream ends when it is no longer given.
+    """
+
+    def __init__(
+        self,
+        scope: Mapping[str, Any],
+        identity: Identity,
+        topics: Sequence[str],
+        after: Mapping[str, Position],
+        *,
+        combined: bool = False,
+    ) -> None:
+        self._lane = None if combined else find_lane(scope)
+        self._identity = identity
+        self._topics = topics
+        self._after = after
+        self._combined = combined
+        super().__init__(self._events())
+
+    def encode(self, source: Any) -> AsyncGenerator[bytes, None]:
+        return source  # type: ignore[no-any-return]  # keeps itself alive, without a second task
+
+    async def recheck(self, identity: Identity | None) -> None:
+        """End the stream of who may no longer read; the answer to the next request says why."""
+        for topic in self._topics:
+            if identity is None or not await may(identity.user, topic, "read"):
+                self._subscription.close()
+
+    async def fail(self) -> None:
+        """End the stream; the client comes back and is checked anew."""
+        self._subscription.close()
+
+    async def _events(self) -> AsyncGenerator[bytes, None]:
+        # All that has to be undone starts in here: a generator that was never started has nothing
+        # to clean up, and one that was started is closed by the response.
+        self._subscription = subscription = Subscription()
+        watch = get_watch()
+        watch.add(self._identity, self)
+        try:
+            lost: list[Reset] = []
+            for topic in self._topics:
+                if subscription.closed:
+                    break
+                started = await subscription.add(topic, self._after.get(topic))
+                if not started.recovered:
+                    lost.append(Reset(topic, started.position))
+            if subscription.closed:
+                return  # `recheck` has ended it meanwhile
+            positions = subscription.positions
+            # An id without data dispatches nothing, but is what EventSource sends when it
+            # reconnects: a plug pulled before the first event loses nothing either.
+            opening = encode_sse(id=self._id(positions), retry=settings.SSE_RETRY_MS)
+            opening += b"".join(encode_reset(*item, self._id(positions)) for item in lost)
+            if self._lane is not None and self.is_untouched:
+                self._lane.arm(opening)
+                subscription.lane = EventLane(self._lane, SSE_ENCODERS)
+            yield opening
+            while True:
+                items = await subscription.read(settings.KEEPALIVE_SECONDS)
+                if items:
+                    yield b"".join(self._encode_item(item, positions) for item in items)
+                elif subscription.closed:
+                    return
+                else:
+                    yield KEEPALIVE
+        finally:
+            watch.discard(self._identity, self)
+            subscription.close()
+
+    def _id(self, positions: Mapping[str, Position]) -> str:
+        return format_positions(positions) if self._combined else str(positions[self._topics[0]])
+
+    def _encode_item(self, item: Event | Reset, positions: dict[str, Position]) -> bytes:
+        if isinstance(item, Reset):
+            positions[item.topic] = item.position
+            return encode_reset(item.topic, item.position, self._id(positions))
+        if not self._combined:
+            return item.encoded(encode_event)
+        if not item.offset:
+            return encode_event_among(item, None)
+        positions[item.topic] = item.position
+        return encode_event_among(item, self._id(positions))

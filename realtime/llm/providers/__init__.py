@@ -1,0 +1,108 @@
+"""Who answers: `LLM_PROVIDER` is a short name or a dotted path."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from django.utils.module_loading import import_string
+
+from ...conf import settings
+from ...exceptions import ProviderUnavailable
+from ...utils.aio import at_loop_end, spawn
+from ..provider import Provider, kind_of
+
+logger = logging.getLogger("realtime.llm")
+
+SHORT_NAMES: Final = {
+    "anthropic": "realtime.llm.providers.anthropic.AnthropicProvider",
+    "dummy": "realtime.llm.providers.dummy.DummyProvider",
+    "offline": "realtime.llm.providers.offline.OfflineProvider",
+    "openai": "realtime.llm.providers.openai.OpenAIProvider",
+}
+SDKS: Final = frozenset({"anthropic", "openai"})  # short names whose SDK has the same name
+_READ: Final = ("LLM_PROVIDER", "LLM_MODEL", "LLM_API_KEY", "LLM_BASE_URL")
+
+_prepared: dict[tuple[Any, ...], Provider] = {}  # by `preload`, for the first loop that asks
+_loading: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Any, asyncio.Task[Provider]]] = (
+    WeakKeyDictionary()
+)
+
+
+async def get_provider() -> Provider:
+    """The site's provider, made when it is first asked for; it keeps connections, so one per loop.
+
+    Raises `ProviderUnavailable`.
+    """
+    loop = asyncio.get_running_loop()
+    wanted = _wanted()
+    made_for, task = _loading.get(loop, (None, None))
+    if task is None or made_for != wanted:
+        if task is not None:
+            spawn(_close(task))
+        task = spawn(_load(wanted))
+        _loading[loop] = (wanted, task)
+    try:
+        return await asyncio.shield(task)
+    except ProviderUnavailable:
+        if _loading.get(loop) == (wanted, task):
+            del _loading[loop]  # the next request tries again
+        raise
+
+
+def preload() -> None:
+    """Import and make the provider now, so that no request waits for it.
+
+    `realtime.server` does before it is ready. Under another server, call it in `asgi.py`.
+    """
+    try:
+        _prepared[_wanted()] = _make(settings.LLM_PROVIDER)
+    except Exception as error:
+        _log(error)  # the first request tries again
+
+
+def provider_path(name: str) -> str:
+    """The dotted path behind a short name, or the path itself."""
+    return SHORT_NAMES.get(name, name)
+
+
+async def _load(wanted: tuple[Any, ...]) -> Provider:
+    try:
+        # In a thread: the SDKs take a second or two to import, and read certificates when made.
+        if wanted in _prepared:
+            provider = _prepared.pop(wanted)
+        else:
+            provider = await asyncio.to_thread(_make, wanted[0])
+    except Exception as error:
+        _log(error)
+        raise ProviderUnavailable(
+            "The language model's provider is not set up; tell who runs the site."
+        ) from None
+    at_loop_end(provider.aclose)
+    return provider
+
+
+def _wanted() -> tuple[Any, ...]:
+    return tuple(getattr(settings, name) for name in _READ)
+
+
+def _log(error: Exception) -> None:
+    # Of other errors not the text: an SDK might quote the key that it dislikes.
+    what = str(error) if isinstance(error, ImportError) else kind_of(error)
+    logger.error("The language model's provider can't be had: %s", what)
+
+
+def _make(given: str | Callable[[], Provider]) -> Provider:
+    factory = import_string(provider_path(given)) if isinstance(given, str) else given
+    provider = factory()
+    if not isinstance(provider, Provider):
+        raise TypeError(f"{given!r} makes no realtime.llm.provider.Provider.")
+    return provider
+
+
+async def _close(task: asyncio.Task[Provider]) -> None:
+    """Close a provider that the settings no longer name."""
+    with suppress(ProviderUnavailable):
+        await (await task).aclose()

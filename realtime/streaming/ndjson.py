@@ -1,0 +1,169 @@
+"""NDJSON: a line of JSON for each row or value, in constant memory, however many there are."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, ClassVar
+
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from ..conf import settings
+from ..exceptions import InvalidPosition
+from ..utils.aio import spawn
+from ..utils.cancellation import cancelled
+from .json_columns import encode_lines, encode_rows, encode_value
+from .pages import after_key, row_pages
+from .response import AsyncStreamResponse
+from .sql_json import Lines
+
+MAX_LIMIT = 2**63 - 1  # what a database can count to
+
+
+class NDJSONResponse(AsyncStreamResponse):
+    """A line for each row of a queryset, or for each value of an async iterable.
+
+    Of a queryset, say what may be seen: `fields`, or `row`, a function that makes a JSON value of
+    an instance, or `.values(...)`. `after` is a primary key, `limit` a number of rows.
+
+    An error in the middle cuts the connection: a body that has its end is whole.
+    """
+
+    stream_content_type = "application/x-ndjson"
+    stream_headers: ClassVar[dict[str, str]] = {
+        **AsyncStreamResponse.stream_headers,
+        "X-Content-Type-Options": "nosniff",
+    }
+
+    def __init__(
+        self,
+        source: QuerySet[Any] | AsyncIterable[Any],
+        *,
+        fields: Sequence[str] | None = None,
+        row: Callable[[Any], Any] | None = None,
+        after: Any = None,
+        limit: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._row = row
+        if isinstance(source, QuerySet):
+            if after is not None:
+                source = after_key(source, after)
+            source = self._pages(source, fields, limit)
+        elif fields is not None or after is not None or limit is not None:
+            raise TypeError("`fields`, `after` and `limit` are for querysets; cut the source.")
+        else:
+            self._values = True
+        super().__init__(source, **kwargs)
+
+    _values = False
+
+    def encode(self, source: AsyncIterable[Any]) -> AsyncGenerator[bytes, None]:
+        if not self._values:
+            return source  # type: ignore[return-value]  # pages of lines already
+        return batches(source, self._line)
+
+    def _line(self, value: Any) -> bytes:
+        value = value if self._row is None else self._row(value)
+        return (encode_value(value) + "\n").encode()
+
+    def _pages(
+        self, queryset: QuerySet[Any], fields: Sequence[str] | None, limit: int | None
+    ) -> AsyncGenerator[bytes, None]:
+        if self._row is not None:
+            if fields is not None:
+                raise TypeError("Give `fields` or `row`, not both.")
+            row = self._row
+            return row_pages(queryset, lambda page: encode_lines(map(row, page)), limit=limit)
+        if fields is None:
+            if queryset._fields is None:  # type: ignore[attr-defined]
+                raise TypeError(
+                    "NDJSONResponse sends what it is told to: name `fields`, or give a queryset "
+                    "with .values('id', 'name'), or a function `row` that makes a JSON value of "
+                    "an instance."
+                )
+            query = queryset.query
+            fields = (*query.extra_select, *query.values_select, *query.annotation_select)
+        encode = partial(encode_rows, fields)
+        lines = Lines.of(queryset, fields)
+        fetch = None if lines is None else lines.fetch
+        return row_pages(queryset, encode, fields=fields, limit=limit, fetch=fetch)
+
+
+def after_and_limit(request: HttpRequest) -> dict[str, Any]:
+    """`?after=` and `?limit=` as `NDJSONResponse` takes them; a limit that is none is refused."""
+    limit = request.GET.get("limit")
+    if limit is not None and not (limit.isascii() and limit.isdigit() and len(limit) <= 19):
+        raise InvalidPosition(f"limit={limit[:80]!r}: a number of rows, as limit=100.")
+    return {
+        "after": request.GET.get("after"),
+        "limit": None if limit is None else min(int(limit), MAX_LIMIT),
+    }
+
+
+async def batches(
+    source: AsyncIterable[Any], line: Callable[[Any], bytes]
+) -> AsyncGenerator[bytes, None]:
+    """The lines of `source` in chunks: of `BATCH_BYTES` while it is fast, and at the latest
+    `BATCH_SECONDS` after the last chunk while it is not.
+
+    The source runs in one task, from its first line to its `finally`, and stops when a chunk is
+    full and the client does not read.
+    """
+    lines: list[bytes] = []
+    size = 0
+    some, room = asyncio.Event(), asyncio.Event()
+    most, seconds = settings.BATCH_BYTES, settings.BATCH_SECONDS
+
+    async def pump() -> None:
+        nonlocal size
+        try:
+            iterator = aiter(source)
+            try:
+                async for value in iterator:
+                    text = line(value)
+                    lines.append(text)
+                    size += len(text)
+                    some.set()
+                    if size >= most:
+                        full.set()
+                        room.clear()
+                        await room.wait()
+            finally:
+                close = getattr(iterator, "aclose", None)
+                if close is not None:
+                    await close()
+        finally:
+            some.set()
+            full.set()
+
+    full = asyncio.Event()
+    task = spawn(pump())
+    now = asyncio.get_running_loop().time
+    sent = now() - seconds
+    try:
+        while True:
+            await some.wait()
+            if (early := sent + seconds - now()) > 0:
+                await _until(full, early)
+            chunk, size = b"".join(lines), 0
+            lines.clear()
+            if not task.done():
+                some.clear()
+                full.clear()
+            room.set()
+            if chunk:
+                sent = now()
+                yield chunk
+            elif task.done():
+                break
+        await task  # raises what the source raised
+    finally:
+        await cancelled(task)
+
+
+async def _until(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

@@ -1,0 +1,140 @@
+"""Streaming response classes: Django's own, with what each format, proxy and middleware needs."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import aclosing
+from typing import Any, ClassVar
+
+from django.http import StreamingHttpResponse
+
+from ..conf import settings
+from ..utils.aio import spawn
+from ..utils.cancellation import cancelled
+from ..utils.threads import release_request_thread
+from .sse import KEEPALIVE
+
+
+class AsyncStreamResponse(StreamingHttpResponse):
+    """A response over an async iterable: constant memory, and `finally` runs when the client goes.
+
+    A synchronous iterable is refused: under ASGI, Django would read the whole of it into memory
+    before it sends the first byte.
+    """
+
+    stream_content_type: ClassVar[str] = "application/octet-stream"
+    # Cache-Control: no-transform keeps proxies from compressing or rewriting a live stream;
+    # X-Accel-Buffering turns off nginx's response buffer for this response alone.
+    stream_headers: ClassVar[dict[str, str]] = {
+        "Cache-Control": "no-cache, no-transform",
+        "X-Accel-Buffering": "no",
+    }
+
+    def __init__(self, source: AsyncIterable[Any], **kwargs: Any) -> None:
+        if not isinstance(source, AsyncIterable):
+            raise TypeError(
+                f"{type(self).__name__} needs an async iterable, got {type(source).__name__}: "
+                "write the generator as `async def` with `yield`, and loop over a queryset with "
+                "`async for`."
+            )
+        kwargs.setdefault("content_type", self.stream_content_type)
+        self._own = self.encode(source)
+        super().__init__(self._own, **kwargs)
+        for name, value in self.stream_headers.items():
+            self.headers.setdefault(name, value)
+
+    def encode(self, source: AsyncIterable[Any]) -> AsyncGenerator[bytes, None]:
+        """The bytes of the body; subclasses write their format here."""
+        return _as_bytes(source, self.make_bytes)
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether no middleware has put its own iterator around the body."""
+        return self._iterator is self._own  # type: ignore[attr-defined]
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        # Django closes what this returns, and leaves the generators inside to the garbage
+        # collector (5.2 even forgets them at shutdown): close ours by name.
+        async with aclosing(self._own):
+            await release_request_thread()
+            if self.is_untouched:
+                async for part in self._own:
+                    yield part
+            else:
+                async for part in super().__aiter__():
+                    yield part
+
+
+class EventStreamResponse(AsyncStreamResponse):
+    """Server-sent events (WHATWG HTML, section 9.2) from an async iterable of encoded events.
+
+    A comment is sent whenever the source was silent for `KEEPALIVE_SECONDS`. Give it `bytes` as
+    `realtime.streaming.sse.encode_sse` makes them.
+    """
+
+    stream_content_type = "text/event-stream"
+    stream_headers: ClassVar[dict[str, str]] = {
+        **AsyncStreamResponse.stream_headers,
+        # GZipMiddleware leaves a response alone that names an encoding; a compressor would hold
+        # events back until its window is full.
+        "Content-Encoding": "identity",
+    }
+
+    def encode(self, source: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
+        return keep_alive(source, settings.KEEPALIVE_SECONDS)
+
+
+async def keep_alive(source: AsyncIterable[bytes], seconds: float) -> AsyncGenerator[bytes, None]:
+    """What `source` yields, and an SSE comment after each silence of `seconds`.
+
+    The source runs in one task of its own, from its first line to its `finally`: a timeout around
+    each step would cancel it, and a task for each step would break the cancel scopes that HTTP
+    clients hold across steps. It runs ahead by at most two chunks.
+    """
+    queue: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=1)
+
+    async def pump() -> None:
+        try:
+            async with aclosing(_iterate(source)) as parts:
+                async for part in parts:
+                    await queue.put(part)
+                    # It is sent now, not after the next has been made as well.
+                    await asyncio.sleep(0)
+        finally:
+            if not is_over:
+                await queue.put(None)
+
+    is_over = False
+    task = spawn(pump())
+    try:
+        while True:
+            try:
+                async with asyncio.timeout(seconds):
+                    part = await queue.get()
+            except TimeoutError:
+                yield KEEPALIVE
+                continue
+            if part is None:
+                break
+            yield part
+        await task  # raises what the source raised
+    finally:
+        is_over = True
+        await cancelled(task)
+
+
+async def _as_bytes(source: AsyncIterable[Any], make_bytes: Any) -> AsyncGenerator[bytes, None]:
+    async with aclosing(_iterate(source)) as parts:
+        async for part in parts:
+            yield make_bytes(part)
+
+
+async def _iterate(source: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
+    """`source` as a generator, which can be closed; closes the source too where that can be."""
+    iterator = aiter(source)
+    try:
+        async for part in iterator:
+            yield part
+    finally:
+        close = getattr(iterator, "aclose", None)
+        if close is not None:
+            await close()

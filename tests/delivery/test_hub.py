@@ -1,0 +1,913 @@
+"""The hub against a channel layer that loses, hangs and dies, and with very many readers."""
+
+import asyncio
+import contextlib
+import gc
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+import redis
+from channels_redis.core import RedisChannelLayer
+from channels_redis.pubsub import RedisPubSubChannelLayer
+
+from realtime.delivery import hub as hub_module
+from realtime.delivery.announcements import this_process, to_message
+from realtime.delivery.hub import Feed, Hub, get_hub, positions_now, running_hubs
+from realtime.delivery.peers import HUBS, ROUNDS
+from realtime.events.event import Event
+from realtime.events.position import START, UNBORN, Position
+
+from ..support.clients import (
+    FakeLayer,
+    InstantLoop,
+    LogFailed,
+    MemoryLog,
+    Noise,
+    eventually,
+    from_elsewhere,
+    hello_from_elsewhere,
+    stage,
+)
+
+
+class Reader:
+    """Reads a feed as a subscription does, and remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.got: list[Event] = []
+        self.wakes = 0
+
+    def deliver(self, event: Event) -> None:
+        self.got.append(event)
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+    @property
+    def offsets(self) -> list[int]:
+        return [event.offset for event in self.got]
+
+
+def instantly(main: Coroutine[Any, Any, None]) -> None:
+    """Run on a clock that does not wait; nothing may be left running at the end."""
+
+    async def run() -> None:
+        await main
+        await asyncio.sleep(10)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    with asyncio.Runner(loop_factory=InstantLoop) as runner:
+        runner.run(run())
+
+
+async def turns(count: int = 20) -> None:
+    """Let everything that is ready run."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def publish(layer: Any, log: MemoryLog, topic: str = "a", announced: bool = True) -> Event:
+    """Another process publishes."""
+    event = log.append(topic, "message", "1")
+    if announced:
+        await layer.group_send(topic, from_elsewhere(event))
+    return event
+
+
+@pytest.fixture
+def quiet(caplog):
+    caplog.set_level("CRITICAL", "realtime")
+
+
+# -- gaps
+
+
+def test_an_announcement_is_delivered_without_a_look_at_the_log():
+    with stage() as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            log.append("a", "message", "0")
+            feed = await hub.attach("a", reader)
+            await turns()
+            reads = log.reads
+            await publish(layer, log)
+            await turns()
+            assert reader.offsets == [2]
+            assert log.reads == reads
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_a_gap_is_filled_from_the_log_in_order():
+    with stage() as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+            for announced in (True, False, False, True):
+                await publish(layer, log, announced=announced)
+            await turns()
+            assert reader.offsets == [1, 2, 3, 4]
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_repeated_and_late_announcements_are_dropped():
+    with stage() as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+            events = [await publish(layer, log) for _ in range(3)]
+            await turns()
+            for event in [*reversed(events), *events]:
+                await layer.group_send("a", from_elsewhere(event))
+            await turns()
+            assert reader.offsets == [1, 2, 3]
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_a_lost_last_announcement_is_found_by_the_look_at_the_heads():
+    with stage(HEAD_CHECK_SECONDS=2.0) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+            await publish(layer, log, announced=False)
+            await asyncio.sleep(1.5)
+            assert reader.offsets == []
+            await asyncio.sleep(1)
+            assert reader.offsets == [1]
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_a_late_announcement_of_a_deleted_topic_is_not_its_first_event():
+    with stage() as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            old = log.append("a", "message", "old")
+            log.delete("a")
+            feed = await hub.attach("a", reader)
+            await layer.group_send("a", from_elsewhere(old))
+            await turns()
+            assert reader.got == []
+            assert feed.position == START
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_a_topic_that_is_reborn_wakes_its_readers_at_its_new_position():
+    with stage() as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            await publish(layer, log)
+            feed = await hub.attach("a", reader)
+            log.delete("a")
+            new = await publish(layer, log)
+            await turns()
+            assert reader.got == []
+            assert reader.wakes == 1
+            assert feed.position == new.position
+            assert feed.after(new.epoch, new.offset, 10) == []
+            assert feed.after("epoch001", 1, 10) is None
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_announcements_during_the_start_are_not_lost():
+    # The head is looked at, then an event is published and announced, then the look returns.
+    log = MemoryLog(Noise(1, delay=1.0, longest=1.0))
+    with stage(log=log, HEAD_CHECK_SECONDS=100.0) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            attaching = asyncio.create_task(hub.attach("a", reader))
+            for _ in range(20):
+                await asyncio.sleep(0.1)
+                await publish(layer, log)
+            feed = await attaching
+            await asyncio.sleep(10)
+            assert feed.position == Position("epoch001", 20)
+            first = reader.offsets[0]
+            assert reader.offsets == list(range(first, 21))
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_a_feed_does_not_catch_up_before_it_has_started():
+    # What it read then, its start would jump past or go back behind.
+    with stage() as (_, log):
+
+        async def main() -> None:
+            reader, feed = Reader(), Feed("a")
+            feed.fanout.readers[reader] = None
+            for _ in range(5):
+                log.append("a", "message", "1")
+            feed.catch_up()
+            await turns()
+            assert reader.got == []
+            feed.start(Position("epoch001", 3))
+            await turns()
+            assert reader.offsets == [4, 5]
+            feed.close()
+
+        instantly(main())
+
+
+def test_a_log_that_fails_is_asked_again(quiet):
+    with stage(HEAD_CHECK_SECONDS=1.0) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+            log.failing = True
+            await publish(layer, log, announced=False)
+            await publish(layer, log)
+            await asyncio.sleep(5)
+            assert reader.offsets == []
+            log.failing = False
+            await asyncio.sleep(2)
+            assert reader.offsets == [1, 2]
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_who_can_not_be_started_is_told_and_leaves_nothing(quiet):
+    with stage() as (_, log):
+
+        async def main() -> None:
+            hub = get_hub()
+            log.failing = True
+            attaching = [asyncio.create_task(hub.attach("a", Reader())) for _ in range(3)]
+            results = await asyncio.gather(*attaching, return_exceptions=True)
+            assert [type(result) for result in results] == [LogFailed] * 3
+            assert hub.feeds == {}
+            assert running_hubs() == []
+
+        instantly(main())
+
+
+# -- a layer that fails
+
+
+def test_a_layer_that_fails_and_forgets_is_joined_again(quiet):
+    with stage(HEAD_CHECK_SECONDS=100.0) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+            layer.fail()
+            await publish(layer, log, announced=False)
+            await asyncio.sleep(3)
+            layer.recover()
+            await asyncio.sleep(2)
+            # Found on rejoining, without a look at the heads.
+            assert reader.offsets == [1]
+            await publish(layer, log)
+            await turns()
+            assert reader.offsets == [1, 2]
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_a_layer_that_hangs_holds_up_neither_readers_nor_publishers(quiet):
+    with stage(ANNOUNCE_TIMEOUT_SECONDS=2.0, HEAD_CHECK_SECONDS=1.0) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            layer.hanging = True
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            feed = await hub.attach("a", reader)
+            assert loop.time() - begun <= 2.1
+            for _ in range(3):
+                hub.announce(log.append("a", "message", "1"))
+            await publish(layer, log, announced=False)
+            await asyncio.sleep(1.5)
+            assert reader.offsets == [1, 2, 3, 4]
+            layer.hanging = False
+            await asyncio.sleep(5)
+            assert layer.topics == {"a": {hub._layer.channel}}
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+# -- the other processes
+
+
+def said_by(hub: Hub, layer: FakeLayer) -> list[str]:
+    """What a hub says to the others from now on; it still reaches itself."""
+    said: list[str] = []
+    send = layer.group_send
+
+    async def group_send(group: str, message: Any) -> None:
+        if message.get("process") == this_process():
+            if group == HUBS:
+                said.append(f"hello {','.join(message['to'])}{'?' if message['asks'] else ''}")
+            else:
+                said.append(message["events"][0]["data"])
+        await send(group, message)
+
+    layer.group_send = group_send  # type: ignore[method-assign]
+    return said
+
+
+def test_a_process_that_is_alone_announces_nothing():
+    with stage(HEAD_CHECK_SECONDS=100.0) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            log.append("a", "message", "0")
+            said = said_by(hub, layer)
+            feed = await hub.attach("a", reader)
+            await turns()
+            hub.announce(log.append("a", "message", "1"))
+            hub.announce(Event("a", "message", "2"))  # is in no log: always
+            await turns()
+            assert said == ["hello ?", "2"]
+            assert reader.offsets == [2, 0]
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_who_hears_of_another_says_so_and_announces():
+    with stage(HEAD_CHECK_SECONDS=100.0) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            said = said_by(hub, layer)
+            feed = await hub.attach("a", reader)
+            await turns()
+            for _ in range(2):  # what it knows already it does not answer
+                await layer.group_send(HUBS, hello_from_elsewhere())
+                await turns()
+            hub.announce(log.append("a", "message", "1"))
+            await turns()
+            assert said == ["hello ?", "hello another", "1"]
+            await layer.group_send(HUBS, hello_from_elsewhere(asks=True))  # it has begun again
+            await turns()
+            assert said[3:] == ["hello another"]
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_who_could_not_ask_asks_again(quiet):
+    with stage(HEAD_CHECK_SECONDS=1.0) as (layer, _):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            said = said_by(hub, layer)
+            layer.down = True
+            feed = await hub.attach("a", reader)
+            await asyncio.sleep(0.5)
+            layer.recover()
+            said.clear()
+            await asyncio.sleep(5)
+            assert said.count("hello ?") >= 1
+            assert said[-1] == "hello "
+            assert hub._layer.channel in layer.groups[HUBS]
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_who_is_answered_looks_for_what_was_not_announced_to_it():
+    with stage(HEAD_CHECK_SECONDS=100.0) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+            await turns()
+            await publish(layer, log, announced=False)
+            await layer.group_send(HUBS, hello_from_elsewhere(to=["somebody"]))
+            await turns()
+            assert reader.offsets == []
+            await layer.group_send(HUBS, hello_from_elsewhere(to=["somebody", this_process()]))
+            await asyncio.sleep(1)
+            assert reader.offsets == [1]
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_whoever_waits_for_the_log_says_hello_all_the_same(monkeypatch):
+    with stage(HEAD_CHECK_SECONDS=1.0) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+
+            async def heads(topics: Any) -> Any:
+                await asyncio.sleep(30)
+                return {}
+
+            with monkeypatch.context() as patch:
+                patch.setattr(log, "heads", heads)
+                await asyncio.sleep(5)
+                said = said_by(hub, layer)
+                await asyncio.sleep(10.5)
+                assert said.count("hello ") == len(said) >= 10
+            hub.detach(feed, reader)
+            await asyncio.sleep(40)
+
+        instantly(main())
+
+
+def test_a_look_before_the_start_is_made_up_for():
+    feed = Feed("a")
+    assert not feed.compare(Position("epoch", 5))
+    assert feed._behind
+
+
+def test_who_is_not_heard_of_for_some_rounds_has_gone():
+    with stage(HEAD_CHECK_SECONDS=1.0) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+            await turns()
+            await layer.group_send(HUBS, hello_from_elsewhere(every=4.0))
+            await asyncio.sleep(4 * ROUNDS - 1)
+            said = said_by(hub, layer)
+            hub.announce(log.append("a", "message", "1"))
+            await turns()
+            assert "1" in said
+            await asyncio.sleep(5)
+            hub.announce(log.append("a", "message", "2"))
+            await turns()
+            assert "2" not in said
+            assert "hello " in said  # with each look at the heads
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_announcements_that_wait_go_together(monkeypatch):
+    monkeypatch.setattr(hub_module, "ANNOUNCED_EVENTS", 3)
+    with stage() as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+            await layer.group_send(HUBS, hello_from_elsewhere())
+            await turns()
+            sent: list[list[str]] = []
+
+            async def group_send(group: str, message: Any) -> None:
+                await asyncio.sleep(1)
+                sent.append([f"{group}{each['data']}" for each in message["events"]])
+
+            monkeypatch.setattr(layer, "group_send", group_send)
+            for number in range(1, 7):
+                hub.announce(log.append("a", "message", str(number)))
+                await turns()
+            hub.announce(log.append("b", "message", "1"))
+            await asyncio.sleep(10)
+            assert sent == [["a1"], ["a2", "a3", "a4"], ["b1"], ["a5", "a6"]]
+            assert (hub._waiting, hub._outgoing) == (0, {})
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_what_is_announced_together_is_delivered_together():
+    with stage() as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            log.append("a", "message", "0")
+            feed = await hub.attach("a", reader)
+            sent: list[list[Event]] = []
+            send = feed.fanout.send
+            feed.fanout.send = lambda events: (sent.append(events), send(events))
+            events = [log.append("a", "message", str(number)) for number in range(1, 4)]
+            typing = Event("a", "typing", "1")
+            message = {**to_message([events[0], typing, *events[1:]]), "process": "another"}
+            await layer.group_send("a", message)
+            await layer.group_send("a", message)
+            await turns()
+            assert sent == [[events[0], typing, *events[1:]], [typing]]
+            log.append("a", "message", "4")
+            gap = log.append("a", "message", "5")
+            await layer.group_send("a", {**to_message([gap]), "process": "another"})
+            await turns()
+            assert reader.offsets == [2, 0, 3, 4, 0, 5, 6]
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_a_full_queue_of_announcements_drops_the_rest(quiet):
+    with stage(ANNOUNCE_QUEUE=3) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+            layer.hanging = True
+            for _ in range(50):
+                hub.announce(log.append("a", "message", "1"))
+            await turns()
+            assert hub._waiting <= 3
+            # Not so for the readers of this process.
+            assert reader.offsets == list(range(1, 51))
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "somebody.else"},
+        {"type": "realtime.event", "topic": "a"},
+        {**from_elsewhere(Event("a", "message", "1", "e", 1)), "events": [{"offset": "one"}]},
+        {**from_elsewhere(Event("a", "message", "1", "e", 1)), "events": []},
+        "not even a dict",
+    ],
+)
+def test_a_message_that_is_not_ours_stops_nothing(message, quiet):
+    with stage(HEAD_CHECK_SECONDS=100.0) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+            await layer.group_send("a", message)
+            await publish(layer, log)
+            await turns()
+            assert reader.offsets == [1]
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+# -- coming and going
+
+
+def test_the_last_reader_to_leave_takes_everything_along():
+    with stage() as (layer, _):
+
+        async def main() -> None:
+            hub, readers = get_hub(), [Reader() for _ in range(3)]
+            feeds = [await hub.attach(topic, reader) for topic in "ab" for reader in readers]
+            assert running_hubs() == [hub]
+            assert set(layer.topics) == {"a", "b"}
+            for feed in feeds:
+                for reader in readers:
+                    hub.detach(feed, reader)
+            assert running_hubs() == []
+            assert get_hub() is not hub
+            await asyncio.sleep(1)
+            assert layer.groups == {}
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+        instantly(main())
+
+
+def test_a_hub_that_closes_waits_for_no_layer_that_hangs(quiet):
+    with stage(ANNOUNCE_TIMEOUT_SECONDS=2.0) as (layer, log):
+
+        async def main() -> None:
+            hub, reader = get_hub(), Reader()
+            feeds = [await hub.attach(f"topic.{number}", reader) for number in range(200)]
+            layer.hanging = True
+            for _ in range(100):
+                hub.announce(log.append("topic.1", "message", "1"))
+            for feed in feeds:
+                hub.detach(feed, reader)
+            await asyncio.sleep(5)
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+        instantly(main())
+
+
+def test_a_hub_that_closes_leaves_its_groups_however_long_a_slow_layer_takes():
+    layer = FakeLayer(Noise(1, delay=1.0, longest=0.5))
+    with stage(layer, ANNOUNCE_TIMEOUT_SECONDS=1.0) as (layer, _):
+
+        async def main() -> None:
+            hub, reader = get_hub(), Reader()
+            names = [f"topic.{number}" for number in range(500)]
+            feeds = await asyncio.gather(*(hub.attach(name, reader) for name in names))
+            for feed in feeds:
+                hub.detach(feed, reader)
+            await asyncio.sleep(30)
+            assert layer.groups == {}
+
+        instantly(main())
+
+
+def test_attach_detach_attach_ends_as_a_member():
+    # The layer takes its time: what was asked first must not be what counts last.
+    for seed in range(30):
+        layer = FakeLayer(Noise(seed, delay=0.7, longest=0.4))
+        with stage(layer, HEAD_CHECK_SECONDS=100.0) as (layer, log):
+
+            async def main(seed: int = seed, layer: Any = layer, log: Any = log) -> None:
+                chance = Noise(seed, delay=0.8, longest=0.3)
+                keeper, hub = Reader(), get_hub()
+                kept = await hub.attach("keeper", keeper)
+                for _ in range(6):
+                    reader = Reader()
+                    feed = await hub.attach("a", reader)
+                    await chance.wait()
+                    hub.detach(feed, reader)
+                    await chance.wait()
+                reader = Reader()
+                feed = await hub.attach("a", reader)
+                await asyncio.sleep(5)
+                assert "a" in layer.groups
+                await publish(layer, log)
+                await asyncio.sleep(1)
+                assert reader.offsets == [1]
+                hub.detach(feed, reader)
+                await asyncio.sleep(5)
+                assert set(layer.topics) == {"keeper"}
+                hub.detach(kept, keeper)
+
+            instantly(main())
+
+
+def test_who_leaves_while_it_waits_for_the_start_takes_nobody_along():
+    log = MemoryLog(Noise(1, delay=1.0, longest=1.0))
+    with stage(log=log):
+
+        async def main() -> None:
+            hub = get_hub()
+            first, second = Reader(), Reader()
+            leaving = asyncio.create_task(hub.attach("a", first))
+            staying = asyncio.create_task(hub.attach("a", second))
+            await asyncio.sleep(0)
+            leaving.cancel()
+            feed = await staying
+            assert list(feed.fanout) == [second]
+            hub.detach(feed, second)
+
+        instantly(main())
+
+
+async def test_five_thousand_topics_at_once():
+    # Debug mode keeps a stack for each of thousands of tasks, which takes half a minute.
+    asyncio.get_running_loop().set_debug(False)
+    with stage() as (layer, log):
+        hub, reader = get_hub(), Reader()
+        names = [f"topic.{number}" for number in range(5_000)]
+        feeds = await asyncio.gather(*(hub.attach(name, reader) for name in names))
+        assert len(hub.feeds) == 5_000
+        await eventually(lambda: len(layer.topics) == 5_000)
+        for name in names[::1000]:
+            await publish(layer, log, name)
+        await eventually(lambda: len(reader.got) == 5)
+        for feed in feeds:
+            hub.detach(feed, reader)
+        await eventually(lambda: layer.groups == {})
+        await hub._closing
+
+
+async def test_positions_now_come_from_memory_where_a_topic_is_served():
+    with stage() as (layer, log):
+        hub, reader = get_hub(), Reader()
+        here = await publish(layer, log, "here")
+        there = await publish(layer, log, "there")
+        feed = await hub.attach("here", reader)
+        assert await positions_now(["here", "there", "nowhere"]) == {
+            "here": here.position,
+            "there": there.position,
+            "nowhere": START,
+        }
+        hub.detach(feed, reader)
+        await hub._closing
+
+
+# -- fan-out
+
+
+class Stall:
+    """Measures how long the loop was kept from its other work: by this thread's own work, not by
+    other processes that had the processor meanwhile."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+        self.turns = 0
+
+    async def run(self) -> None:
+        before = time.thread_time()
+        while True:
+            await asyncio.sleep(0)
+            now = time.thread_time()
+            self.longest = max(self.longest, now - before)
+            self.turns += 1
+            before = now
+
+
+def make_feed() -> Feed:
+    feed = Feed("a")
+    feed.start(Position("epoch", 0))
+    feed.epoch = "epoch"
+    return feed
+
+
+async def test_a_large_fan_out_lets_the_loop_run_in_between():
+    # asyncio's debug mode makes each step slower: what is measured is an upper bound.
+    class Slow(Reader):
+        def deliver(self, event: Event) -> None:
+            super().deliver(event)
+            sum(range(100))
+
+    feed, readers = make_feed(), [Slow() for _ in range(10_000)]
+    feed.fanout.readers = dict.fromkeys(readers)
+    gc.collect()  # or what the tests before this one have left may be collected in the middle
+    stall = Stall()
+    measuring = asyncio.create_task(stall.run())
+    await asyncio.sleep(0.01)
+    stall.turns = 0
+    for offset in range(1, 11):
+        feed.offer([Event("a", "message", "1", "epoch", offset)])
+    await eventually(lambda: all(len(reader.got) == 10 for reader in readers))
+    measuring.cancel()
+    assert all(reader.offsets == list(range(1, 11)) for reader in readers)
+    assert stall.turns > 10
+    assert stall.longest < 0.05
+
+
+async def test_a_reader_that_raises_hurts_no_other(caplog):
+    class Broken(Reader):
+        def deliver(self, event: Event) -> None:
+            raise RuntimeError("broken on purpose")
+
+    feed, readers = make_feed(), [Reader(), Broken(), Reader()]
+    feed.fanout.readers = dict.fromkeys(readers)
+    for offset in (1, 2):
+        feed.offer([Event("a", "message", "1", "epoch", offset)])
+    assert [reader.offsets for reader in readers] == [[1, 2], [], [1, 2]]
+    assert "broken on purpose" in caplog.text
+
+
+def test_the_memory_of_a_feed_has_limits():
+    with stage(TAIL_EVENTS=4, TAIL_BYTES=100):
+
+        async def main() -> None:
+            feed = make_feed()
+            for offset in range(1, 11):
+                feed.offer([Event("a", "message", "1", "epoch", offset)])
+            assert feed.after("epoch", 5, 10) is None
+            kept = feed.after("epoch", 6, 2)
+            assert kept is not None
+            assert [event.offset for event in kept] == [7, 8]
+            feed.offer([Event("a", "message", "x" * 99, "epoch", 11)])
+            assert feed.after("epoch", 8, 10) is None
+            feed.offer([Event("a", "message", "x" * 200, "epoch", 12)])
+            assert feed.after("epoch", 11, 10) is None
+            assert feed.after("epoch", 12, 10) == []
+            assert feed.after("epoch", 13, 10) is None
+            assert feed.after(UNBORN, 0, 10) is None
+
+        instantly(main())
+
+
+# -- real Redis layers
+
+
+REDIS_LAYERS = {"core": RedisChannelLayer, "pubsub": RedisPubSubChannelLayer}
+
+
+@pytest.fixture(autouse=True)
+def _redis_knows_its_version(monkeypatch):
+    # redis-py looks it up on the disk for each connection, which blocks the loop: not our doing.
+    monkeypatch.setattr("redis.utils.get_lib_version", lambda: "0")
+
+
+@pytest.fixture(params=REDIS_LAYERS)
+def redis_layer(request, valkey):
+    return REDIS_LAYERS[request.param](hosts=[{"address": valkey.url, "socket_timeout": 15.0}])
+
+
+async def close_layer(layer: Any) -> None:
+    close = getattr(layer, "close_pools", None) or layer.flush
+    await close()
+
+
+async def test_a_valkey_that_is_killed_and_restarted_costs_nothing(redis_layer, valkey, quiet):
+    loop = asyncio.get_running_loop()
+    with stage(redis_layer, HEAD_CHECK_SECONDS=0.5) as (layer, log):
+        hub, reader = get_hub(), Reader()
+        feed = await hub.attach("a", reader)
+        published = 0
+
+        async def publish_some(count: int) -> None:
+            nonlocal published
+            for _ in range(count):
+                published += 1
+                event = log.append("a", "message", "1")
+                try:
+                    async with asyncio.timeout(1):
+                        await layer.group_send("a", from_elsewhere(event))
+                except Exception:
+                    pass
+
+        await publish_some(5)
+        await eventually(lambda: len(reader.got) == 5)
+        await asyncio.to_thread(valkey.kill)
+        await publish_some(5)
+        # The log serves while the layer is down.
+        await eventually(lambda: len(reader.got) == 10, 5)
+        await asyncio.to_thread(valkey.start)
+        await publish_some(5)
+        restarted = loop.time()
+        await eventually(lambda: len(reader.got) == 15, 5)
+        # And soon the layer serves again: an ephemeral event has no other way.
+        while not any(event.type == "alive" for event in reader.got):
+            assert loop.time() - restarted < 10, "The layer did not come back."
+            ephemeral = Event("a", "alive", "1")
+            # A connection in the layer's pool may be one from before the restart.
+            with contextlib.suppress(redis.RedisError, TimeoutError):
+                async with asyncio.timeout(2):
+                    await layer.group_send("a", from_elsewhere(ephemeral))
+            await asyncio.sleep(0.1)
+        await publish_some(5)
+        await eventually(lambda: len([o for o in reader.offsets if o]) == published)
+        assert [o for o in reader.offsets if o] == list(range(1, published + 1))
+        hub.detach(feed, reader)
+        await hub._closing
+        await close_layer(layer)
+
+
+async def test_an_overflow_of_the_layer_s_capacity_is_made_up_for(valkey):
+    layer = RedisChannelLayer(hosts=[valkey.url], capacity=5)
+    with stage(layer, HEAD_CHECK_SECONDS=0.3) as (layer, log):
+        hub, reader = get_hub(), Reader()
+        feed = await hub.attach("a", reader)
+        for _ in range(60):
+            await publish(layer, log)
+        await eventually(lambda: len(reader.got) == 60)
+        assert reader.offsets == list(range(1, 61))
+        hub.detach(feed, reader)
+        await hub._closing
+        await close_layer(layer)
+
+
+async def test_groups_are_left_on_redis(redis_layer, valkey):
+    with stage(redis_layer) as (layer, _):
+        hub, reader = get_hub(), Reader()
+        feeds = [await hub.attach(f"topic.{number}", reader) for number in range(60)]
+        for feed in feeds:
+            hub.detach(feed, reader)
+        await hub._closing
+        assert asyncio.all_tasks() == {asyncio.current_task()} or isinstance(
+            layer, RedisPubSubChannelLayer
+        )
+        if isinstance(layer, RedisChannelLayer):
+            connection = layer.connection(0)
+            assert await connection.keys("asgi:group:*") == []
+        else:
+            assert layer._shards[0]._subscribed_to == set()
+        await close_layer(layer)
+
+
+def test_a_hub_ends_though_a_cancellation_is_lost():
+    class DeafLayer(FakeLayer):
+        """As Redis' client on Python 3.11: what comes while a command is written is swallowed."""
+
+        async def receive(self, channel: str) -> Any:
+            try:
+                return await super().receive(channel)
+            except asyncio.CancelledError:
+                return await super().receive(channel)
+
+    with stage(DeafLayer()):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            hub.detach(await hub.attach("a", reader), reader)
+            await asyncio.sleep(100)
+
+        instantly(main())
+
+
+async def test_hubs_are_one_per_loop():
+    with stage():
+        hub, reader = get_hub(), Reader()
+        assert isinstance(hub, Hub)
+        feed = await hub.attach("a", reader)
+        assert get_hub() is hub
+        assert hub_module._hubs[asyncio.get_running_loop()] is hub
+        hub.detach(feed, reader)
+        await hub._closing

@@ -1,0 +1,488 @@
+"""The subscription: where it starts, what it hands out, and that it lets go."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from realtime.delivery import subscription as subscription_module
+from realtime.delivery.hub import get_hub, running_hubs
+from realtime.delivery.publish import publish_now
+from realtime.delivery.subscription import Reset, Started, Subscription
+from realtime.events.event import Event
+from realtime.events.position import OLDEST, START, Position
+
+from ..support.clients import LogFailed, MemoryLog, Noise, eventually, from_elsewhere, stage
+
+
+@pytest.fixture
+def world():
+    with stage(
+        HEAD_CHECK_SECONDS=0.1, EPHEMERAL_QUEUE=3, LOG_PAGE_EVENTS=4, TAIL_EVENTS=6
+    ) as parts:
+        yield parts
+
+
+@pytest.fixture(autouse=True)
+async def _nothing_left(world):
+    yield
+    await eventually(lambda: not running_hubs() and world[0].groups == {})
+    await eventually(lambda: len(asyncio.all_tasks()) == 1)
+
+
+def append(log: MemoryLog, topic: str, count: int) -> list[Event]:
+    return [log.append(topic, "message", str(number)) for number in range(count)]
+
+
+async def read_all(subscription: Subscription) -> list[Any]:
+    """Everything that is there."""
+    items: list[Any] = []
+    while page := await subscription.read(0.05):
+        items += page
+    return items
+
+
+def offsets(items: list[Any]) -> list[int]:
+    return [item.offset for item in items]
+
+
+# -- where it starts
+
+
+async def test_without_a_position_it_starts_now(world):
+    _, log = world
+    append(log, "a", 3)
+    async with Subscription() as subscription:
+        assert await subscription.add("a") == Started(Position("epoch001", 3), True)
+        await publish_now("a", 1)
+        assert offsets(await read_all(subscription)) == [4]
+
+
+async def test_history_and_live_join_without_a_gap(world):
+    _, log = world
+    append(log, "a", 10)
+    async with Subscription() as subscription:
+        await subscription.add("a", Position("epoch001", 2))
+        first = await subscription.read()
+        await publish_now("a", 1)
+        assert offsets([*first, *await read_all(subscription)]) == list(range(3, 12))
+        assert subscription.positions == {"a": Position("epoch001", 11)}
+
+
+async def test_the_oldest_of_a_pruned_topic_is_where_history_begins(world):
+    _, log = world
+    append(log, "a", 10)
+    log.drop("a", 3)
+    async with Subscription() as subscription:
+        assert (await subscription.add("a", OLDEST)).recovered
+        assert offsets(await read_all(subscription)) == [8, 9, 10]
+
+
+async def test_the_oldest_of_an_emptied_topic_is_its_head(world):
+    _, log = world
+    append(log, "a", 10)
+    log.drop("a", 0)
+    async with Subscription() as subscription:
+        assert (await subscription.add("a", OLDEST)).recovered
+        assert await read_all(subscription) == []
+        await publish_now("a", 1)
+        assert offsets(await read_all(subscription)) == [11]
+
+
+@pytest.mark.parametrize(
+    "after", [Position("epoch001", 2), Position("epoch001", 99), Position("foreign0", 1), START]
+)
+async def test_a_position_out_of_reach_starts_now_and_says_so(world, after):
+    _, log = world
+    append(log, "a", 10)
+    log.drop("a", 3)
+    async with Subscription() as subscription:
+        assert await subscription.add("a", after) == Started(Position("epoch001", 10), False)
+        await publish_now("a", 1)
+        assert offsets(await read_all(subscription)) == [11]
+
+
+async def test_a_topic_without_events(world):
+    async with Subscription() as subscription:
+        assert await subscription.add("a", START) == Started(START, True)
+        await publish_now("a", 1)
+        assert offsets(await read_all(subscription)) == [1]
+
+
+async def test_on_start_comes_before_the_first_event(world):
+    _, log = world
+    append(log, "a", 3)
+    order: list[Any] = []
+    async with Subscription() as subscription:
+
+        async def on_start(started: Started) -> None:
+            await publish_now("a", 1)
+            await asyncio.sleep(0.05)
+            order.append(started)
+
+        async def read() -> None:
+            async for item in subscription:
+                order.append(item.offset)
+
+        reading = asyncio.create_task(read())
+        await subscription.add("a", Position("epoch001", 2), on_start)
+        await eventually(lambda: len(order) == 3)
+        assert order == [Started(Position("epoch001", 2), True), 3, 4]
+        subscription.close()
+        await reading
+
+
+async def test_a_topic_is_subscribed_once_and_never_after_the_end(world):
+    async with Subscription() as subscription:
+        await subscription.add("a")
+        with pytest.raises(ValueError, match="subscribed already"):
+            await subscription.add("a")
+    with pytest.raises(RuntimeError, match="closed"):
+        await subscription.add("b")
+
+
+# -- history that goes
+
+
+async def test_history_that_goes_while_one_reads_is_a_reset(world):
+    _, log = world
+    append(log, "a", 20)
+    async with Subscription() as subscription:
+        await subscription.add("a", OLDEST)
+        assert offsets(await subscription.read()) == [1, 2, 3, 4]
+        log.drop("a", 2)
+        assert await subscription.read() == [Reset("a", Position("epoch001", 20))]
+        await publish_now("a", 1)
+        assert offsets(await read_all(subscription)) == [21]
+
+
+async def test_a_reborn_topic_is_a_reset(world):
+    _, log = world
+    append(log, "a", 5)
+    async with Subscription() as subscription:
+        await subscription.add("a")
+        log.delete("a")
+        append(log, "a", 2)
+        assert await subscription.read(2) == [Reset("a", Position("epoch002", 2))]
+        await publish_now("a", 1)
+        assert offsets(await read_all(subscription)) == [3]
+
+
+# -- slow, fair, bounded
+
+
+async def test_a_slow_reader_reads_the_log_and_keeps_no_queue(world):
+    layer, log = world
+    async with Subscription() as subscription:
+        await subscription.add("a")
+        for event in append(log, "a", 200):
+            await layer.group_send("a", from_elsewhere(event))
+        feed = get_hub().feeds["a"]
+        await eventually(lambda: feed.head == 200)
+        assert len(feed._tail) == 6
+        assert not subscription._page
+        reads = log.reads
+        assert offsets(await read_all(subscription)) == list(range(1, 201))
+        assert log.reads > reads
+
+
+async def test_a_long_history_holds_up_no_other_topic(world):
+    _, log = world
+    append(log, "long", 100)
+    append(log, "short", 2)
+    async with Subscription() as subscription:
+        await subscription.add("long", OLDEST)
+        await subscription.add("short", OLDEST)
+        pages = [await subscription.read() for _ in range(2)]
+        assert {page[0].topic for page in pages} == {"long", "short"}
+        assert len(await read_all(subscription)) == 96
+
+
+async def test_ephemeral_events_wait_in_a_bounded_queue(world):
+    async with Subscription() as subscription:
+        await subscription.add("a")
+        for number in range(10):
+            await publish_now("a", number, ephemeral=True)
+        assert [item.data for item in await read_all(subscription)] == ["7", "8", "9"]
+
+
+async def test_a_flood_of_ephemeral_events_holds_up_nothing_logged(world):
+    async with Subscription() as subscription:
+        await subscription.add("a")
+        await publish_now("a", "logged")
+        got: list[Any] = []
+        for number in range(50):
+            await publish_now("a", number, ephemeral=True)
+            got += await subscription.read(1)
+            await asyncio.sleep(0)
+        assert 1 in offsets(got)
+
+
+async def test_a_timeout_returns_nothing(world):
+    async with Subscription() as subscription:
+        await subscription.add("a")
+        await subscription.read(0.01)
+        assert await subscription.read(0.01) == []
+
+
+async def test_a_cancelled_read_loses_nothing(world):
+    _, log = world
+    log.noise = Noise(3, delay=1.0, longest=0.02)
+    got: list[Any] = []
+    async with Subscription() as subscription:
+        await subscription.add("a", START)
+        append(log, "a", 30)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + 10
+        while len(got) < 30 and loop.time() < deadline:
+            try:
+                async with asyncio.timeout(log.noise.random.uniform(0, 0.04)):
+                    got += await subscription.read()
+            except TimeoutError:
+                pass
+        assert offsets(got) == list(range(1, 31))
+
+
+async def test_a_failing_log_is_the_reader_s_to_see_and_nothing_is_lost(world, caplog):
+    caplog.set_level("CRITICAL", "realtime")
+    _, log = world
+    append(log, "a", 10)
+    async with Subscription() as subscription:
+        await subscription.add("a", OLDEST)
+        log.failing = True
+        with pytest.raises(LogFailed):
+            await subscription.read()
+        log.failing = False
+        assert offsets(await read_all(subscription)) == list(range(1, 11))
+
+
+# -- leaving
+
+
+async def test_what_was_left_is_not_handed_out(world):
+    _, log = world
+    append(log, "a", 3)
+    async with Subscription() as subscription:
+        await subscription.add("a", OLDEST)
+        await subscription.add("b")
+        await publish_now("a", 1, ephemeral=True)
+        subscription.remove("a")
+        assert await read_all(subscription) == []
+
+
+async def test_a_topic_that_is_left_in_the_middle_of_a_page_stops_there(world):
+    _, log = world
+    append(log, "a", 4)
+    async with Subscription() as subscription:
+        await subscription.add("a", OLDEST)
+        got = []
+        async for item in subscription:
+            got.append(item.offset)
+            if got == [1]:
+                subscription.remove("a")
+                await subscription.add("a", Position("epoch001", 2))
+            if got[-1] == 4:
+                subscription.close()
+        assert got == [1, 3, 4]
+
+
+async def test_a_topic_that_is_left_while_the_log_is_read(world):
+    _, log = world
+    append(log, "a", 4)
+    async with Subscription() as subscription:
+        await subscription.add("a", OLDEST)
+        log.noise = Noise(1, delay=1.0, longest=0.1)
+        reading = asyncio.create_task(subscription.read(5))
+        await asyncio.sleep(0)
+        subscription.remove("a")
+        await subscription.add("a", Position("epoch001", 2))
+        assert offsets([*await reading, *await read_all(subscription)]) == [3, 4]
+
+
+# -- the fast lane
+
+
+class Lane:
+    """Takes what it is given while it is open; what was written is the offsets."""
+
+    group_type: Any = None
+
+    def __init__(self, takes: int = 1_000) -> None:
+        self.takes = takes  # so many times
+        self.written: list[list[int]] = []
+
+    def push(self, *events: Event) -> bool:
+        if not self.takes:
+            return False
+        self.takes -= 1
+        self.written.append(offsets(list(events)))
+        return True
+
+    def direct(self) -> tuple[Any, Any]:
+        return self, lambda event: b"%d," % event.offset
+
+    def write(self, payload: bytes) -> bool:
+        self.written.append([int(offset) for offset in payload.split(b",")[:-1]])
+        return True
+
+    @property
+    def offsets(self) -> list[int]:
+        return [offset for offsets in self.written for offset in offsets]
+
+
+async def test_what_a_new_subscriber_has_missed_goes_to_the_lane_by_pages(world):
+    _, log = world
+    append(log, "a", 10)
+    lane = Lane()
+    async with Subscription(lane) as subscription:
+        await subscription.add("a", START)
+        assert [item async for item in subscription.ready()] == []
+        assert lane.written == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
+        assert subscription.cursors["a"].rank is not None
+        await publish_now("a", 1)
+        assert lane.offsets == list(range(1, 12))
+
+
+@pytest.mark.parametrize("takes", [0, 1, 2])
+async def test_what_the_lane_does_not_take_is_handed_out(world, takes):
+    _, log = world
+    append(log, "a", 10)
+    lane = Lane(takes)
+    async with Subscription(lane) as subscription:
+        await subscription.add("a", START)
+        handed_out = offsets([item async for item in subscription.ready()])
+        assert lane.offsets == list(range(1, 4 * takes + 1))
+        assert lane.offsets + handed_out == list(range(1, 11))
+
+
+async def test_nothing_goes_past_a_reset_or_what_was_left_unread(world):
+    _, log = world
+    append(log, "a", 10)
+    lane = Lane(takes=0)
+    async with Subscription(lane) as subscription:
+        await subscription.add("a", OLDEST)
+        async for item in subscription.ready():
+            assert item.offset == 1
+            break
+        lane.takes = 9
+        handed_out = [item async for item in subscription.ready()]
+        assert offsets(handed_out) == [2, 3, 4]  # the rest of the page
+        assert lane.offsets == [5, 6, 7, 8, 9, 10]
+        log.delete("a")
+        append(log, "a", 2)
+        handed_out = []
+        async with asyncio.timeout(10):
+            while not handed_out:  # until the look at the heads has found it
+                await asyncio.sleep(0.05)
+                handed_out = [item async for item in subscription.ready()]
+        assert [type(item) for item in handed_out] == [Reset]
+
+
+async def test_what_an_iteration_has_left_is_handed_out_by_the_next(world):
+    _, log = world
+    append(log, "a", 3)
+    async with Subscription() as subscription:
+        await subscription.add("a", OLDEST)
+        async for item in subscription:
+            assert item.offset == 1
+            break
+        async with asyncio.timeout(5):
+            async for item in subscription:
+                if item.offset == 3:
+                    break
+
+
+@pytest.mark.parametrize(("events", "size"), [(2, 1_000), (1_000, 2)])
+async def test_not_too_much_is_written_at_once(world, monkeypatch, events, size):
+    monkeypatch.setattr(subscription_module, "TOGETHER_EVENTS", events)
+    monkeypatch.setattr(subscription_module, "TOGETHER_BYTES", size)
+    _, log = world
+    append(log, "a", 5)
+    lane = Lane()
+    async with Subscription(lane) as subscription:
+        await subscription.add("a", START)
+        assert [item async for item in subscription.ready()] == []
+        assert lane.written == [[1, 2], [3, 4], [5]]
+
+
+async def test_who_comes_to_a_busy_topic_is_in_step_soon(world):
+    """Each event that is written by itself costs more than it takes to publish one."""
+    _, log = world
+    append(log, "a", 10)
+    written = 0
+
+    async def write(subscription: Subscription) -> None:
+        nonlocal written
+        async for _ in subscription:
+            written += 1
+            for _ in range(30):
+                await asyncio.sleep(0)
+
+    async def publish() -> None:
+        while True:
+            await publish_now("a", 1)
+            await asyncio.sleep(0)
+
+    async with Subscription(Lane()) as subscription:
+        publishing = asyncio.create_task(publish())
+        await subscription.add("a", START)
+        writing = asyncio.create_task(write(subscription))
+        await eventually(lambda: subscription.cursors["a"].rank is not None)
+        assert written < 100
+        for task in (publishing, writing):
+            task.cancel()
+        await asyncio.gather(publishing, writing, return_exceptions=True)
+
+
+async def test_a_fan_out_passes_over_who_has_left_since(world):
+    lane = Lane()
+    async with Subscription(lane) as subscription:
+        await subscription.add("a")
+        await subscription.add("b")
+        reading = asyncio.create_task(subscription.read(0.2))
+        await eventually(lambda: subscription.waiting)
+        cursor = subscription.cursors["a"]
+        subscription.remove("a")
+        cursor.deliver(Event("a", "message", "1", "epoch001", 1))
+        cursor.deliver(Event("a", "message", "1"))
+        assert await reading == []
+        assert lane.written == []
+
+
+async def test_the_end_while_it_waits_and_while_it_reads(world):
+    _, log = world
+    append(log, "a", 4)
+    waiting, reading = Subscription(), Subscription()
+    await waiting.add("b")
+    await reading.add("a", OLDEST)
+    log.noise = Noise(1, delay=1.0, longest=0.1)
+    tasks = [asyncio.create_task(s.read()) for s in (waiting, reading)]
+    await asyncio.sleep(0.01)
+    waiting.close()
+    reading.close()
+    async with asyncio.timeout(2):
+        assert await asyncio.gather(*tasks) == [[], []]
+
+
+@pytest.mark.parametrize("end", ["close", "remove", "cancel"])
+async def test_the_end_while_a_topic_is_attached(world, end):
+    _, log = world
+    log.noise = Noise(1, delay=1.0, longest=0.1)
+    started: list[Started] = []
+
+    async def on_start(where: Started) -> None:
+        started.append(where)
+
+    subscription = Subscription()
+    adding = asyncio.create_task(subscription.add("a", None, on_start))
+    await asyncio.sleep(0.001)
+    if end == "close":
+        subscription.close()
+    elif end == "remove":
+        subscription.remove("a")
+    else:
+        adding.cancel()
+    await asyncio.gather(adding, return_exceptions=True)
+    assert started == []
+    assert subscription.cursors == {}
+    assert running_hubs() == []

@@ -1,0 +1,645 @@
+"""`realtime.eventlog.database`, on whichever database the tests run."""
+
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from unittest.mock import patch
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.db import connection, connections, transaction
+from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from realtime import models
+from realtime.eventlog import get_log
+from realtime.eventlog.base import EventLog, Page
+from realtime.eventlog.database import NAMES_PER_QUERY, DatabaseLog
+from realtime.events.event import Event
+from realtime.events.payload import encode_data
+from realtime.events.position import OLDEST, START, Position
+from realtime.exceptions import HistoryGone
+
+from ..support.servers import ROOT, environment, manage
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+log = DatabaseLog()
+
+
+def read(topic: str, after: Position, limit: int = 1_000) -> Page:
+    return async_to_sync(log.read)(topic, after, limit)
+
+
+def fill(topic: str, count: int, data: str = "1") -> str:
+    """Append `count` events; the topic's epoch."""
+    for _ in range(count):
+        event = log.append(topic, "message", data)
+    return event.epoch
+
+
+def offsets(topic: str) -> list[int]:
+    rows = models.Event.objects.filter(topic__name=topic).order_by("offset")
+    return list(rows.values_list("offset", flat=True))
+
+
+def age(topic: str, seconds: dict[int, float]) -> None:
+    for offset, old in seconds.items():
+        rows = models.Event.objects.filter(topic__name=topic, offset=offset)
+        assert rows.update(created=timezone.now() - timedelta(seconds=old)) == 1
+
+
+def forget(topic: str, upto: int) -> None:
+    models.Event.objects.filter(topic__name=topic, offset__lte=upto).delete()
+
+
+class Threads:
+    """Runs functions in threads that let go of their connections, and raises what they raised."""
+
+    def __init__(self, count: int) -> None:
+        self.executor = ThreadPoolExecutor(count)
+        self.futures = []
+
+    def __enter__(self) -> "Threads":
+        return self
+
+    def start(self, function: Callable[..., object], *args: object) -> None:
+        def run() -> object:
+            try:
+                return function(*args)
+            finally:
+                connections.close_all()
+
+        self.futures.append(self.executor.submit(run))
+
+    def __exit__(self, *error: object) -> None:
+        self.executor.shutdown()
+        for future in self.futures:
+            future.result()
+
+
+# -- append
+
+
+def test_get_log_makes_one():
+    assert isinstance(get_log(), DatabaseLog)
+    assert get_log() is get_log()
+
+
+def test_another_class_by_setting():
+    class Other(DatabaseLog):
+        pass
+
+    with override_settings(REALTIME={"EVENT_LOG": Other}):
+        assert type(get_log()) is Other
+    assert type(get_log()) is DatabaseLog
+    assert issubclass(DatabaseLog, EventLog)
+
+
+def test_offsets_count_from_one_in_each_topic():
+    first = [log.append("a", "message", str(n)) for n in range(3)]
+    other = log.append("b", "joined", "{}")
+    assert [event.offset for event in first] == [1, 2, 3]
+    assert len({event.epoch for event in first}) == 1
+    assert other == Event("b", "joined", "{}", other.epoch, 1)
+    assert other.epoch != first[0].epoch
+
+
+def test_append_now_is_durable_when_it_returns():
+    event = async_to_sync(log.append_now)("a", "message", "1")
+    assert (event.offset, offsets("a")) == (1, [1])
+
+
+@pytest.mark.parametrize(
+    "data", ["a\0b", "žluť 🐎 \u2028", {"": None}, [], "", 10**30, "x" * 60_000], ids=repr
+)
+def test_what_is_stored_is_what_is_read(data):
+    text = encode_data(data, 65_536)
+    event = log.append("a", "ž" * 64, text)
+    assert read("a", START).events == [event]
+    assert event.data == text
+
+
+def test_a_rolled_back_append_leaves_no_gap():
+    log.append("a", "message", "1")
+    with transaction.atomic():
+        assert log.append("a", "message", "2").offset == 2
+        log.append("new", "message", "1")
+        transaction.set_rollback(True)
+    assert log.append("a", "message", "3").offset == 2
+    assert log.append("new", "message", "1").offset == 1
+    assert [event.data for event in read("a", START).events] == ["1", "3"]
+
+
+def test_a_rolled_back_savepoint_leaves_no_gap():
+    with transaction.atomic():
+        log.append("a", "message", "1")
+        with transaction.atomic():
+            log.append("a", "message", "2")
+            transaction.set_rollback(True)
+        log.append("a", "message", "3")
+    assert [(e.offset, e.data) for e in read("a", START).events] == [(1, "1"), (2, "3")]
+
+
+def test_concurrent_publishers_leave_no_gap_and_no_duplicate():
+    threads, each = 4, 25
+    start = threading.Barrier(threads)
+
+    def publish() -> None:
+        start.wait()  # all of them find the topic missing
+        for _ in range(each):
+            log.append("a", "message", "1")
+
+    with Threads(threads) as run:
+        for _ in range(threads):
+            run.start(publish)
+    assert offsets("a") == list(range(1, threads * each + 1))
+    assert models.Topic.objects.filter(name="a").count() == 1
+
+
+def test_events_become_visible_in_order():
+    """A reader never sees an offset before the ones below it, whoever commits first."""
+    threads, each = 3, 15
+    start = threading.Barrier(threads + 1)
+    done = threading.Event()
+    looks: list[int] = []
+
+    def publish(hold: float) -> None:
+        connection.ensure_connection()
+        start.wait(20)  # the reader has its connection too, and looks
+        for _ in range(each):
+            with transaction.atomic():
+                log.append("a", "message", "1")
+                time.sleep(hold)  # the transaction goes on after its append
+
+    def watch() -> None:
+        position, seen = START, 0
+        assert log._read("a", position, 1_000).events == []
+        start.wait(20)
+        while not done.is_set() or seen < threads * each:
+            page = log._read("a", position, 1_000)
+            assert [event.offset for event in page.events] == list(
+                range(seen + 1, seen + 1 + len(page.events))
+            )
+            if page.events:
+                looks.append(len(page.events))
+                position, seen = page.position, page.events[-1].offset
+
+    with Threads(threads + 1) as run:
+        run.start(watch)
+        with Threads(threads) as publishers:
+            for hold in (0, 0.004, 0.008):
+                publishers.start(publish, hold)
+        done.set()
+    assert sum(looks) == threads * each
+    assert len(looks) > 5, "the reader did not look in between"
+
+
+def test_a_publisher_waits_for_the_one_before_it():
+    log.append("a", "message", "0")
+    appended, second_done = threading.Event(), threading.Event()
+    order = []
+
+    def first() -> None:
+        with transaction.atomic():
+            log.append("a", "message", "1")
+            appended.set()
+            # Were the topic not locked, the other would be done long before.
+            assert not second_done.wait(0.3)
+            order.append("first")
+
+    def second() -> None:
+        assert appended.wait(10)
+        assert log.append("a", "message", "2").offset == 3
+        order.append("second")
+        second_done.set()
+
+    with Threads(2) as run:
+        run.start(first)
+        run.start(second)
+    assert order == ["first", "second"]
+
+
+def test_a_publisher_takes_over_a_topic_whose_maker_rolls_back():
+    appended = threading.Event()
+
+    def first() -> None:
+        with transaction.atomic():
+            log.append("a", "message", "1")
+            appended.set()
+            time.sleep(0.2)  # the other one comes to the lock, or comes later: both have to work
+            transaction.set_rollback(True)
+
+    def second() -> None:
+        assert appended.wait(10)
+        assert log.append("a", "message", "2").offset == 1
+
+    with Threads(2) as run:
+        run.start(first)
+        run.start(second)
+    assert [event.data for event in read("a", START).events] == ["2"]
+
+
+APPEND_MANY = """
+from realtime.eventlog import get_log
+for _ in range(40):
+    get_log().append("a", "message", "1")
+"""
+LIST_OFFSETS = """
+from realtime.models import Event
+print(*Event.objects.order_by("offset").values_list("offset", flat=True))
+"""
+
+
+def test_publishers_in_processes_of_their_own(site):
+    command = [sys.executable, "manage.py", "shell", "--no-imports", "-c"]
+    running = [
+        subprocess.Popen([*command, APPEND_MANY], cwd=ROOT, env=environment(site)) for _ in range(2)
+    ]
+    assert [process.wait(60) for process in running] == [0, 0]
+    listed = manage("shell", "--no-imports", "-c", LIST_OFFSETS, env=site)
+    assert listed.split() == [str(n) for n in range(1, 81)]
+
+
+# -- heads
+
+
+def test_heads():
+    epoch, other = fill("a", 3), fill("b", 1)
+    models.Topic.objects.create(name="empty")
+    heads = async_to_sync(log.heads)(["a", "b", "empty", "unknown"])
+    assert heads == {"a": Position(epoch, 3), "b": Position(other, 1)}
+    assert async_to_sync(log.heads)([]) == {}
+
+
+def test_heads_of_more_topics_than_one_statement_takes():
+    names = [f"t{n}" for n in range(2 * NAMES_PER_QUERY + 1)]
+    models.Topic.objects.bulk_create([models.Topic(name=name, head=7) for name in names])
+    with CaptureQueriesContext(connection) as queries:
+        heads = log._heads(names)
+    assert len(queries) == 3
+    assert set(heads) == set(names)
+    assert {position.offset for position in heads.values()} == {7}
+
+
+# -- read
+
+
+EPOCH = "the topic's"
+
+
+@pytest.mark.parametrize(
+    ("after", "found", "position"),
+    [
+        (OLDEST, [6, 7, 8], (EPOCH, 8)),
+        ((EPOCH, 5), [6, 7, 8], (EPOCH, 8)),
+        ((EPOCH, 7), [8], (EPOCH, 8)),
+        ((EPOCH, 8), [], (EPOCH, 8)),
+        ((EPOCH, 4), None, None),
+        ((EPOCH, 0), None, None),
+        (START, None, None),
+        ((EPOCH, 9), None, None),
+        ((EPOCH, 2**63 - 1), None, None),
+        (("other", 5), None, None),
+        (("other", 8), None, None),
+        (("other", 0), None, None),
+    ],
+    ids=str,
+)
+def test_read_after_the_first_five_of_eight_were_pruned(after, found, position):
+    check_reads(fill("a", 8), 5, after, found, position)
+
+
+@pytest.mark.parametrize(
+    ("after", "found", "position"),
+    [
+        (OLDEST, [], (EPOCH, 3)),
+        ((EPOCH, 3), [], (EPOCH, 3)),
+        ((EPOCH, 2), None, None),
+        ((EPOCH, 4), None, None),
+        (START, None, None),
+        (("other", 3), None, None),
+    ],
+    ids=str,
+)
+def test_read_after_all_three_were_pruned(after, found, position):
+    check_reads(fill("a", 3), 3, after, found, position)
+
+
+def check_reads(epoch, pruned, after, found, position):
+    def own(position):
+        return Position(epoch if position[0] == EPOCH else position[0], position[1])
+
+    forget("a", pruned)
+    start = after if isinstance(after, Position) else own(after)
+    if found is None:
+        with pytest.raises(HistoryGone, match="no longer holds what followed"):
+            read("a", start)
+    else:
+        page = read("a", start)
+        assert [event.offset for event in page.events] == found
+        assert page.position == own(position)
+        assert {event.epoch for event in page.events} <= {epoch}
+
+
+@pytest.mark.parametrize("name", ["unknown", "empty"])
+def test_read_a_topic_without_events(name):
+    models.Topic.objects.create(name="empty")
+    assert read(name, OLDEST) == Page([], START)
+    assert read(name, START) == Page([], START)
+    for gone in (Position("other", 0), Position("other", 3)):
+        with pytest.raises(HistoryGone):
+            read(name, gone)
+
+
+def test_read_from_the_start_of_a_topic_that_was_born_meanwhile():
+    fill("a", 2)
+    assert [event.offset for event in read("a", START).events] == [1, 2]
+
+
+def test_a_topic_that_was_made_anew_has_another_history():
+    old = fill("a", 3)
+    models.Topic.objects.all().delete()
+    fill("a", 5)
+    with pytest.raises(HistoryGone):
+        read("a", Position(old, 3))
+    assert len(read("a", OLDEST).events) == 5
+
+
+def test_pages_by_events():
+    epoch = fill("a", 5)
+    pages, position = [], START
+    while (page := read("a", position, 2)).events:
+        pages.append([event.offset for event in page.events])
+        position = page.position
+    assert pages == [[1, 2], [3, 4], [5]]
+    assert position == Position(epoch, 5)
+
+
+@pytest.mark.parametrize(
+    ("data", "limit", "pages"),
+    [
+        (['"aa"'] * 4, 8, [[1, 2], [3, 4]]),
+        (['"aa"'] * 4, 7, [[1], [2], [3], [4]]),
+        (['"aa"', '"' + "b" * 50 + '"', '"c"'], 8, [[1], [2], [3]]),
+        (['"ž"'] * 4, 8, [[1, 2], [3, 4]]),
+        (['"🐎"'] * 4, 11, [[1], [2], [3], [4]]),
+    ],
+    ids=["fits", "one byte less", "one too large", "2 bytes each", "4 bytes each"],
+)
+def test_pages_by_bytes(data, limit, pages):
+    for text in data:
+        log.append("a", "message", text)
+    found, position = [], START
+    with override_settings(REALTIME={"LOG_PAGE_BYTES": limit}):
+        while (page := read("a", position)).events:
+            found.append([event.offset for event in page.events])
+            position = page.position
+    assert found == pages
+
+
+def after_first_call(name: str, then: Callable[[], object]):
+    """Patch a method of the log so that something happens right after its first result."""
+    original, calls = getattr(DatabaseLog, name), []
+
+    def method(self, *args):
+        result = original(self, *args)
+        calls.append(name)
+        if len(calls) == 1:
+            then()
+        return result
+
+    return patch.object(DatabaseLog, name, method)
+
+
+def test_an_event_that_is_appended_between_the_two_looks():
+    epoch = fill("a", 2)
+    with after_first_call("_events", lambda: fill("a", 1)):
+        page = log._read("a", Position(epoch, 2), 10)
+    assert [event.offset for event in page.events] == [3]
+
+
+def test_a_position_at_the_end_of_all_numbers_is_out_of_reach():
+    epoch = fill("a", 2)
+    with pytest.raises(HistoryGone):
+        log._read("a", Position(epoch, 2**63 - 1), 200)
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="a plan of PostgreSQL's")
+def test_a_page_of_a_long_history_does_not_read_all_of_it():
+    """Without statistics, which a new table has none of."""
+    epoch = log.append("a", "message", "0").epoch
+    for _ in range(20):
+        log.append_many([("a", "message", "1")] * 500)
+    with CaptureQueriesContext(connection) as captured:
+        assert len(log._read("a", Position(epoch, 100), 50).events) == 50
+    (query,) = captured
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {query['sql']}")
+        (found,) = cursor.fetchone()
+    rows = json.dumps(found if isinstance(found, list) else json.loads(found))
+    most = max(float(number) for number in re.findall(r'"Actual Rows": ([\d.]+)', rows))
+    assert most <= 50, "it looks at more than it gives"
+
+
+def test_the_first_event_is_appended_between_the_two_looks():
+    with after_first_call("_events", lambda: fill("a", 1)):
+        page = log._read("a", START, 10)
+    assert [event.offset for event in page.events] == [1]
+
+
+@pytest.mark.parametrize("before", [0, 2])
+def test_an_event_that_is_appended_between_the_looks_from_the_oldest(before):
+    fill("a", before) if before else None
+    with after_first_call("_heads", lambda: fill("a", 1)):
+        page = log._read("a", OLDEST, 10)
+    assert page.events[-1].offset == before + 1
+    assert page.position == page.events[-1].position
+
+
+def test_from_the_oldest_nothing_is_skipped_when_all_was_pruned_between_the_looks():
+    epoch = fill("a", 2)
+
+    def prune_and_append() -> None:
+        forget("a", 2)
+        fill("a", 1)
+
+    with after_first_call("_heads", prune_and_append):
+        page = log._read("a", OLDEST, 10)
+    assert page == Page(page.events, Position(epoch, 3))
+    assert [event.offset for event in page.events] == [3]
+
+
+def test_what_followed_is_appended_and_pruned_between_the_two_looks():
+    epoch = fill("a", 2)
+
+    def append_and_prune() -> None:
+        fill("a", 2)
+        forget("a", 4)
+
+    with after_first_call("_events", append_and_prune), pytest.raises(HistoryGone):
+        log._read("a", Position(epoch, 2), 10)
+
+
+# -- prune
+
+
+@pytest.mark.parametrize(
+    ("ages", "seconds", "events", "kept"),
+    [
+        ([9, 9, 1, 1], 5, None, [3, 4]),
+        ([1, 1, 1, 1], 5, None, [1, 2, 3, 4]),
+        ([9, 9, 9, 9], 5, None, []),
+        ([1, 1, 1, 1], None, 2, [3, 4]),
+        ([9, 9, 9, 9], None, 4, [1, 2, 3, 4]),
+        ([9, 9, 9, 9], None, None, [1, 2, 3, 4]),
+        ([9, 1, 1, 1], 5, 2, [3, 4]),
+        ([9, 9, 9, 1], 5, 2, [4]),
+        # Clocks of several hosts disagree: what is kept stays consecutive.
+        ([9, 1, 9, 1], 5, None, [2, 3, 4]),
+        ([1, 9, 9, 9], 5, None, [1, 2, 3, 4]),
+        ([9, -9, 9, 9], 5, None, [2, 3, 4]),
+    ],
+)
+def test_prune(ages, seconds, events, kept):
+    fill("a", 4)
+    fill("b", 1)
+    age("a", dict(enumerate(ages, 1)))
+    realtime = {"RETENTION_SECONDS": seconds, "RETENTION_EVENTS": events}
+    with override_settings(REALTIME=realtime):
+        pruned = log.prune()
+        assert log.prune() == {}, "the second time there is nothing to do"
+    assert offsets("a") == kept
+    assert offsets("b") == [1]
+    assert pruned == ({"a": 4 - len(kept)} if len(kept) < 4 else {})
+    assert log.append("a", "message", "1").offset == 5
+
+
+def test_prune_says_what_went_by_topic():
+    fill("a", 5)
+    fill("b", 4)
+    fill("c", 2)
+    models.Topic.objects.create(name="empty")
+    with override_settings(REALTIME={"RETENTION_EVENTS": 2}):
+        assert log.prune() == {"a": 3, "b": 2}
+
+
+def test_a_batch_is_numbered_by_topic_in_the_order_it_was_given():
+    log.append("b", "message", "0")
+    given = [("b", "x", "1"), ("a", "y", "2"), ("b", "z", "3"), ("new", "x", "4"), ("a", "x", "5")]
+    events = log.append_many(given)
+    assert [(event.topic, event.type, event.data) for event in events] == given
+    assert [event.offset for event in events] == [2, 1, 3, 1, 2]
+    for topic in ("a", "b", "new"):
+        page = read(topic, OLDEST)
+        wanted = [event for event in events if event.topic == topic]
+        assert page.events[-len(wanted) :] == wanted
+
+
+def test_a_batch_on_one_topic_takes_its_lock_once():
+    log.append("a", "message", "0")
+    with CaptureQueriesContext(connection) as captured:
+        log.append_many([("a", "message", str(number)) for number in range(20)])
+    assert sum(query["sql"].startswith("UPDATE") for query in captured) == 1
+    assert not [query for query in captured if "SAVEPOINT" in query["sql"]]
+    assert offsets("a") == list(range(1, 22))
+
+
+def test_a_batch_is_stored_whole_or_not_at_all():
+    log.append("a", "message", "0")
+    with pytest.raises(Exception, match=r"(?i)null"):
+        log.append_many([("a", "message", "1"), ("a", None, "2")])  # type: ignore[list-item]
+    assert offsets("a") == [1]
+    assert log.append("a", "message", "3").offset == 2
+
+
+def test_prune_in_batches():
+    fill("a", 7)
+    with (
+        patch("realtime.eventlog.database.DELETE_BATCH", 2),
+        override_settings(REALTIME={"RETENTION_EVENTS": 2}),
+        CaptureQueriesContext(connection) as queries,
+    ):
+        assert log.prune() == {"a": 5}
+    assert offsets("a") == [6, 7]
+    assert sum(query["sql"].startswith("DELETE") for query in queries) == 3
+
+
+def test_an_event_appended_while_its_topic_is_looked_at_is_kept():
+    """Everything is old; the young event comes between the looks at the ages and the delete."""
+    fill("a", 3)
+    age("a", {1: 99, 2: 99, 3: 99})
+    with (
+        after_first_call("_last_expired", lambda: fill("a", 1)),
+        override_settings(REALTIME={"RETENTION_SECONDS": 10}),
+    ):
+        assert log.prune() == {"a": 3}
+    assert offsets("a") == [4]
+
+
+def test_many_topics_are_pruned_while_others_publish():
+    many = 2_100  # more than one fetch of an iterator
+    topics = models.Topic.objects.bulk_create(
+        [models.Topic(name=f"t{n}", head=2 if n < 50 else 1) for n in range(many)]
+    )
+    models.Event.objects.bulk_create(
+        [
+            models.Event(topic=topic, offset=offset, data="1")
+            for topic in topics
+            for offset in range(1, topic.head + 1)
+        ]
+    )
+    drop = DatabaseLog._drop_through
+    appended = []
+
+    def publish_and_drop(self, *args):
+        if len(appended) < 3:
+            with Threads(1) as run:
+                run.start(lambda: appended.append(log.append(f"new{len(appended)}", "m", "1")))
+        return drop(self, *args)
+
+    with (
+        patch.object(DatabaseLog, "_drop_through", publish_and_drop),
+        override_settings(REALTIME={"RETENTION_EVENTS": 1, "RETENTION_SECONDS": None}),
+    ):
+        assert log.prune() == {topic.name: 1 for topic in topics[:50]}
+    assert len(appended) == 3
+
+
+def test_prune_beside_publishers_and_readers():
+    total = 120
+    done = threading.Event()
+
+    def publish() -> None:
+        try:
+            for n in range(total):
+                log.append("a", "message", str(n))
+        finally:
+            done.set()
+
+    def prune() -> None:
+        while not done.is_set():
+            log.prune()
+
+    def watch() -> None:
+        while not done.is_set():
+            kept = offsets("a")
+            assert kept == list(range(kept[0], kept[0] + len(kept))) if kept else True
+
+    with override_settings(REALTIME={"RETENTION_EVENTS": 10}):
+        with Threads(3) as run:
+            run.start(watch)
+            run.start(prune)
+            run.start(publish)
+        log.prune()
+    assert offsets("a") == list(range(total - 9, total + 1))
+    assert [event.data for event in read("a", OLDEST).events] == [
+        str(n) for n in range(total - 10, total)
+    ]

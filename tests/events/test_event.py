@@ -1,0 +1,69 @@
+"""`realtime.events.event`: the event and its encoded forms."""
+
+import pytest
+
+from realtime.events.event import Event
+from realtime.events.position import Position, parse_position
+
+
+def test_a_logged_event_has_an_id_that_is_its_position():
+    event = Event("t", "message", "1", "abcd1234", 7)
+    assert event.id == "abcd1234-7"
+    assert event.position == parse_position(event.id) == Position("abcd1234", 7)
+
+
+def test_an_ephemeral_event_has_none():
+    assert Event("t", "typing", "1").id is None
+
+
+def test_it_is_encoded_once_for_each_encoder():
+    calls = []
+
+    def one(event):
+        calls.append("one")
+        return b"one"
+
+    def other(event):
+        calls.append("other")
+        return event.data.encode()
+
+    event = Event("t", "message", "1", "abc", 7)
+    first = [event.encoded(one) for _ in range(3)]
+    assert first[0] is first[2]
+    assert event.encoded(other) == b"1"
+    assert calls == ["one", "other"]
+
+
+def test_an_encoder_that_fails_is_asked_again():
+    answers = iter([ValueError("no"), b"yes"])
+
+    def encoder(event):
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    event = Event("t", "message", "1")
+    with pytest.raises(ValueError, match="no"):
+        event.encoded(encoder)
+    assert event.encoded(encoder) == b"yes"
+
+
+def test_equality():
+    def make(**changes):
+        fields = {"topic": "t", "type": "message", "data": "1", "epoch": "abc", "offset": 7}
+        return Event(**{**fields, **changes})
+
+    same = make()
+    same.encoded(lambda event: b"x")
+    assert make() == same
+    assert hash(make()) == hash(same)
+    for name, value in (("topic", "u"), ("type", "x"), ("data", "2"), ("epoch", "abd")):
+        assert make(**{name: value}) != same
+    assert make(offset=8) != same
+    assert same != "t"
+
+
+def test_repr_is_short():
+    assert repr(Event("t", "message", "1", "abc", 7)) == "<Event t abc-7 message 1>"
+    assert len(repr(Event("t", "message", "x" * 10_000))) < 120

@@ -1,0 +1,171 @@
+"""The endpoint in front of Django answers as the view behind it does, over real sockets."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from django.test import override_settings
+
+from realtime.http.publish_consumer import PublishEndpoint
+
+from ..support.clients import bearer, open_stream, site_for_module
+from ..support.servers import wait_until
+
+SHORT = {"MAX_EVENT_BYTES": 1000}
+
+
+@pytest.fixture(scope="module")
+def here(_site_template: dict[str, str]) -> Iterator[SimpleNamespace]:
+    """A site that all of this module's tests share, with tokens of its users."""
+    with site_for_module(_site_template, SHORT) as site:
+        yield site
+
+
+def post(here: Any, topic: str, body: bytes, headers: dict[str, str], **query: str) -> Any:
+    url = f"{here.url}/topics/{topic}/events"
+    return httpx.post(url, content=body, headers=headers, params=query, timeout=10)
+
+
+def is_past_django(answer: httpx.Response) -> bool:
+    """Django's middleware sets this header on every answer of the site."""
+    return "x-frame-options" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("topic", "body", "query", "token", "status"),
+    [
+        ("room.a", b'{"a": 1}', {}, "", 201),
+        ("room.a", b"null", {"type": "greeting"}, "", 201),
+        ("room.a", b"", {}, "", 400),
+        ("room.a", b"{", {}, "", 400),
+        ("room.a", b"\xff", {}, "", 400),
+        ("room.a", b"1", {"type": "reset"}, "", 400),
+        ("room.a", b'"' + b"x" * 999 + b'"', {}, "", 413),
+        ("room.a", b'"' + b"x" * 9_000 + b'"', {}, "", 413),
+        ("room.a", b'"' + b"x" * 3_000_000 + b'"', {}, "", 413),
+        ("secret", b"1", {}, "", 403),
+        ("a%20b", b"1", {}, "", 400),
+        ("a" * 200, b"1", {}, "", 400),
+        ("room.a", b"1", {}, "rt_wrong", 401),
+        ("room.a", b"1", {}, "x" * 9_000, 401),
+    ],
+)
+def test_the_same_answers_as_the_view(here, topic, body, query, token, status):
+    token = token or here.tokens["alice"]
+    answer = post(here, topic, body, bearer(token), **query)
+    assert is_past_django(answer)
+    behind = post(here, topic, body, {}, token=token, **query)
+    assert not is_past_django(behind)
+    assert answer.status_code == behind.status_code == status
+    for header in ("content-type", "www-authenticate", "x-content-type-options"):
+        assert answer.headers.get(header) == behind.headers.get(header)
+    if status == 201:
+        assert answer.json().keys() == behind.json().keys() == {"id"}
+    elif len(body) < 1_000_000:  # Django has a limit of its own
+        assert answer.json() == behind.json()
+
+
+async def test_what_is_published_arrives(here):
+    async with open_stream(f"{here.url}/topics/public.arrives/events") as stream:
+        headers = bearer(here.tokens["alice"])
+        answer = await asyncio.to_thread(
+            post, here, "public.arrives", b'{"a": "\xc3\xa9"}', headers, type="greeting"
+        )
+        event = await stream.next()
+        assert (event.id, event.event, event.data) == (
+            answer.json()["id"],
+            "greeting",
+            '{"a":"é"}',
+        )
+
+
+def test_what_goes_on_to_django(here):
+    headers = bearer(here.tokens["alice"])
+    url = f"{here.url}/topics/room.a/events"
+    assert not is_past_django(httpx.get(f"{here.url}/healthz"))
+    assert not is_past_django(httpx.post(url, content=b"1"))
+    assert not is_past_django(httpx.post(f"{url}/more", content=b"1", headers=headers))
+    assert not is_past_django(httpx.put(url, content=b"1", headers=headers))
+    basic = httpx.post(url, content=b"1", headers={"Authorization": "Basic YTpi"})
+    assert (basic.status_code, is_past_django(basic)) == (401, False)
+    elsewhere = httpx.post(url, content=b"1", headers={**headers, "Host": "evil.example"})
+    assert elsewhere.status_code == 400
+    assert "<h1>Bad Request" in elsewhere.text  # Django's own page
+
+
+def test_one_who_leaves_in_the_middle_publishes_nothing(here):
+    token = here.tokens["alice"]
+    head = (
+        "POST /topics/room.left/events HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        f"Authorization: Bearer {token}\r\nContent-Length: 5\r\n\r\n12"
+    )
+    with socket.create_connection(("127.0.0.1", here.server.port)) as client:
+        client.sendall(head.encode())
+    history = f"{here.url}/topics/room.left/history"
+
+    def kept() -> str:
+        return httpx.get(history, headers=bearer(token)).text
+
+    assert kept() == ""
+    post(here, "room.left", b"3", bearer(token))
+    wait_until(kept, 5, "the event")
+    assert kept().count('"data":3') == 1
+    assert '"data":12' not in kept()
+
+
+async def answered_by(path: str = "/topics/room.a/events", **changes: Any) -> str:
+    """Who answers a POST: `endpoint` or `application`."""
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        said.append("application")
+
+    async def send(message: Any) -> None:
+        said.append("endpoint")
+
+    async def receive() -> dict[str, Any]:
+        return (
+            {"type": "http.disconnect"}
+            if changes.pop("leaves", 0)
+            else {
+                "type": "http.request",
+                "body": b"x",
+            }
+        )
+
+    said: list[str] = []
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "scheme": "http",
+        "path": path,
+        "query_string": b"",
+        "headers": [(b"host", b"testserver:80"), (b"authorization", b"bearer rt_no")],
+        **changes,
+    }
+    await PublishEndpoint(application)(scope, receive, send)
+    return said[0] if said else "nobody"
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_when_it_keeps_out():
+    assert await answered_by() == "endpoint"
+    assert await answered_by(leaves=1) == "nobody"
+    assert await answered_by(type="websocket") == "application"
+    assert await answered_by(root_path="/below") == "application"
+    assert await answered_by(headers=[(b"authorization", b"Bearer rt_no")]) == "application"
+    assert await answered_by(headers=[(b"host", b"testserver")]) == "application"
+    with override_settings(SECURE_SSL_REDIRECT=True):
+        assert await answered_by() == "application"
+        assert await answered_by(scheme="https") == "endpoint"
+    with override_settings(ALLOWED_HOSTS=["www.example.com"]):
+        assert await answered_by() == "application"
+
+
+@pytest.mark.django_db(transaction=True)
+@override_settings(ROOT_URLCONF="django.contrib.auth.urls")
+async def test_a_site_without_the_view_has_no_endpoint():
+    assert await answered_by() == "application"

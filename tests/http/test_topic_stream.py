@@ -1,0 +1,191 @@
+"""A subscription as server-sent events, chunk by chunk."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import AnonymousUser
+
+from realtime.access.connections import get_watch
+from realtime.access.identity import ANONYMOUS, Identity
+from realtime.delivery.hub import running_hubs
+from realtime.delivery.publish import publish_now
+from realtime.events.position import OLDEST, START, Position
+from realtime.http.topic_stream import TopicStreamResponse
+from realtime.streaming.sse import KEEPALIVE
+
+from ..support.clients import LogFailed, Noise, eventually, stage
+
+TOPIC = "public.a"
+
+
+@pytest.fixture
+def world():
+    with stage(KEEPALIVE_SECONDS=60.0, HEAD_CHECK_SECONDS=0.1) as parts:
+        yield parts
+
+
+@pytest.fixture(autouse=True)
+async def _nothing_left(world):
+    yield
+    await eventually(lambda: not running_hubs() and not get_watch()._connections)
+    await eventually(lambda: len(asyncio.all_tasks()) == 1)
+
+
+class Lane:
+    """What the server offers for a connection: takes everything, or nothing."""
+
+    framing = "identity"
+    group_type = None
+
+    def __init__(self) -> None:
+        self.armed: bytes | None = None
+        self.written: list[bytes] = []
+        self.ready = False
+
+    def arm(self, body: bytes) -> None:
+        self.armed = body
+
+    def write(self, payload: bytes) -> bool:
+        if self.ready:
+            self.written.append(payload)
+        return self.ready
+
+
+def response(*topics: str, lane: Lane | None = None, **options: Any) -> TopicStreamResponse:
+    scope = {"extensions": {"realtime.lane": {"lane": lane}} if lane else {}}
+    after = options.pop("after", {})
+    combined = options.pop("combined", len(topics) > 1)
+    return TopicStreamResponse(scope, ANONYMOUS, topics, after, combined=combined)
+
+
+async def test_it_opens_with_where_it_stands_and_keeps_alive(world, settings):
+    _, log = world
+    settings.REALTIME = {**settings.REALTIME, "KEEPALIVE_SECONDS": 0.05}
+    log.append(TOPIC, "message", "1")
+    stream = aiter(response(TOPIC))
+    assert await anext(stream) == b"id: epoch001-1\nretry: 2000\n\n"
+    assert await anext(stream) == KEEPALIVE
+    assert await anext(stream) == KEEPALIVE
+    await publish_now(TOPIC, {"a": 1})
+    got = await anext(stream)
+    while got == KEEPALIVE:
+        got = await anext(stream)
+    assert got == b'id: epoch001-2\ndata: {"a":1}\n\n'
+    await stream.aclose()
+
+
+async def test_history_that_is_gone_is_in_the_opening(world):
+    _, log = world
+    log.append(TOPIC, "message", "1")
+    stream = aiter(response(TOPIC, after={TOPIC: Position("foreign0", 1)}))
+    opening = await anext(stream)
+    assert opening.endswith(
+        b'event: reset\nid: epoch001-1\ndata: {"topic":"public.a","id":"epoch001-1"}\n\n'
+    )
+    await stream.aclose()
+
+
+async def test_a_combined_id_covers_all_topics_and_moves_with_each(world):
+    _, log = world
+    for topic in ("public.a", "public.b"):
+        log.append(topic, "message", "1")
+    after = {"public.a": OLDEST, "public.b": START}
+    stream = aiter(response("public.a", "public.b", after=after))
+    assert b"id: public.a=0,public.b=new-0\n" in await anext(stream)
+    both = await anext(stream) + await anext(stream)
+    assert b"id: public.a=epoch001-1,public.b=epoch002-1\n" in both
+    await publish_now("public.b", 1, ephemeral=True)
+    ephemeral = await anext(stream)
+    while ephemeral == KEEPALIVE:
+        ephemeral = await anext(stream)
+    assert ephemeral == b'data: {"topic":"public.b","data":1}\n\n'
+    await stream.aclose()
+
+
+async def test_the_lane_takes_over_behind_the_opening(world):
+    lane = Lane()
+    stream = aiter(response(TOPIC, lane=lane))
+    opening = await anext(stream)
+    assert lane.armed is opening
+    waiting = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+    lane.ready = True
+    # The first event of a topic comes by the log, the others past it.
+    await publish_now(TOPIC, 1)
+    got = await waiting
+    while b"data" not in got:
+        got = await anext(stream)
+    assert got == b"id: epoch001-1\ndata: 1\n\n"
+    waiting = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+    await publish_now(TOPIC, 2)
+    assert lane.written == [b"id: epoch001-2\ndata: 2\n\n"]
+    lane.ready = False
+    await publish_now(TOPIC, 3)
+    got = await waiting
+    while got == KEEPALIVE:
+        got = await anext(stream)
+    assert got == b"id: epoch001-3\ndata: 3\n\n"
+    await stream.aclose()
+
+
+async def test_a_middleware_that_wraps_the_body_keeps_the_lane_out(world):
+    lane = Lane()
+    lane.ready = True
+    wrapped = response(TOPIC, lane=lane)
+    inner = wrapped.streaming_content
+
+    async def shout():
+        async for part in inner:
+            yield part.upper()
+
+    wrapped.streaming_content = shout()
+    stream = aiter(wrapped)
+    await anext(stream)
+    assert lane.armed is None
+    await publish_now(TOPIC, "x")
+    got = await anext(stream)
+    while got == KEEPALIVE.upper():
+        got = await anext(stream)
+    assert got == b'ID: EPOCH001-1\nDATA: "X"\n\n'
+    assert lane.written == []
+    await stream.aclose()
+
+
+@pytest.mark.parametrize("identity", [None, Identity(AnonymousUser(), "anonymous")])
+async def test_who_may_no_longer_read_is_at_the_end(world, identity, settings):
+    streaming = response(TOPIC)
+    stream = aiter(streaming)
+    await anext(stream)
+    ending = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+    if identity is not None:
+        streaming._topics = ["room.private"]
+    await streaming.recheck(identity)
+    with pytest.raises(StopAsyncIteration):
+        await ending
+
+
+async def test_who_loses_the_right_while_it_is_attached_gets_nothing(world):
+    _, log = world
+    log.noise = Noise(1, delay=1.0, longest=0.1)
+    streaming = response("public.a", "public.b")
+    opening = asyncio.ensure_future(anext(aiter(streaming)))
+    await asyncio.sleep(0.001)
+    await streaming.recheck(None)
+    with pytest.raises(StopAsyncIteration):
+        await opening
+
+
+async def test_a_log_that_fails_ends_the_stream_with_its_error(world, caplog):
+    caplog.set_level("CRITICAL", "realtime")
+    _, log = world
+    log.failing = True
+    with pytest.raises(LogFailed):
+        await anext(aiter(response(TOPIC)))
+
+
+async def test_one_that_was_never_begun_holds_nothing(world):
+    response(TOPIC).close()
+    assert running_hubs() == []

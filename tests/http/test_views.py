@@ -1,0 +1,383 @@
+"""The HTTP side as clients see it, over real sockets."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from ..support.clients import bearer, open_stream, publish, shortened, signed_in, site_for_module
+from ..support.databases import ON_POSTGRESQL
+from ..support.servers import serving, wait_until
+
+SHORT = {
+    "KEEPALIVE_SECONDS": 0.3,
+    "MAX_TOPICS": 3,
+    "MAX_EVENT_BYTES": 1000,
+    "HEAD_CHECK_SECONDS": 0.3,
+    "ALLOWED_ORIGINS": ["https://app.example.com"],
+}
+
+
+@pytest.fixture(scope="module")
+def here(_site_template: dict[str, str]) -> Iterator[SimpleNamespace]:
+    """A site that all of this module's tests share, with tokens of its users."""
+    with site_for_module(_site_template, SHORT) as site:
+        yield site
+
+
+async def post(here: Any, topic: str, data: Any, **query: str) -> str:
+    """Publish as alice without blocking the loop; the event's id."""
+    token = here.tokens["alice"]
+    return await asyncio.to_thread(publish, here, token, topic, data, **query)
+
+
+def alice(here: Any) -> dict[str, str]:
+    return bearer(here.tokens["alice"])
+
+
+def get(here: Any, path: str, **options: Any) -> httpx.Response:
+    return httpx.get(f"{here.url}{path}", timeout=10, **options)
+
+
+# -- one topic as server-sent events
+
+
+async def test_what_a_stream_looks_like(here):
+    async with open_stream(f"{here.url}/topics/public.look/events") as stream:
+        headers = stream.headers
+        assert headers["content-type"].startswith("text/event-stream")
+        assert headers["cache-control"] == "no-cache, no-transform"
+        assert headers["x-accel-buffering"] == "no"
+        assert "content-encoding" not in headers or headers["content-encoding"] == "identity"
+        event_id = await post(here, "public.look", {"a": "é\n"})
+        named = await post(here, "public.look", 2, type="greeting")
+        first = await stream.next()
+        assert (first.event, first.id, json.loads(first.data)) == (
+            "message",
+            event_id,
+            {"a": "é\n"},
+        )
+        second = await stream.next()
+        assert (second.event, second.id, second.data) == ("greeting", named, "2")
+
+
+async def test_the_raw_bytes_begin_with_an_id_and_keep_alive(here):
+    url = f"{here.url}/topics/public.raw/events"
+    async with httpx.AsyncClient() as client, client.stream("GET", url) as response:
+        seen = ""
+        async with asyncio.timeout(5):
+            async for text in response.aiter_text():
+                seen += text
+                if seen.count(": keepalive\n\n") >= 2:
+                    break
+    assert seen.startswith("id: new-0\nretry: 2000\n\n")
+
+
+@pytest.mark.parametrize(
+    ("accept", "status"),
+    [
+        ("text/event-stream", 200),
+        ("*/*", 200),
+        ("text/*", 200),
+        ("text/html, */*;q=0.1", 200),
+        ("application/json", 406),
+        ("text/html", 406),
+    ],
+)
+async def test_what_the_client_accepts(here, accept, status):
+    url = f"{here.url}/topics/public.accept/events"
+    headers = {"Accept": accept}
+    async with httpx.AsyncClient() as client, client.stream("GET", url, headers=headers) as answer:
+        assert answer.status_code == status
+        if status != 200:
+            assert "text/event-stream" in json.loads(await answer.aread())["detail"]
+
+
+async def test_a_resumed_stream_has_no_gap_and_no_duplicate(here):
+    topic, published = "room.resume", 30
+    url = f"{here.url}/topics/{topic}/events"
+    got: list[int] = []
+    last_id = ""
+
+    async def publish_all() -> None:
+        for number in range(published):
+            await post(here, topic, number)
+
+    # From the start, so that all that follows is part of the story.
+    headers = {**alice(here), "Last-Event-ID": "0"}
+    publishing = asyncio.create_task(publish_all())
+    while len(got) < published:
+        async with open_stream(url, headers=headers) as stream:
+            for _ in range(3):
+                if len(got) < published:
+                    event = await stream.next()
+                    got.append(json.loads(event.data))
+                    last_id = event.id
+        headers["Last-Event-ID"] = last_id
+    await publishing
+    assert got == list(range(published))
+
+
+async def test_the_header_wins_over_the_query(here):
+    topic = "room.header"
+    ids = [await post(here, topic, number) for number in range(3)]
+    url = f"{here.url}/topics/{topic}/events?after={ids[0]}"
+    async with open_stream(url, headers=alice(here)) as stream:
+        assert await stream.take(2) == [1, 2]
+    headers = {**alice(here), "Last-Event-ID": ids[1]}
+    async with open_stream(url, headers=headers) as stream:
+        assert await stream.take(1) == [2]
+
+
+async def test_without_a_position_only_what_comes(here):
+    topic = "room.live"
+    await post(here, topic, "before")
+    async with open_stream(f"{here.url}/topics/{topic}/events", headers=alice(here)) as stream:
+        await post(here, topic, "after")
+        assert await stream.take(1) == ["after"]
+
+
+@pytest.mark.parametrize("which", ["other epoch", "future offset"])
+async def test_history_that_is_gone_is_a_reset(here, which):
+    topic = "room.gone"
+    head = await post(here, topic, 1)
+    after = "foreign0-1" if which == "other epoch" else f"{head.partition('-')[0]}-999"
+    url = f"{here.url}/topics/{topic}/events?after={after}"
+    async with open_stream(url, headers=alice(here)) as stream:
+        reset = await stream.next()
+        assert (reset.event, reset.id) == ("reset", head)
+        assert json.loads(reset.data) == {"topic": topic, "id": head}
+        await post(here, topic, 2)
+        assert await stream.take(1) == [2]
+
+
+@pytest.mark.parametrize("after", ["garbage", "-1", "new-1", "abc-01", "abc-99999999999999999999"])
+def test_an_id_that_is_not_ours_is_400(here, after):
+    answer = get(here, f"/topics/public.a/events?after={after}")
+    assert answer.status_code == 400
+    assert "event id" in answer.json()["detail"]
+    answer = get(here, "/topics/public.a/events", headers={"Last-Event-ID": after})
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("topic", ["a%20b", "x" * 100, "%C3%A9"])
+def test_a_topic_that_can_not_be_is_400(here, topic):
+    assert get(here, f"/topics/{topic}/events").status_code == 400
+
+
+def test_who_may_not_read_gets_401_or_403(here):
+    answer = get(here, "/topics/room.a/events")
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert "Sign in" in answer.json()["detail"]
+    answer = get(here, "/topics/secret/events", headers=alice(here))
+    assert answer.status_code == 403
+    assert "secret" in answer.json()["detail"]
+    answer = get(here, "/topics/public.a/events", headers=bearer("rt_wrong"))
+    assert answer.status_code == 401
+    assert get(here, "/topics/public.a/events?token=rt_wrong").status_code == 401
+
+
+async def test_tickets_open_a_stream_once(here):
+    answer = httpx.post(f"{here.url}/realtime/tickets", headers=alice(here))
+    assert answer.status_code == 201
+    assert answer.json()["expires_in"] == 30
+    url = f"{here.url}/topics/room.ticket/events?ticket={answer.json()['ticket']}"
+    async with open_stream(url):
+        pass
+    assert get(here, url.removeprefix(here.url)).status_code == 401
+    assert httpx.post(f"{here.url}/realtime/tickets").status_code == 401
+
+
+def test_the_origin(here):
+    headers = {"Origin": "https://evil.example.com"}
+    answer = get(here, "/topics/public.a/events", headers=headers)
+    assert answer.status_code == 403
+    assert "access-control-allow-origin" not in answer.headers
+    for origin in [here.url, "https://app.example.com"]:
+        url = f"{here.url}/topics/public.a/events"
+        with httpx.stream("GET", url, headers={"Origin": origin}) as response:
+            assert response.status_code == 200
+            assert response.headers["access-control-allow-origin"] == origin
+            assert response.headers["access-control-allow-credentials"] == "true"
+            assert "Origin" in response.headers["vary"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("PUT", "/topics/public.a/events", "GET, POST"),
+        ("DELETE", "/topics/public.a/events", "GET, POST"),
+        ("POST", "/events?topic=public.a", "GET"),
+        ("GET", "/realtime/tickets", "POST"),
+        ("POST", "/healthz", "GET, HEAD"),
+    ],
+)
+def test_a_wrong_method_is_405(here, method, path, allow):
+    answer = httpx.request(method, f"{here.url}{path}", headers=alice(here))
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == allow
+    assert allow in answer.json()["detail"]
+
+
+# -- several topics
+
+
+async def test_several_topics_on_one_stream(here):
+    a, b = "room.many.a", "room.many.b"
+    await post(here, a, "a1")
+    await post(here, b, "b1")
+    url = f"{here.url}/events?topic={a}&topic={b}"
+    async with open_stream(f"{url}&after=0", headers=alice(here)) as stream:
+        events = [await stream.next() for _ in range(2)]
+        got = [json.loads(event.data) for event in events]
+        assert {(each["topic"], each["data"]) for each in got} == {(a, "a1"), (b, "b1")}
+        await post(here, a, "a2", type="named")
+        third = await stream.next()
+        assert (third.event, json.loads(third.data)) == ("named", {"topic": a, "data": "a2"})
+    await post(here, b, "b2")
+    headers = {**alice(here), "Last-Event-ID": third.id}
+    async with open_stream(url, headers=headers) as stream:
+        assert await stream.take(1) == [{"topic": b, "data": "b2"}]
+    # The position before the last event of both: that one again, and what followed.
+    headers["Last-Event-ID"] = events[1].id
+    async with open_stream(url, headers=headers) as stream:
+        again = {(each["topic"], each["data"]) for each in await stream.take(2)}
+        assert again == {(a, "a2"), (b, "b2")}
+
+
+async def test_a_reset_of_one_of_several_topics(here):
+    a, b = "room.lost.a", "room.lost.b"
+    head = await post(here, a, "a1")
+    after = await post(here, b, "b1")
+    await post(here, b, "b2")
+    url = f"{here.url}/events?topic={a}&topic={b}&after={a}=foreign0-7,{b}={after}"
+    async with open_stream(url, headers=alice(here)) as stream:
+        reset = await stream.next()
+        assert (reset.event, json.loads(reset.data)) == ("reset", {"topic": a, "id": head})
+        assert await stream.take(1) == [{"topic": b, "data": "b2"}]
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("", 400),
+        ("topic=room.a&topic=a%20b", 400),
+        ("topic=room.a&topic=room.b&topic=room.c&topic=room.d", 400),
+        ("topic=room.a&topic=room.b&after=abc-1", 400),
+        ("topic=room.a&topic=room.b&after=room.a%3Dgarbage", 400),
+        ("topic=room.a&topic=secret", 403),
+    ],
+)
+def test_a_wrong_request_for_several_topics(here, query, status):
+    answer = get(here, f"/events?{query}", headers=alice(here))
+    assert answer.status_code == status
+    assert answer.json()["detail"]
+
+
+# -- publishing
+
+
+@pytest.mark.parametrize(
+    ("body", "query", "status"),
+    [
+        (b'{"a": 1}', "", 201),
+        (b"null", "?type=greeting", 201),
+        (b"", "", 400),
+        (b"{", "", 400),
+        (b"NaN", "", 400),
+        (b"\xff", "", 400),
+        (b"1", "?type=", 400),
+        (b"1", "?type=reset", 400),
+        (b"1", "?type=a%0Ab", 400),
+        (b'"' + b"x" * 999 + b'"', "", 413),
+        (b'"' + b"x" * 7000 + b'"', "", 413),
+        (b'"' + b"x" * 3_000_000 + b'"', "", 413),
+    ],
+)
+def test_publishing(here, body, query, status):
+    url = f"{here.url}/topics/room.publish/events{query}"
+    answer = httpx.post(url, content=body, headers=alice(here), timeout=10)
+    assert answer.status_code == status
+    assert ("id" if status == 201 else "detail") in answer.json()
+
+
+def test_who_may_not_publish(here):
+    def attempt(topic: str, **options: Any) -> int:
+        return httpx.post(f"{here.url}/topics/{topic}/events", content=b"1", **options).status_code
+
+    assert attempt("public.a") == 401
+    assert attempt("secret", headers=alice(here)) == 403
+    assert attempt("public.a", headers=bearer("rt_wrong")) == 401
+    assert attempt("a%20b", headers=alice(here)) == 400
+
+
+def test_a_session_needs_the_csrf_token(here):
+    url = "/topics/room.csrf/events"
+    with signed_in(here, "alice") as client:
+        assert client.post(url, content=b"1").status_code == 201
+        token = client.headers.pop("X-CSRFToken")
+        refused = client.post(url, content=b"1")
+        assert refused.status_code == 403
+        assert "X-CSRFToken" in refused.json()["detail"]
+        assert client.post("/realtime/tickets").status_code == 403
+        headers = {"X-CSRFToken": token}
+        assert client.post("/realtime/tickets", headers=headers).status_code == 201
+        # What calls itself a form is no JSON, but no reason to fail either.
+        for files in [{"files": {"a": b"1"}}, {"data": {"a": "1"}}]:
+            answer = client.post(url, headers=headers, **files)
+            assert answer.status_code == 400, answer.text
+
+
+# -- health
+
+
+def test_alive_and_ready(here):
+    for path, text in [("/healthz", "ok\n"), ("/readyz", "ready\n")]:
+        assert (get(here, path).status_code, get(here, path).text) == (200, text)
+        head = httpx.head(f"{here.url}{path}")
+        assert (head.status_code, head.text) == (200, "")
+
+
+def break_database(url: str) -> None:
+    """Make the site's database useless for who is connected already and for who comes."""
+    if ON_POSTGRESQL:
+        import psycopg
+        from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+        where = conninfo_to_dict(url)
+        name = where["dbname"]
+        admin = make_conninfo(**{**where, "dbname": "postgres"})
+        with psycopg.connect(admin, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    else:
+        Path(url.removeprefix("sqlite:///")).write_bytes(b"no database any more" * 1000)
+
+
+def test_not_ready_without_a_database(site):
+    with serving(shortened(site, SHORT)) as server:
+        assert get(server, "/readyz").status_code == 200
+        break_database(site["DATABASE_URL"])
+
+        def refused() -> bool:
+            return get(server, "/readyz").status_code == 503
+
+        wait_until(refused, 10, "a refusal")
+        assert "log" in get(server, "/readyz").json()["detail"]
+        assert get(server, "/healthz").status_code == 200
+
+
+def test_not_ready_without_the_layer(site, valkey):
+    with serving(shortened(site, SHORT, REDIS_URL=valkey.url)) as server:
+        assert get(server, "/readyz").status_code == 200
+        valkey.kill()
+        answer = get(server, "/readyz")
+        assert answer.status_code == 503
+        assert "layer" in answer.json()["detail"]
+        valkey.start()
+        wait_until(lambda: get(server, "/readyz").status_code == 200, 10, "readiness")

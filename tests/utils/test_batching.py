@@ -1,0 +1,104 @@
+"""Calls made together: alone at once, many as one, and none at another's cost."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from realtime.utils import batching as batches
+from realtime.utils.batching import Batched
+
+
+class Store:
+    """Doubles numbers; can be held up, and refuses negative ones."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def __call__(self, numbers: Sequence[int]) -> list[int | BaseException]:
+        self.batches.append(list(numbers))
+        await self.open.wait()
+        if any(number > 1_000 for number in numbers):
+            raise OverflowError(str(numbers))
+        return [ValueError(str(n)) if n < 0 else 2 * n for n in numbers]
+
+
+@pytest.fixture
+async def store() -> Store:
+    return Store()
+
+
+async def test_alone(store: Store) -> None:
+    double = Batched(store)
+    assert [await double(n) for n in (1, 2)] == [2, 4]
+    assert store.batches == [[1], [2]]
+
+
+async def test_those_who_come_meanwhile_go_together(store: Store) -> None:
+    double = Batched(store)
+    store.open.clear()
+    calls = [asyncio.create_task(double(n)) for n in range(5)]
+    while not store.batches:
+        await asyncio.sleep(0)
+    calls += [asyncio.create_task(double(n)) for n in range(5, 9)]
+    await asyncio.sleep(0)
+    store.open.set()
+    assert await asyncio.gather(*calls) == [2 * n for n in range(9)]
+    assert store.batches == [[0, 1, 2, 3, 4], [5, 6, 7, 8]]
+
+
+async def test_a_batch_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "LARGEST", 3)
+    double = Batched(store)
+    assert await asyncio.gather(*map(double, range(8))) == [2 * n for n in range(8)]
+    assert [len(batch) for batch in store.batches] == [3, 3, 2]
+
+
+async def test_each_has_its_own_answer(store: Store) -> None:
+    double = Batched(store)
+    answers = await asyncio.gather(double(1), double(-1), double(2), return_exceptions=True)
+    assert answers[::2] == [2, 4]
+    assert isinstance(answers[1], ValueError)
+
+
+async def test_one_that_breaks_the_batch_breaks_alone(store: Store) -> None:
+    double = Batched(store)
+    answers = await asyncio.gather(double(1), double(5_000), double(2), return_exceptions=True)
+    assert answers[::2] == [2, 4]
+    assert isinstance(answers[1], OverflowError)
+    assert store.batches == [[1, 5_000, 2], [1], [5_000], [2]]
+
+
+async def test_who_has_given_up_is_left_out(store: Store) -> None:
+    double = Batched(store)
+    store.open.clear()
+    first = asyncio.create_task(double(1))
+    while not store.batches:
+        await asyncio.sleep(0)
+    second, third = asyncio.create_task(double(2)), asyncio.create_task(double(3))
+    await asyncio.sleep(0)
+    second.cancel()
+    first.cancel()  # under way already: its answer is nobody's
+    await asyncio.sleep(0)
+    store.open.set()
+    assert await third == 6
+    assert store.batches == [[1], [3]]
+
+
+async def test_leaves_no_task(store: Store) -> None:
+    double = Batched(store)
+    await asyncio.gather(*map(double, range(8)))
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def test_loops_do_not_meet() -> None:
+    async def answer(numbers: Sequence[int]) -> list[int | BaseException]:
+        await asyncio.sleep(0)
+        return list(numbers)
+
+    same = Batched(answer)
+    for number in range(3):
+        assert asyncio.run(same(number)) == number

@@ -1,0 +1,464 @@
+"""WebSockets as clients see them, over real sockets."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+import websockets
+
+from ..support.clients import (
+    ask,
+    bearer,
+    close_code,
+    connect,
+    publish,
+    receive,
+    refusal,
+    reset_on_close,
+    send,
+    session_cookie,
+    site_for_module,
+)
+from ..support.servers import SiteServer
+
+SHORT = {
+    "FIRST_MESSAGE_SECONDS": 1.0,
+    "HEARTBEAT_SECONDS": 0.3,
+    "MAX_BAD_MESSAGES": 3,
+    "MAX_TOPICS": 3,
+    "INBOX_MESSAGES": 4,
+    "HANDLER_GRACE_SECONDS": 0.3,
+    "MAX_EVENT_BYTES": 1000,
+    "ALLOWED_ORIGINS": ["https://app.example.com"],
+}
+
+
+@pytest.fixture(scope="module")
+def here(_site_template: dict[str, str]) -> Iterator[SimpleNamespace]:
+    """A site that all of this module's tests share, with tokens of its users."""
+    with site_for_module(_site_template, SHORT) as site:
+        yield site
+
+
+# -- rows 1 and 2: echo
+
+
+async def test_echo_of_json(here):
+    async with connect(f"{here.ws_url}/ws/echo") as socket:
+        for value in [{"a": [1, None, "é"]}, "text", 0, [], None]:
+            assert await ask(socket, value) == {"echo": value}
+        await socket.send(b'{"in": "bytes"}')
+        assert await receive(socket) == {"echo": {"in": "bytes"}}
+
+
+@pytest.mark.parametrize("messages", [["hello", "", "\u2028é\0", "x" * 70_000]])
+async def test_echo_of_text(here, messages):
+    async with connect(f"{here.ws_url}/ws/echo/text") as socket:
+        for message in messages:
+            await socket.send(message)
+            assert await socket.recv() == message
+        await socket.send(b"bytes")
+        assert (await receive(socket))["code"] == "bad_message"
+
+
+async def test_echo_of_bytes(here):
+    async with connect(f"{here.ws_url}/ws/echo/bytes") as socket:
+        for message in [b"hello", b"", bytes(range(256)) * 300]:
+            await socket.send(message)
+            assert await socket.recv() == message
+        await socket.send("text")
+        assert (await receive(socket))["code"] == "bad_message"
+
+
+# -- bad messages
+
+
+@pytest.mark.parametrize("bad", ["", "{", "NaN", '{"a":', "[" * 100_000, b"\xff", '"\\ud800"'])
+async def test_bad_json_is_answered_and_the_socket_lives(here, bad):
+    async with connect(f"{here.ws_url}/ws/echo", max_size=None) as socket:
+        await socket.send(bad)
+        answer = await receive(socket)
+        assert answer["type"] == "error"
+        assert answer["code"] == "bad_message"
+        assert await ask(socket, 1) == {"echo": 1}
+
+
+async def test_repeated_bad_messages_close_the_socket(here):
+    async with connect(f"{here.ws_url}/ws/echo") as socket:
+        for _ in range(3):
+            await socket.send("{")
+        await socket.send("1")
+        answers = []
+        with contextlib.suppress(websockets.ConnectionClosed):
+            while True:
+                answers.append(json.loads(await socket.recv()))
+        assert [answer.get("code") for answer in answers] == ["bad_message"] * 3
+        assert socket.close_code == 4400
+
+
+async def test_what_follows_the_last_bad_message_is_not_handled(here):
+    topic = "room.after.bad"
+    async with connect(f"{here.ws_url}/ws/topics/{topic}?token={here.tokens['alice']}") as socket:
+        message = json.dumps({"type": "publish", "data": 1})
+        for text in ["{", "{", "{", message]:
+            await socket.send(text)
+        assert await close_code(socket) == 4400
+    await asyncio.to_thread(publish, here, here.tokens["alice"], topic, "the only one")
+    async with connect(
+        f"{here.ws_url}/ws/topics/{topic}?after=0&token={here.tokens['alice']}"
+    ) as socket:
+        assert (await receive(socket))["data"] == "the only one"
+
+
+async def test_a_failing_handler_closes_with_1011(here):
+    async with connect(f"{here.ws_url}/ws/tests/failing") as socket:
+        await send(socket, 1)
+        assert await close_code(socket) == 1011
+
+
+async def test_a_refusal_after_the_accept_has_its_own_code(here):
+    async with connect(f"{here.ws_url}/ws/tests/failing?connected") as socket:
+        assert await close_code(socket) == 4400
+    status, body = await refusal(f"{here.ws_url}/ws/tests/failing?denied")
+    assert (status, body) == (403, {"detail": "Not for you."})
+
+
+# -- rows 3 to 5: who is asking
+
+
+@pytest.mark.parametrize("row", ["query", "cookie"])
+async def test_without_credentials_it_is_401(here, row):
+    status, body = await refusal(f"{here.ws_url}/ws/auth/{row}")
+    assert status == 401
+    assert "detail" in body
+
+
+async def welcomed(url: str, user: str = "alice", **options: Any) -> None:
+    async with connect(url, **options) as socket:
+        assert await receive(socket) == {"type": "welcome", "user": user}
+        assert await ask(socket, 1) == {"echo": 1}
+
+
+async def test_by_query_token(here):
+    await welcomed(f"{here.ws_url}/ws/auth/query?token={here.tokens['alice']}")
+    assert (await refusal(f"{here.ws_url}/ws/auth/query?token=rt_wrong"))[0] == 401
+    cookie = await asyncio.to_thread(session_cookie, here, "alice")
+    refused = await refusal(f"{here.ws_url}/ws/auth/query", additional_headers=cookie)
+    assert refused[0] == 401
+    assert not [line for line in here.log if here.tokens["alice"] in line]
+
+
+async def test_an_expired_token_is_401(here):
+    token = here.shell.make_token("bob", 0.001)
+    assert (await refusal(f"{here.ws_url}/ws/auth/query?token={token}"))[0] == 401
+
+
+async def test_a_ticket_is_good_once(here):
+    def get_ticket() -> str:
+        url = f"{here.url}/realtime/tickets"
+        answer = httpx.post(url, headers=bearer(here.tokens["bob"]))
+        assert answer.status_code == 201
+        return str(answer.json()["ticket"])
+
+    ticket = await asyncio.to_thread(get_ticket)
+    url = f"{here.ws_url}/ws/auth/query?ticket={ticket}"
+    await welcomed(url, "bob")
+    assert (await refusal(url))[0] == 401
+    url = f"{here.ws_url}/ws/auth/query?ticket={await asyncio.to_thread(get_ticket)}"
+    attempts = await asyncio.gather(
+        *(welcomed(url, "bob") for _ in range(5)), return_exceptions=True
+    )
+    assert [attempt for attempt in attempts if attempt is None] == [None]
+
+
+async def test_by_cookie(here):
+    cookie = await asyncio.to_thread(session_cookie, here, "alice")
+    await welcomed(f"{here.ws_url}/ws/auth/cookie", additional_headers=cookie)
+    await welcomed(f"{here.ws_url}/ws/auth/cookie", additional_headers=cookie, origin=here.url)
+    other = await refusal(
+        f"{here.ws_url}/ws/auth/cookie",
+        additional_headers=cookie,
+        origin="https://evil.example.com",
+    )
+    assert other[0] == 403
+    url = f"{here.ws_url}/ws/auth/cookie"
+    assert (await refusal(url, additional_headers={"Cookie": "sessionid=garbage"}))[0] == 401
+    assert (await refusal(f"{url}?token={here.tokens['alice']}"))[0] == 401
+
+
+async def test_by_message(here):
+    async with connect(f"{here.ws_url}/ws/auth/message") as socket:
+        welcome = {"type": "welcome", "user": "alice"}
+        assert await ask(socket, {"token": here.tokens["alice"]}) == welcome
+        assert await ask(socket, [1]) == {"echo": [1]}
+
+
+@pytest.mark.parametrize("first", ['{"token": "rt_wrong"}', '{"token": 1}', "{}", "[]", "{", ""])
+async def test_a_wrong_first_message_is_4401(here, first):
+    async with connect(f"{here.ws_url}/ws/auth/message") as socket:
+        await socket.send(first)
+        await socket.send("1")  # is not echoed
+        with pytest.raises(websockets.ConnectionClosed):
+            await socket.recv()
+        assert socket.close_code == 4401
+
+
+async def test_no_first_message_in_time_is_4408(here):
+    async with connect(f"{here.ws_url}/ws/auth/message") as socket:
+        assert await close_code(socket, 3) == 4408
+
+
+@pytest.mark.parametrize("path", ["/ws", "/ws/echo", "/ws/topics/public.a", "/ws/auth/message"])
+async def test_the_origin_is_checked_everywhere(here, path):
+    url = f"{here.ws_url}{path}"
+    for origin in ["https://evil.example.com", "null", f"{here.url}0"]:
+        status, body = await refusal(url, origin=origin)
+        assert status == 403
+        assert "origin" in body["detail"]
+    for origin in [here.url, "https://app.example.com"]:
+        async with connect(url, origin=origin):
+            pass
+
+
+# -- one topic
+
+
+async def test_events_of_a_topic_from_its_history_on(here):
+    topic, token = "room.history", here.tokens["alice"]
+    ids = [await asyncio.to_thread(publish, here, token, topic, n) for n in range(3)]
+    async with connect(f"{here.ws_url}/ws/topics/{topic}?after={ids[0]}&token={token}") as socket:
+        await asyncio.to_thread(publish, here, token, topic, {"n": 3}, type="greeting")
+        got = [await receive(socket) for _ in range(3)]
+        assert [frame["data"] for frame in got] == [1, 2, {"n": 3}]
+        assert [frame["event"] for frame in got] == ["message", "message", "greeting"]
+        assert [frame["id"] for frame in got[:2]] == ids[1:]
+        assert {frame["topic"] for frame in got} == {topic}
+        answer = await ask(socket, {"type": "publish", "data": 4, "ref": 7})
+        both = [answer, await receive(socket)]
+        assert sorted(frame["type"] for frame in both) == ["event", "published"]
+        published = next(frame for frame in both if frame["type"] == "published")
+        assert published["ref"] == 7
+        assert published["id"] == next(f["id"] for f in both if f["type"] == "event")
+
+
+async def test_history_that_is_gone_is_a_reset(here):
+    topic, token = "room.gone", here.tokens["alice"]
+    head = await asyncio.to_thread(publish, here, token, topic, 1)
+    epoch = head.partition("-")[0]
+    for after in ["foreign0-3", f"{epoch}-99"]:
+        url = f"{here.ws_url}/ws/topics/{topic}?after={after}&token={token}"
+        async with connect(url) as socket:
+            frame = await receive(socket)
+            assert (frame["type"], frame["topic"], frame["id"]) == ("reset", topic, head)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/ws/topics/room.a?after=garbage", 400),
+        ("/ws/topics/room.a?after=", 400),
+        ("/ws/topics/room%20a", 400),
+        ("/ws/topics/" + "x" * 100, 400),
+        ("/ws/topics/secret", 403),
+        ("/ws/topics/user.0", 403),
+    ],
+)
+async def test_a_bad_topic_or_id_refuses_the_handshake(here, path, status):
+    got, body = await refusal(f"{here.ws_url}{path}", additional_headers=bearer(here.tokens["bob"]))
+    assert got == status
+    assert body["detail"]
+
+
+async def test_an_anonymous_user_reads_public_topics_only(here):
+    assert (await refusal(f"{here.ws_url}/ws/topics/room.a"))[0] == 401
+    async with connect(f"{here.ws_url}/ws/topics/public.news") as socket:
+        answer = await ask(socket, {"type": "publish", "data": 1, "ref": "r"})
+        assert (answer["code"], answer["ref"]) == ("not_identified", "r")
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ({"type": "dance"}, "bad_message"),
+        ({}, "bad_message"),
+        ([], "bad_message"),
+        ({"type": 7}, "bad_message"),
+        ({"type": "publish"}, "bad_message"),
+        ({"type": "publish", "data": 1, "event": ""}, "bad_event"),
+        ({"type": "publish", "data": 1, "event": "reset"}, "bad_event"),
+        ({"type": "publish", "data": 1, "event": 7}, "bad_event"),
+        ({"type": "publish", "data": 1, "ephemeral": "yes"}, "bad_message"),
+        ({"type": "publish", "data": "x" * 1000}, "too_large"),
+    ],
+)
+async def test_a_wrong_request_is_answered(here, message, code):
+    url = f"{here.ws_url}/ws/topics/room.wrong?token={here.tokens['bob']}"
+    async with connect(url) as socket:
+        if isinstance(message, dict):
+            message = {**message, "ref": [1]}
+        answer = await ask(socket, message)
+        assert (answer["type"], answer["code"]) == ("error", code)
+        assert answer.get("ref") == ([1] if isinstance(message, dict) else None)
+        assert await ask(socket, {"type": "ping"}) == {"type": "pong"}
+
+
+# -- many topics
+
+
+async def test_many_topics_on_one_socket(here):
+    token = here.tokens["alice"]
+    async with connect(f"{here.ws_url}/ws?token={token}") as socket:
+        first = await ask(socket, {"type": "subscribe", "topic": "room.x", "ref": 1})
+        assert (first["type"], first["ref"], first["recovered"]) == ("subscribed", 1, True)
+        event_id = await asyncio.to_thread(publish, here, token, "room.x", "hello")
+        frame = await receive(socket)
+        assert (frame["topic"], frame["id"], frame["data"]) == ("room.x", event_id, "hello")
+
+        gone = {"type": "subscribe", "topic": "room.y", "after": "foreign0-1", "ref": 2}
+        second = await ask(socket, gone)
+        assert (second["type"], second["ref"], second["recovered"]) == ("subscribed", 2, False)
+
+        again = await ask(socket, {"type": "subscribe", "topic": "room.x", "ref": 3})
+        assert (again["type"], again["ref"]) == ("error", 3)
+        await ask(socket, {"type": "subscribe", "topic": "room.z"})
+
+        many = await ask(socket, {"type": "subscribe", "topic": "room.more", "ref": 4})
+        assert (many["code"], many["ref"]) == ("too_many", 4)
+        left = await ask(socket, {"type": "unsubscribe", "topic": "room.x", "ref": 5})
+        assert left == {"type": "unsubscribed", "topic": "room.x", "ref": 5}
+        await asyncio.to_thread(publish, here, token, "room.x", "unheard")
+        assert await ask(socket, {"type": "ping", "ref": 6}) == {"type": "pong", "ref": 6}
+
+        back = {"type": "subscribe", "topic": "room.x", "after": event_id}
+        assert (await ask(socket, back))["recovered"] is True
+        assert (await receive(socket))["data"] == "unheard"
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ({"type": "subscribe"}, "bad_topic"),
+        ({"type": "subscribe", "topic": "a b"}, "bad_topic"),
+        ({"type": "subscribe", "topic": "room.a", "after": "garbage"}, "bad_id"),
+        ({"type": "subscribe", "topic": "room.a", "after": 7}, "bad_id"),
+        ({"type": "subscribe", "topic": "secret"}, "not_allowed"),
+        ({"type": "unsubscribe", "topic": "room.never"}, "bad_message"),
+        ({"type": "publish", "topic": "secret", "data": 1}, "not_allowed"),
+        ({"type": "nonsense"}, "bad_message"),
+    ],
+)
+async def test_a_wrong_request_on_many_topics_is_answered(here, message, code):
+    async with connect(f"{here.ws_url}/ws?token={here.tokens['bob']}") as socket:
+        answer = await ask(socket, {**message, "ref": "it"})
+        assert (answer["type"], answer["code"], answer["ref"]) == ("error", code, "it")
+
+
+# -- row 6
+
+
+async def test_all_sockets_of_a_user_and_nobody_else_s(here):
+    def url(name: str) -> str:
+        return f"{here.ws_url}/ws/user?token={here.tokens[name]}"
+
+    async with (
+        connect(url("alice")) as one,
+        connect(url("alice")) as two,
+        connect(url("bob")) as bob,
+    ):
+        await send(one, {"hello": 1})
+        assert await receive(one) == {"echo": {"hello": 1}}
+        assert await receive(two) == {"echo": {"hello": 1}}
+        await send(bob, 2)
+        assert await receive(bob) == {"echo": 2}
+    assert (await refusal(f"{here.ws_url}/ws/user"))[0] == 401
+
+
+# -- heartbeats
+
+
+async def test_pings_come_and_who_answers_lives(here):
+    async with connect(f"{here.ws_url}/ws/topics/public.beat") as socket:
+        for _ in range(4):
+            async with asyncio.timeout(3):
+                assert json.loads(await socket.recv()) == {"type": "ping"}
+            await send(socket, {"type": "pong"})
+
+
+async def test_who_answered_once_and_then_falls_silent_is_closed(here):
+    async with connect(f"{here.ws_url}/ws/topics/public.beat") as socket:
+        await socket.recv()
+        await send(socket, {"type": "pong"})
+        assert await close_code(socket, 5) == 1011
+
+
+async def test_who_never_answers_is_left_alone(here):
+    async with connect(f"{here.ws_url}/ws/topics/public.beat") as socket:
+        for _ in range(5):
+            async with asyncio.timeout(3):
+                assert json.loads(await socket.recv()) == {"type": "ping"}
+
+
+# -- order, slowness, bounds
+
+
+async def test_messages_are_handled_in_order(here):
+    async with connect(f"{here.ws_url}/ws/tests/slow") as socket:
+        pauses = [0.1, 0.0, 0.05, 0.0, 0.01, 0.0]
+        for pause in pauses:
+            await send(socket, {"sleep": pause})
+        assert [(await receive(socket))["slept"] for _ in pauses] == pauses
+
+
+async def is_finished(here: SiteServer, name: str) -> None:
+    def finished() -> Any:
+        return name in httpx.get(f"{here.url}/tests/inside").json()["finished"]
+
+    async with asyncio.timeout(3):
+        while not await asyncio.to_thread(finished):
+            await asyncio.sleep(0.02)
+
+
+async def test_a_slow_handler_does_not_block_the_disconnect(here):
+    async with connect(f"{here.ws_url}/ws/tests/slow") as socket:
+        await send(socket, {"sleep": 50, "name": "one"})
+        await socket.close(4321)
+    await is_finished(here, "one cancelled")
+    await is_finished(here, "slow 4321")
+
+
+async def test_nor_does_one_with_a_full_inbox(here):
+    async with connect(f"{here.ws_url}/ws/tests/slow", close_timeout=0.1) as socket:
+        for number in range(300):
+            await send(socket, {"sleep": 50, "name": f"full {number}"})
+        socket.transport.abort()
+    await is_finished(here, "full 0 cancelled")
+
+
+async def test_the_inbox_is_bounded(here):
+    # Past the inbox (4) and the server's own queue (32), the kernel holds what is sent: a client
+    # that sends on without end gets stuck.
+    filler = json.dumps({"sleep": 50, "name": "bound", "filler": "x" * 60_000})
+    async with connect(f"{here.ws_url}/ws/tests/slow", close_timeout=0.1) as socket:
+        reset_on_close(socket)
+
+        async def flood() -> None:
+            while True:
+                await socket.send(filler)
+
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(flood(), 1.5)
+        socket.transport.abort()
+    await is_finished(here, "bound cancelled")
+
+
+async def test_publish_and_leave_publishes(here):
+    topic, token = "room.leave", here.tokens["alice"]
+    async with connect(f"{here.ws_url}/ws/topics/{topic}?token={token}") as socket:
+        await send(socket, {"type": "publish", "data": "last words"})
+    async with connect(f"{here.ws_url}/ws/topics/{topic}?after=0&token={token}") as socket:
+        assert (await receive(socket))["data"] == "last words"

@@ -1,0 +1,32 @@
+"""The main job in full, as the README has it."""
+
+import pytest
+
+from ..main_job import Report, restart, run
+
+
+@pytest.mark.timeout(180)
+def test_every_subscriber_has_every_event_once_and_in_order() -> None:
+    report = run()
+    assert report.is_clean, str(report)
+    assert report.published == 1_000
+    # How the kernel shares connections out between the workers is its own business.
+    assert report.reconnects >= 10, "killing a worker should have cut its connections"
+
+
+@pytest.mark.timeout(180)
+def test_a_rolling_restart_costs_nobody_an_event() -> None:
+    report = run(restart, sockets=25, events=2_000)
+    assert report.is_clean, str(report)
+    assert report.reconnects >= 50, "every client was on a worker that was replaced"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"lost": 1}, {"duplicated": 1}, {"out_of_order": 1}, {"missing_from_log": 1}, {"resets": 1}],
+)
+def test_the_report_can_fail(wrong: dict[str, int]) -> None:
+    assert Report(expected=5, received=5).is_clean
+    assert not Report(expected=5, received=5, **wrong).is_clean
+    assert not Report(expected=5, received=4).is_clean
+    assert not Report().is_clean
