@@ -24,6 +24,7 @@ WITHOUT_SOURCE = {
     "streaming/test_sql_json.py": "the package's own module",
     "test_benchmarks.py": "the benchmark's own parts",
     "test_docs.py": "the documentation's code, commands and links",
+    "test_layers.py": "the folders of the package",
     "test_mirror.py": "this",
     "test_packaging.py": "what is installed, and works there",
 }
