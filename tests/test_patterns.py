@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 import realtime
-from realtime.publish_endpoint import PublishEndpoint
-from realtime.ranges import parse_ranges
-from realtime.server.access import redact
+from realtime.http.publish_consumer import PublishEndpoint
+from realtime.streaming.ranges import parse_ranges
+from realtime.server.access_log import redact
 
 SIZE = 64 * 1024
 MAX_SECONDS = 0.1  # of process time for `SIZE`; a quadratic pattern takes seconds

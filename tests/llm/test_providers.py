@@ -71,9 +71,9 @@ sys.modules["anthropic"] = sys.modules["openai"] = None
 import os, django
 os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
 django.setup()
-import realtime.llm.generation, realtime.llm.responses
+import realtime.llm.generation, realtime.llm.answer_stream
 try:
-    import realtime.llm.anthropic
+    import realtime.llm.providers.anthropic
 except ImportError:
     print("as expected")
 """
