@@ -26,6 +26,7 @@ WITHOUT_SOURCE = {
     "test_docs.py": "the documentation's code, commands and links",
     "test_layers.py": "the folders of the package",
     "test_mirror.py": "this",
+    "test_patterns.py": "every regular expression of the package",
     "test_packaging.py": "what is installed, and works there",
 }
 

@@ -15,8 +15,8 @@ import pytest
 
 import realtime
 from realtime.http.publish_consumer import PublishEndpoint
-from realtime.streaming.ranges import parse_ranges
 from realtime.server.access_log import redact
+from realtime.streaming.ranges import parse_ranges
 
 SIZE = 64 * 1024
 MAX_SECONDS = 0.1  # of process time for `SIZE`; a quadratic pattern takes seconds
