@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 import psutil
 import pytest
 
-from benchmarks import broadcasts, compare, download, environment, runner
+from benchmarks import broadcasts, compare, download, environment, parsers, runner
 from benchmarks.contestants import ROOT, everyone
 from benchmarks.download import MIB, Count, Lines, read_all
 from benchmarks.jobs import JOBS, ONCE, chat, lagging
@@ -583,6 +583,23 @@ def test_the_cost_of_an_operation_is_the_servers_processor_time() -> None:
         process.kill()
     assert before > 0
     assert before == pytest.approx(used.user + used.system, abs=0.1)
+
+
+# -- parsers
+
+
+def test_parsers_find_the_same_before_they_are_timed() -> None:
+    lines = parsers.table(seconds=0.0001).splitlines()[2:]
+    names = [line.split(" | ")[:2] for line in lines]
+    assert ["| a request's head, 15 headers", "httptools"] in names
+    assert ["| a frame of 64 KiB in four reads", "websockets, made for it"] in names
+    assert len(names) == 2 * 3 + 3 * 4
+    assert all(line.endswith(" 1.00x |") for line in lines if re.search(r"ours(, kept)? \|", line))
+
+
+def test_a_parser_that_finds_something_else_is_not_timed() -> None:
+    with pytest.raises(ValueError, match="theirs found 2, ours 1"):
+        parsers.measure({"ours": lambda: 1, "theirs": lambda: 2})
 
 
 # -- the order of the jobs, and their errors
