@@ -1,28 +1,30 @@
 """`pip install .` brings the app with all it needs to another site."""
 
+import re
 import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
 from email.parser import Parser
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 import realtime
 
+from . import check, constraints
 from .support.servers import ROOT, environment
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-REQUIRED = {
-    requirement.name: requirement
-    for line in (ROOT / "requirements.txt").read_text().splitlines()
-    if (text := line.partition("#")[0].strip())
-    for requirement in [Requirement(text)]
-}
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+REQUIRED = {need.name: need for need in constraints.required(ROOT / "requirements.txt")}
+TESTED = re.findall(r"^(?:if )?environment (3\.\d+) (\d\.\d)", (ROOT / ".ci/run").read_text(), re.M)
 SITE = """
 import django
 from django.conf import settings
@@ -140,7 +142,73 @@ def test_extras_and_dependencies_have_the_ranges_of_the_site():
         assert REQUIRED[needed.name] == needed
 
 
-def test_classifiers_are_in_order_and_leave_the_license_to_its_expression():
-    classifiers = PROJECT["classifiers"]
-    assert classifiers == sorted(set(classifiers))
-    assert not any(name.startswith("License") for name in classifiers)
+# -- the versions that are tested
+
+
+def classified(prefix: str) -> list[str]:
+    """Return the versions that the classifiers name after `prefix`."""
+    pattern = re.compile(rf"{prefix} :: (\d+\.\d+)")
+    return [found[1] for name in PROJECT["classifiers"] if (found := pattern.fullmatch(name))]
+
+
+def test_classifiers_name_the_versions_that_ci_tests():
+    pythons, djangos = zip(*TESTED, strict=True)
+    assert classified("Programming Language :: Python") == sorted(pythons, key=Version)
+    assert classified("Framework :: Django") == sorted(djangos, key=Version)
+    # The license has a field of its own, and the two may not be used together.
+    assert not any(name.startswith("License") for name in PROJECT["classifiers"])
+
+
+def test_ranges_begin_with_the_oldest_versions_that_ci_tests():
+    python, django = TESTED[0]
+    assert PROJECT["requires-python"] == f">={python}"
+    assert PYPROJECT["tool"]["mypy"]["python_version"] == python
+    assert PYPROJECT["tool"]["ruff"]["target-version"] == f"py{python.replace('.', '')}"
+    assert f"Python {python} or newer" in (ROOT / "README.md").read_text()
+    assert Version(django) == min(Version(part.version) for part in REQUIRED["django"].specifier)
+    assert all(tested in REQUIRED["django"].specifier for _, tested in TESTED)
+
+
+def test_constraints_are_in_the_ranges_and_complete():
+    text = constraints.FILE.read_text()
+    head = constraints.HEAD.format(python=TESTED[0][0])
+    assert text.startswith(head)
+    pins = dict(line.split("==") for line in text.removeprefix(head).splitlines())
+    assert list(pins) == sorted(pins)
+    needed = list(constraints.required(*constraints.REQUIREMENTS))
+    outside = [str(need) for need in needed if pins.get(need.name, "") not in need.specifier]
+    assert outside == []
+    assert pins["django"].startswith(f"{TESTED[0][1]}.")
+
+
+def test_constraints_are_written_from_what_is_installed():
+    lines = constraints.constraints(ROOT / "requirements.txt").splitlines()
+    assert f"asgiref=={version('asgiref')}" in lines  # not required itself, but by Django
+    assert f"pytest=={version('pytest')}" in lines
+    assert not any(line.startswith("pip==") for line in lines)
+
+
+# -- the one command
+
+
+@pytest.mark.parametrize("failing", [[], ["types"], ["lint", "tests"]])
+def test_check_runs_every_step_and_names_those_that_failed(failing, monkeypatch, capfd):
+    ran = []
+
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        name = next(name for name, step in check.STEPS.items() if command[2] == step[0])
+        ran.append(command[2:])
+        return subprocess.CompletedProcess(command, name in failing)
+
+    monkeypatch.setattr(check, "STEPS", {"lint": ("a",), "types": ("b",), "tests": ("c", "-d")})
+    monkeypatch.setattr(subprocess, "run", run)
+    assert check.main(["-e"]) == bool(failing)
+    assert ran == [["a"], ["b"], ["c", "-d", "-e"]]
+    last = capfd.readouterr().out.splitlines()[-1]
+    assert last == (f"== failed: {', '.join(failing)}" if failing else "== all passed")
+
+
+def test_ci_runs_the_command_and_the_constraints():
+    first = (ROOT / ".ci/run").read_text().split("\nif environment")[0]
+    assert "-c constraints.txt" in first
+    assert "-m tests.check" in first
