@@ -17,7 +17,8 @@ from ..events.event import Event, together
 from ..events.position import OLDEST, START, Position
 from ..exceptions import HistoryGone
 from .fanout import TOGETHER_BYTES, TOGETHER_EVENTS, Encoder, Rank, Writer
-from .hub import Feed, Hub, get_hub
+from .feed import Feed
+from .hub import Hub, get_hub
 
 
 class Reset(NamedTuple):

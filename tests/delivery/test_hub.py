@@ -2,9 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
-import time
-from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -14,14 +11,13 @@ from channels_redis.pubsub import RedisPubSubChannelLayer
 
 from realtime.delivery import hub as hub_module
 from realtime.delivery.announcements import this_process, to_message
-from realtime.delivery.hub import Feed, Hub, get_hub, positions_now, running_hubs
+from realtime.delivery.hub import Hub, get_hub, positions_now, running_hubs
 from realtime.delivery.peers import HUBS, ROUNDS
 from realtime.events.event import Event
-from realtime.events.position import START, UNBORN, Position
+from realtime.events.position import START, Position
 
 from ..support.clients import (
     FakeLayer,
-    InstantLoop,
     LogFailed,
     MemoryLog,
     Noise,
@@ -30,42 +26,7 @@ from ..support.clients import (
     hello_from_elsewhere,
     stage,
 )
-
-
-class Reader:
-    """Reads a feed as a subscription does, and remembers what it was given."""
-
-    def __init__(self) -> None:
-        self.got: list[Event] = []
-        self.wakes = 0
-
-    def deliver(self, event: Event) -> None:
-        self.got.append(event)
-
-    def wake(self) -> None:
-        self.wakes += 1
-
-    @property
-    def offsets(self) -> list[int]:
-        return [event.offset for event in self.got]
-
-
-def instantly(main: Coroutine[Any, Any, None]) -> None:
-    """Run on a clock that does not wait; nothing may be left running at the end."""
-
-    async def run() -> None:
-        await main
-        await asyncio.sleep(10)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    with asyncio.Runner(loop_factory=InstantLoop) as runner:
-        runner.run(run())
-
-
-async def turns(count: int = 20) -> None:
-    """Let everything that is ready run."""
-    for _ in range(count):
-        await asyncio.sleep(0)
+from ..support.hubs import Reader, instantly, turns
 
 
 async def publish(layer: Any, log: MemoryLog, topic: str = "a", announced: bool = True) -> Event:
@@ -204,26 +165,6 @@ def test_announcements_during_the_start_are_not_lost():
             first = reader.offsets[0]
             assert reader.offsets == list(range(first, 21))
             hub.detach(feed, reader)
-
-        instantly(main())
-
-
-def test_a_feed_does_not_catch_up_before_it_has_started():
-    # What it read then, its start would jump past or go back behind.
-    with stage() as (_, log):
-
-        async def main() -> None:
-            reader, feed = Reader(), Feed("a")
-            feed.fanout.readers[reader] = None
-            for _ in range(5):
-                log.append("a", "message", "1")
-            feed.catch_up()
-            await turns()
-            assert reader.got == []
-            feed.start(Position("epoch001", 3))
-            await turns()
-            assert reader.offsets == [4, 5]
-            feed.close()
 
         instantly(main())
 
@@ -430,12 +371,6 @@ def test_whoever_waits_for_the_log_says_hello_all_the_same(monkeypatch):
             await asyncio.sleep(40)
 
         instantly(main())
-
-
-def test_a_look_before_the_start_is_made_up_for():
-    feed = Feed("a")
-    assert not feed.compare(Position("epoch", 5))
-    assert feed._behind
 
 
 def test_who_is_not_heard_of_for_some_rounds_has_gone():
@@ -695,92 +630,6 @@ async def test_positions_now_come_from_memory_where_a_topic_is_served():
         }
         hub.detach(feed, reader)
         await hub._closing
-
-
-# -- fan-out
-
-
-class Stall:
-    """Measures how long the loop was kept from its other work: by this thread's own work, not by
-    other processes that had the processor meanwhile."""
-
-    def __init__(self) -> None:
-        self.longest = 0.0
-        self.turns = 0
-
-    async def run(self) -> None:
-        before = time.thread_time()
-        while True:
-            await asyncio.sleep(0)
-            now = time.thread_time()
-            self.longest = max(self.longest, now - before)
-            self.turns += 1
-            before = now
-
-
-def make_feed() -> Feed:
-    feed = Feed("a")
-    feed.start(Position("epoch", 0))
-    feed.epoch = "epoch"
-    return feed
-
-
-async def test_a_large_fan_out_lets_the_loop_run_in_between():
-    # asyncio's debug mode makes each step slower: what is measured is an upper bound.
-    class Slow(Reader):
-        def deliver(self, event: Event) -> None:
-            super().deliver(event)
-            sum(range(100))
-
-    feed, readers = make_feed(), [Slow() for _ in range(10_000)]
-    feed.fanout.readers = dict.fromkeys(readers)
-    gc.collect()  # or what the tests before this one have left may be collected in the middle
-    stall = Stall()
-    measuring = asyncio.create_task(stall.run())
-    await asyncio.sleep(0.01)
-    stall.turns = 0
-    for offset in range(1, 11):
-        feed.offer([Event("a", "message", "1", "epoch", offset)])
-    await eventually(lambda: all(len(reader.got) == 10 for reader in readers))
-    measuring.cancel()
-    assert all(reader.offsets == list(range(1, 11)) for reader in readers)
-    assert stall.turns > 10
-    assert stall.longest < 0.05
-
-
-async def test_a_reader_that_raises_hurts_no_other(caplog):
-    class Broken(Reader):
-        def deliver(self, event: Event) -> None:
-            raise RuntimeError("broken on purpose")
-
-    feed, readers = make_feed(), [Reader(), Broken(), Reader()]
-    feed.fanout.readers = dict.fromkeys(readers)
-    for offset in (1, 2):
-        feed.offer([Event("a", "message", "1", "epoch", offset)])
-    assert [reader.offsets for reader in readers] == [[1, 2], [], [1, 2]]
-    assert "broken on purpose" in caplog.text
-
-
-def test_the_memory_of_a_feed_has_limits():
-    with stage(TAIL_EVENTS=4, TAIL_BYTES=100):
-
-        async def main() -> None:
-            feed = make_feed()
-            for offset in range(1, 11):
-                feed.offer([Event("a", "message", "1", "epoch", offset)])
-            assert feed.after("epoch", 5, 10) is None
-            kept = feed.after("epoch", 6, 2)
-            assert kept is not None
-            assert [event.offset for event in kept] == [7, 8]
-            feed.offer([Event("a", "message", "x" * 99, "epoch", 11)])
-            assert feed.after("epoch", 8, 10) is None
-            feed.offer([Event("a", "message", "x" * 200, "epoch", 12)])
-            assert feed.after("epoch", 11, 10) is None
-            assert feed.after("epoch", 12, 10) == []
-            assert feed.after("epoch", 13, 10) is None
-            assert feed.after(UNBORN, 0, 10) is None
-
-        instantly(main())
 
 
 # -- real Redis layers

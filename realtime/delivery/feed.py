@@ -1,0 +1,153 @@
+"""The feed: a topic as this process knows it, its newest events and how far they reach.
+
+Announcements may be lost, repeated, reordered or late. Offsets tell: a repeated event is dropped,
+and a gap is filled from the log.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterable
+from itertools import islice
+from typing import Final
+
+from ..conf import settings
+from ..eventlog import get_log
+from ..events.event import Event
+from ..events.position import START, UNBORN, Position
+from ..exceptions import HistoryGone
+from ..utils.aio import spawn
+from .fanout import Fanout
+
+logger = logging.getLogger("realtime.hub")
+
+ENCODED_EVENTS: Final = 16  # newest events of a topic that are kept in their wire forms too
+
+
+class Feed:
+    """A topic as this process knows it: position, newest events, local readers."""
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        self.epoch = UNBORN
+        self.head = 0
+        self.fanout = Fanout(topic)
+        self.joined = False  # whether the layer was told that we listen
+        self.starting: asyncio.Task[None] | None = None
+        self.started = False
+        self._tail: deque[Event] = deque()
+        self._tail_bytes = 0
+        self._behind = False
+        self._catching_up: asyncio.Task[None] | None = None
+
+    @property
+    def position(self) -> Position:
+        """The newest position known here."""
+        return Position(self.epoch, self.head) if self.head else START
+
+    def start(self, position: Position) -> None:
+        """Take over the log's head; what was announced before is caught up with."""
+        self.epoch, self.head = position.epoch, position.offset
+        self.fanout.begin(position.epoch, position.offset)
+        self.started = True
+        if self._behind:
+            self.catch_up()
+
+    def close(self) -> None:
+        """Stop the feed's tasks; it has no readers any more."""
+        self.fanout.close()
+        for task in (self.starting, self._catching_up):
+            if task is not None:
+                task.cancel()
+
+    def after(self, epoch: str, offset: int, limit: int) -> list[Event] | None:
+        """What followed a position, from memory; None where only the log can tell."""
+        if epoch != self.epoch and not (epoch == UNBORN and offset == 0):
+            return None
+        missing = self.head - offset
+        if missing < 0 or missing > len(self._tail):
+            return None
+        first = len(self._tail) - missing
+        return list(islice(self._tail, first, first + limit))
+
+    def offer(self, events: Iterable[Event]) -> None:
+        """Announcements have come: deliver them, drop them, or find out what is missing."""
+        next_ones: list[Event] = []
+        head = self.head
+        for event in events:
+            if not event.offset:
+                next_ones.append(event)
+            elif not self.started:
+                self._behind = True
+            elif event.offset == head + 1 and event.epoch == self.epoch:
+                next_ones.append(event)
+                head += 1
+            elif event.epoch != self.epoch or event.offset > head:
+                # A first event too: one of a deleted topic may come late, as if it were new.
+                self.catch_up()
+        self._advance(next_ones)
+
+    def compare(self, head: Position) -> bool:
+        """Compare with the head in the log; True if an announcement was missed."""
+        if not self.started:
+            self._behind = True  # the start may have looked before
+            return False
+        if head == self.position:
+            return False
+        if head.epoch == self.epoch and head.offset < self.head:
+            return False  # announced after the look
+        self.catch_up()
+        return True
+
+    def catch_up(self) -> None:
+        """Read from the log what is missing here; any number of calls make one read at a time."""
+        self._behind = True
+        if self.started and (self._catching_up is None or self._catching_up.done()):
+            self._catching_up = spawn(self._catch_up())
+
+    async def _catch_up(self) -> None:
+        while self._behind:
+            self._behind = False
+            try:
+                limit = settings.LOG_PAGE_EVENTS
+                try:
+                    page = await get_log().read(self.topic, self.position, limit)
+                except HistoryGone:
+                    heads = await get_log().heads([self.topic])
+                    self._restart(heads.get(self.topic, START))
+                else:
+                    self._advance(page.events)
+                    self._behind = self._behind or bool(page.events)
+            except Exception:
+                # The next look at the heads tries again.
+                logger.warning("Can't read the log of %s", self.topic, exc_info=True)
+                return
+
+    def _advance(self, events: list[Event]) -> None:
+        fresh = [
+            event
+            for event in events
+            if not event.offset or event.offset > self.head or event.epoch != self.epoch
+        ]
+        for event in fresh:
+            if not event.offset:
+                continue
+            self.epoch, self.head = event.epoch, event.offset
+            self._tail.append(event)
+            self._tail_bytes += event.size
+            if len(self._tail) > ENCODED_EVENTS:
+                self._tail[-1 - ENCODED_EVENTS].forget_encoded()
+        while self._tail and (
+            len(self._tail) > settings.TAIL_EVENTS or self._tail_bytes > settings.TAIL_BYTES
+        ):
+            self._tail_bytes -= self._tail.popleft().size
+        if fresh:
+            self.fanout.send(fresh)
+
+    def _restart(self, position: Position) -> None:
+        self.epoch, self.head = position.epoch, position.offset
+        self._tail.clear()
+        self._tail_bytes = 0
+        self.fanout.begin(position.epoch, position.offset)
+        for reader in list(self.fanout):
+            reader.wake()
