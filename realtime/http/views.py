@@ -23,6 +23,7 @@ from ..events.payload import DEFAULT_TYPE
 from ..events.position import Position, parse_position, parse_positions
 from ..events.topic import validate_topic
 from ..exceptions import HistoryGone, NotAllowed, NotIdentified, RealtimeError
+from ..server.extensions import server_state
 from ..streaming.ndjson import after_and_limit
 from .history import HistoryResponse
 from .topic_stream import TopicStreamResponse
@@ -144,8 +145,7 @@ async def healthz(request: HttpRequest) -> HttpResponse:
 async def readyz(request: HttpRequest) -> HttpResponse:
     """Ready for traffic: the log answers, the layer answers, the server is not draining."""
     scope: dict[str, Any] = getattr(request, "scope", {})
-    server = (scope.get("extensions") or {}).get("realtime.server", {})
-    if server.get("draining"):
+    if server_state(scope).get("draining"):
         return problem(503, "This server is shutting down.")
     try:
         async with asyncio.timeout(READY_SECONDS):

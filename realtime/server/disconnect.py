@@ -1,12 +1,16 @@
-"""`scope["extensions"]["realtime.disconnect"]["event"]`: set as soon as the peer is gone."""
+"""The event that is set as soon as the peer has left."""
 
 import asyncio
 from collections.abc import Callable
 
 
-class Gone:
-    """An event that is set once. It is a tenth of the size of asyncio's, which matters for
-    something that every idle connection has, and it can call back."""
+class DisconnectEvent:
+    """Tell of one disconnect: to be awaited, and with callbacks.
+
+    It is set once, by the server, or by whatever reads the disconnect message of another one.
+    """
+
+    # A tenth of the size of asyncio's own event, which matters: every idle connection has one.
 
     __slots__ = ("_callbacks", "_set", "_waiters")
 
@@ -16,9 +20,11 @@ class Gone:
         self._callbacks: list[Callable[[], None]] | None = None
 
     def is_set(self) -> bool:
+        """Return whether the peer has left."""
         return self._set
 
     def set(self) -> None:
+        """Resume those who wait, and call the callbacks. A second time says nothing."""
         if self._set:
             return
         self._set = True
@@ -31,7 +37,7 @@ class Gone:
             callback()
 
     async def wait(self) -> None:
-        """Return once it is set."""
+        """Return once the peer has left."""
         if self._set:
             return
         waiter = asyncio.get_running_loop().create_future()
@@ -45,7 +51,7 @@ class Gone:
                 self._waiters.remove(waiter)
 
     def add_callback(self, callback: Callable[[], None]) -> None:
-        """Call it when the peer leaves, or now if it has left."""
+        """Call `callback` when the peer leaves, or now if it has left."""
         if self._set:
             callback()
             return

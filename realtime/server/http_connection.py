@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from realtime.server import access_log as access
 from realtime.server import scope
-from realtime.server.disconnect import Gone
+from realtime.server.disconnect import DisconnectEvent
 from realtime.server.http_request import BadRequest, ChunkedBody, RequestHead, parse_head
 from realtime.server.http_response import Response
 from realtime.server.lane import Framing
@@ -218,7 +218,7 @@ class Exchange:
         self.server = connection.server
         self.transport = connection.transport
         self.lane = self.transport.renew_lane()
-        self.gone = Gone()
+        self.gone = DisconnectEvent()
         self.response = Response(head.method, head.minor, head.keep_alive)
         self.body_complete = not head.has_body
         self.task: asyncio.Task[None] | None = None

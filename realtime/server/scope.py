@@ -5,7 +5,8 @@ from urllib.parse import unquote
 
 from daphne.utils import parse_x_forwarded_for
 
-from realtime.server.disconnect import Gone
+from realtime.server.disconnect import DisconnectEvent
+from realtime.server.extensions import DISCONNECT, FASTLANE, SERVER
 from realtime.server.http_request import RequestHead
 from realtime.server.sendfile import EXTENSIONS
 from realtime.server.transport import Address, Transport
@@ -14,7 +15,7 @@ ROOT_PATH_HEADER = b"daphne-root-path"
 
 
 def build(
-    kind: str, head: RequestHead, transport: Transport, gone: Gone, server: Any
+    kind: str, head: RequestHead, transport: Transport, gone: DisconnectEvent, server: Any
 ) -> dict[str, Any]:
     """The scope of a request (`http`) or a handshake (`websocket`)."""
     root_path = server.root_path
@@ -46,9 +47,9 @@ def build(
         "client": client,
         "server": transport.host,
         "extensions": {
-            "realtime.lane": {"lane": transport.lane},
-            "realtime.disconnect": {"event": gone},
-            "realtime.server": server.state,
+            FASTLANE: {"lane": transport.lane},
+            DISCONNECT: {"event": gone},
+            SERVER: server.state,
         },
     }
     if kind == "http":

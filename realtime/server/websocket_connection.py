@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from realtime.server import access_log as access
 from realtime.server import frames, scope
-from realtime.server.disconnect import Gone
+from realtime.server.disconnect import DisconnectEvent
 from realtime.server.frames import FrameError, FrameParser
 from realtime.server.http_request import RequestHead
 from realtime.server.http_response import Response
@@ -71,7 +71,7 @@ class WebSocket:
         self.server = server
         self.transport = transport
         self.path = access.redact(head.target.decode("ascii"))
-        self.gone = Gone()
+        self.gone = DisconnectEvent()
         self.state = CONNECTING
         self.task: asyncio.Task[None] | None = None
         self._head: RequestHead | None = head

@@ -7,7 +7,7 @@ import stat
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -19,11 +19,11 @@ from django.http import Http404, HttpRequest
 from django.utils.cache import get_conditional_response
 
 from ..conf import settings
+from ..server.extensions import file_part
 from ..utils.transfers import in_transfer_thread, transfer_threads
 from .ranges import Multipart, Range, Unsatisfiable, last_modified, parse_ranges, range_applies
 from .response import AsyncStreamResponse
 
-SENDFILE: Final = "realtime.sendfile"
 # Windows opens a device for these, whatever the folder or the extension.
 _DEVICE = re.compile(
     r"(con|prn|aux|nul|clock\$|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.I
@@ -248,8 +248,7 @@ class FileStreamResponse(AsyncStreamResponse):
         self._source = source
         self._plan: list[bytes | Range] = []
         scope: Mapping[str, Any] = getattr(request, "scope", {})
-        extension = (scope.get("extensions") or {}).get(SENDFILE)
-        self._kernel: Callable[[int, int, int], Any] | None = extension and extension["part"]
+        self._kernel = file_part(scope)
         name = source.name if filename is None else filename
         content_type = content_type or source.content_type
         super().__init__(self._parts(), content_type=content_type, **kwargs)

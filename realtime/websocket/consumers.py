@@ -31,10 +31,11 @@ from ..exceptions import (
     NotIdentified,
     RealtimeError,
 )
+from ..server.extensions import disconnect_event
 from ..utils.aio import spawn
 from ..utils.cancellation import cancelled
 from . import messages as frames
-from .receive import Inbox, Receive, find_gone
+from .receive import BufferedReceive, Receive
 
 logger = logging.getLogger("realtime.consumers")
 
@@ -160,19 +161,19 @@ class WebSocketConsumer(AsyncConsumer):
         self.base_send = send
         if (await receive())["type"] != "websocket.connect":
             return
-        gone = find_gone(scope)
-        inbox = None
+        gone = disconnect_event(scope)
+        buffered = None
         if gone is None:
-            inbox = Inbox(receive, settings.INBOX_MESSAGES)
-            receive, gone = inbox.receive, inbox.gone
+            buffered = BufferedReceive(receive, settings.INBOX_MESSAGES)
+            receive, gone = buffered.receive, buffered.disconnect_event
         code = 1006
         gone.add_callback(self._peer_has_left)
         try:
             if await self._handshake():
                 code = await self._serve(receive)
         finally:
-            if inbox is not None:
-                inbox.close()
+            if buffered is not None:
+                buffered.close()
             await self._clean_up(code)
 
     async def _handshake(self) -> bool:

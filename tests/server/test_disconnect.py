@@ -2,11 +2,11 @@
 
 import asyncio
 
-from realtime.server.disconnect import Gone
+from realtime.server.disconnect import DisconnectEvent
 
 
 async def test_waiters_and_callbacks() -> None:
-    gone, called = Gone(), []
+    gone, called = DisconnectEvent(), []
     gone.add_callback(lambda: called.append(1))
     removed = lambda: called.append(2)  # noqa: E731
     gone.add_callback(removed)

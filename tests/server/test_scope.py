@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from realtime.server import scope
-from realtime.server.disconnect import Gone
+from realtime.server.disconnect import DisconnectEvent
 from realtime.server.http_request import parse_head
 from realtime.server.limits import Limits
 
@@ -23,7 +23,7 @@ def build(kind: str = "http", *headers: str, secure: bool = False, proxied: bool
         proxy_forwarded_port_header="X-Forwarded-Port",
         proxy_forwarded_proto_header="X-Forwarded-Proto",
     )
-    return scope.build(kind, parse_head(lines, Limits()), transport, Gone(), server)
+    return scope.build(kind, parse_head(lines, Limits()), transport, DisconnectEvent(), server)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from realtime.websocket.receive import EXTENSION, Inbox, find_gone
+from realtime.websocket.receive import BufferedReceive
 
 DISCONNECT = {"type": "websocket.disconnect", "code": 1001}
 
@@ -36,10 +36,10 @@ async def server() -> Server:
 
 
 @pytest.fixture
-async def inbox(server: Server) -> AsyncIterator[Inbox]:
-    inbox = Inbox(server.receive, 4)
-    yield inbox
-    inbox.close()
+async def buffered(server: Server) -> AsyncIterator[BufferedReceive]:
+    buffered = BufferedReceive(server.receive, 4)
+    yield buffered
+    buffered.close()
 
 
 async def settle() -> None:
@@ -47,56 +47,53 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_in_order(server: Server, inbox: Inbox) -> None:
+async def test_in_order(server: Server, buffered: BufferedReceive) -> None:
     for number in range(20):
         server.queue.put_nowait(message(number))
     server.queue.put_nowait(DISCONNECT)
-    received = [await inbox.receive() for _ in range(21)]
+    received = [await buffered.receive() for _ in range(21)]
     assert received == [*(message(number) for number in range(20)), DISCONNECT]
 
 
-async def test_a_disconnect_is_known_before_its_turn(server: Server, inbox: Inbox) -> None:
+async def test_a_disconnect_is_known_before_its_turn(
+    server: Server, buffered: BufferedReceive
+) -> None:
     left: list[str] = []
-    inbox.gone.add_callback(lambda: left.append("early"))
+    buffered.disconnect_event.add_callback(lambda: left.append("early"))
     server.queue.put_nowait(message(1))
     await settle()
-    assert not inbox.gone.is_set()
+    assert not buffered.disconnect_event.is_set()
     server.queue.put_nowait(DISCONNECT)
     await settle()
-    assert inbox.gone.is_set()
-    inbox.gone.add_callback(lambda: left.append("late"))
+    assert buffered.disconnect_event.is_set()
+    buffered.disconnect_event.add_callback(lambda: left.append("late"))
     assert left == ["early", "late"]
-    assert await inbox.receive() == message(1)
+    assert await buffered.receive() == message(1)
 
 
-async def test_is_bounded(server: Server, inbox: Inbox) -> None:
+async def test_is_bounded(server: Server, buffered: BufferedReceive) -> None:
     for number in range(20):
         server.queue.put_nowait(message(number))
     await settle()
     assert server.taken == 4
-    await inbox.receive()
+    await buffered.receive()
     await settle()
     assert server.taken == 5
 
 
-async def test_an_error_of_the_server_reaches_the_consumer(server: Server, inbox: Inbox) -> None:
+async def test_an_error_of_the_server_reaches_the_consumer(
+    server: Server, buffered: BufferedReceive
+) -> None:
     server.queue.put_nowait(message(1))
     server.queue.put_nowait(OSError("gone"))
-    assert await inbox.receive() == message(1)
+    assert await buffered.receive() == message(1)
     with pytest.raises(OSError, match="gone"):
-        await inbox.receive()
+        await buffered.receive()
 
 
-async def test_closing_reads_no_more(server: Server, inbox: Inbox) -> None:
-    inbox.close()
+async def test_closing_reads_no_more(server: Server, buffered: BufferedReceive) -> None:
+    buffered.close()
     await settle()
     server.queue.put_nowait(message(1))
     await settle()
     assert server.taken == 0
-
-
-def test_the_servers_own_event() -> None:
-    event = object()
-    assert find_gone({"extensions": {EXTENSION: {"event": event}}}) is event
-    assert find_gone({"extensions": None}) is None
-    assert find_gone({}) is None
