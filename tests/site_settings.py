@@ -13,3 +13,4 @@ MIDDLEWARE = [*MIDDLEWARE, *json.loads(os.environ.get("TEST_MIDDLEWARE", "[]"))]
 if pool := DATABASES["default"].get("OPTIONS", {}).get("pool"):
     # A thread waits this long for a database that is gone, and a server that stops for its threads.
     pool["timeout"] = 2
+DATABASES["default"]["ATOMIC_REQUESTS"] = "TEST_ATOMIC_REQUESTS" in os.environ

@@ -1,8 +1,10 @@
 from django.core.files.storage import default_storage
+from django.db import transaction
 
 from realtime.streaming.files import FileStreamResponse, open_stored
 
 
+@transaction.non_atomic_requests
 async def upload(request, name):
     source = await open_stored(default_storage, name)
     return FileStreamResponse(request, source, filename=f"{request.user}-{source.name}")

@@ -1,4 +1,5 @@
 from django.contrib.auth.models import Group
+from django.db import transaction
 
 from realtime.streaming.exports import CSVResponse, ZipResponse, files_below
 from realtime.streaming.files import FileStreamResponse, open_in
@@ -6,13 +7,16 @@ from realtime.streaming.files import FileStreamResponse, open_in
 REPORTS = "/srv/reports"
 
 
+@transaction.non_atomic_requests
 async def report(request, name):
     return FileStreamResponse(request, await open_in(REPORTS, name))
 
 
+@transaction.non_atomic_requests
 async def all_reports(request):
     return ZipResponse(await files_below(REPORTS), filename="reports.zip")
 
 
+@transaction.non_atomic_requests
 async def groups(request):
     return CSVResponse(Group.objects.all(), fields=("id", "name"), escape_formulas=True)

@@ -1,6 +1,9 @@
+from django.db import transaction
+
 from realtime.streaming.ndjson import NDJSONResponse
 
 
+@transaction.non_atomic_requests
 async def squares(request):
     async def values():
         for number in range(1_000):

@@ -1,12 +1,15 @@
 import asyncio
 import json
 
+from django.db import transaction
+
 from realtime.streaming.response import EventStreamResponse
 from realtime.streaming.sse import encode_sse
 
 released = []
 
 
+@transaction.non_atomic_requests
 async def resize(request):
     async def work():
         try:

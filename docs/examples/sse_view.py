@@ -1,11 +1,13 @@
 import asyncio
 
+from django.db import transaction
 from django.utils import timezone
 
 from realtime.streaming.response import EventStreamResponse
 from realtime.streaming.sse import encode_sse
 
 
+@transaction.non_atomic_requests
 async def clock(request):
     async def ticks():
         while True:

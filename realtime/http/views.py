@@ -7,6 +7,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeAlias
 
 from channels.layers import get_channel_layer
 from django.core.exceptions import RequestDataTooBig
+from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware
@@ -41,7 +42,10 @@ def problem(status: int, detail: str, **headers: str) -> JsonResponse:
 
 
 def answers_errors(*methods: str) -> Callable[[View[P]], AsyncView[P]]:
-    """Allow these methods, and answer this package's errors with their status and sentence."""
+    """Allow these methods, and answer this package's errors with their status and sentence.
+
+    The view is in no transaction of its request's, whatever ATOMIC_REQUESTS says.
+    """
 
     def decorate(view: View[P]) -> AsyncView[P]:
         async def wrapper(
@@ -58,6 +62,8 @@ def answers_errors(*methods: str) -> Callable[[View[P]], AsyncView[P]]:
                 return problem(error.status, str(error), **error.headers)
 
         update_wrapper(wrapper, view)
+        for alias in connections:  # ATOMIC_REQUESTS, with which Django refuses to call async views
+            transaction.non_atomic_requests(using=alias)(wrapper)
         # Django's check would answer a wrong method with 403, as a page. Those views that change
         # something check for CSRF by _writer: a bearer token, which no browser sends by itself,
         # needs no CSRF token, and a session does.
