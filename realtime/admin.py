@@ -23,6 +23,7 @@ from .eventlog import get_log
 from .events.payload import DEFAULT_TYPE, decode_data
 from .exceptions import RealtimeError
 from .llm import generation
+from .llm.conf import settings as llm_settings
 from .models import AccessToken, Event, Generation, Topic
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ class GenerationAdmin(ReadOnlyAdmin):
         """How it ended; until then, whether the process that answers shows a sign of life."""
         if row.ended is not None:
             return row.outcome
-        lease = timedelta(seconds=settings.LLM_LEASE_SECONDS)
+        lease = timedelta(seconds=llm_settings.LLM_LEASE_SECONDS)
         lost = row.beat < timezone.now() - lease
         return str(_("no sign of life") if lost else _("under way"))
 

@@ -1,13 +1,10 @@
 """System checks: what is wrong with the settings, with an id, a sentence and a hint."""
 
 import inspect
-import math
 import os
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import wraps
-from importlib.util import find_spec
 from typing import Any, Final
 
 from channels.layers import get_channel_layer
@@ -17,15 +14,13 @@ from django.core import checks
 from django.core.checks import CheckMessage, Error, Warning
 from django.utils.module_loading import import_string
 
-from .conf import DEFAULTS, DOTTED_PATHS, NULLABLE, settings
+from .conf import DottedPath, Setting, Settings, given, settings
 from .eventlog.base import EventLog
 from .exceptions import RealtimeConfigurationError
-from .llm.providers import SDKS, SHORT_NAMES, provider_path
 from .websocket.consumers import WebSocketConsumer
 
 WORKERS_VARIABLE = "REALTIME_WORKERS"  # set by `serve` for its workers
-# As browsers write it: lower case, no path, not even a slash (RFC 6454, section 6.2).
-_ORIGIN: Final = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@A-Z]+")
+LLM_PREFIX: Final = "LLM_"  # settings of `realtime.llm`, which checks them itself
 Check = Callable[..., list[CheckMessage]]
 
 
@@ -36,23 +31,29 @@ def register_checks() -> None:
 
 
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
-    """Unknown keys, wrong types, paths that can't be imported."""
-    given = getattr(django_settings, "REALTIME", {})
-    if not isinstance(given, dict):
-        return [Error("REALTIME is not a dict.", hint="REALTIME = {...}", id="realtime.E001")]
+    """Report unknown keys, wrong values, and paths that can't be imported."""
+    try:
+        names = [name for name in given() if not str(name).startswith(LLM_PREFIX)]
+    except RealtimeConfigurationError as error:
+        return [Error(str(error), hint="REALTIME = {...}", id="realtime.E001")]
+    return check_table(Settings.table(), names) or _check_paths()
+
+
+def check_table(table: Mapping[str, Setting[Any]], names: Iterable[str]) -> list[CheckMessage]:
+    """Report what is wrong with the keys `names` of `REALTIME`, which belong to `table`."""
     found: list[CheckMessage] = []
-    for name, value in given.items():
-        if name not in DEFAULTS:
-            close = get_close_matches(str(name), DEFAULTS, n=1)
+    for name in names:
+        if name not in table:
+            close = get_close_matches(str(name), table, n=1)
             hint = f"Did you mean {close[0]!r}?" if close else "See docs/settings.md."
             found.append(Error(f"REALTIME has no setting {name!r}.", hint=hint, id="realtime.E002"))
-        elif wrong := _wrong_value(name, value):
-            message, hint = wrong
+        elif problem := table[name].find_problem(given()[name]):
+            message, hint = problem
             found.append(Error(f"REALTIME[{name!r}] {message}", hint=hint, id="realtime.E003"))
-    return found or _check_paths()
+    return found
 
 
-def _with_usable_settings(check: Check) -> Check:
+def with_usable_settings(check: Check) -> Check:
     """Leave out a check that would stumble over what `check_settings` reports."""
 
     @wraps(check)
@@ -65,7 +66,7 @@ def _with_usable_settings(check: Check) -> Check:
     return wrapper
 
 
-@_with_usable_settings
+@with_usable_settings
 def check_layer(**kwargs: Any) -> list[CheckMessage]:
     """A layer that reaches the other workers."""
     alias = settings.CHANNEL_LAYER
@@ -84,7 +85,7 @@ def check_layer(**kwargs: Any) -> list[CheckMessage]:
     return [Error(message, hint=hint, id="realtime.E004")]
 
 
-@_with_usable_settings
+@with_usable_settings
 def check_layer_timeout(**kwargs: Any) -> list[CheckMessage]:
     """A client of Redis that waits for longer than the layer asks Redis to wait."""
     alias = settings.CHANNEL_LAYER
@@ -128,7 +129,7 @@ def check_hosts(**kwargs: Any) -> list[CheckMessage]:
     return [Warning(message, hint=hint, id="realtime.W001")]
 
 
-@_with_usable_settings
+@with_usable_settings
 def check_origins(**kwargs: Any) -> list[CheckMessage]:
     """Every WebSocket route has to look at the Origin."""
     if "*" in settings.ALLOWED_ORIGINS:
@@ -166,28 +167,7 @@ def check_order(**kwargs: Any) -> list[CheckMessage]:
     return [Warning(message, hint=hint, id="realtime.W005")]
 
 
-@_with_usable_settings
-def check_provider(**kwargs: Any) -> list[CheckMessage]:
-    """A language model's provider that can be loaded, without the seconds that loading takes."""
-    given = settings.LLM_PROVIDER
-    if not isinstance(given, str):
-        return []
-    module, _, name = provider_path(given).rpartition(".")
-    try:
-        found = bool(name) and find_spec(module) is not None
-    except (ImportError, ValueError):
-        found = False
-    if not found:
-        hint = f"Use {', '.join(sorted(SHORT_NAMES))}, or the dotted path of a Provider."
-        message = f"REALTIME['LLM_PROVIDER'] = {given!r} can't be found."
-        return [Error(message, hint=hint, id="realtime.E009")]
-    if given in SDKS and find_spec(given) is None:
-        message = f"REALTIME['LLM_PROVIDER'] = {given!r} needs its SDK, which is not installed."
-        return [Error(message, hint=f"pip install {given}", id="realtime.E009")]
-    return []
-
-
-@_with_usable_settings
+@with_usable_settings
 def check_retention(**kwargs: Any) -> list[CheckMessage]:
     """A log that is never pruned fills the disk."""
     by_age, by_count = settings.RETENTION_SECONDS, settings.RETENTION_EVENTS
@@ -206,59 +186,22 @@ CHECKS = (
     check_origins,
     check_retention,
     check_order,
-    check_provider,
 )
-
-
-def _wrong_value(name: str, value: Any) -> tuple[str, str] | None:
-    default = DEFAULTS[name]
-    if name == "LLM_API_KEY":  # its value is shown to nobody
-        return None if isinstance(value, str) else ("is not a string.", "The key, or ''.")
-    if name == "LLM_PROVIDER" and callable(value):
-        return None
-    if value is None:
-        nothing = "is None, which means nothing here.", f"The default is {default!r}."
-        return None if name in NULLABLE else nothing
-    if name in DOTTED_PATHS:
-        if isinstance(value, str) or callable(value):
-            return None
-        return f"is {value!r}.", "A dotted path, as 'app.module.name'."
-    if name == "ALLOWED_ORIGINS":
-        return _wrong_origins(value)
-    if not isinstance(default, int | float):
-        right = type(value) is type(default)
-        return None if right else (f"is {value!r}.", f"A {type(default).__name__}.")
-    kinds = (int, float) if isinstance(default, float) or name.endswith("_SECONDS") else (int,)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
-        kind = "number" if float in kinds else "whole number"
-        return f"is {value!r}.", f"A {kind}, as {default!r}."
-    if value <= 0:
-        return f"is {value!r}.", f"More than zero, as {default!r}."
-    return None
-
-
-def _wrong_origins(value: Any) -> tuple[str, str] | None:
-    if not isinstance(value, list | tuple):
-        return f"is {value!r}.", "A list, as ['https://app.example.com']."
-    for origin in value:
-        if not isinstance(origin, str) or _ORIGIN.fullmatch(origin) is None:
-            hint = "Scheme and host in lower case, without a path: 'https://app.example.com'."
-            return f"has {origin!r}, which no browser sends as its Origin.", hint
-    return None
 
 
 def _check_paths() -> list[CheckMessage]:
     found: list[CheckMessage] = []
-    for name in sorted(DOTTED_PATHS):
+    for name, setting in Settings.table().items():
+        if not isinstance(setting, DottedPath):
+            continue
+        hint = f"The default is {setting.default!r}."
         try:
             value = getattr(settings, name)
         except RealtimeConfigurationError as error:
-            hint = f"The default is {DEFAULTS[name]!r}."
             found.append(Error(str(error), hint=hint, id="realtime.E006"))
             continue
         if name == "EVENT_LOG" and not (inspect.isclass(value) and issubclass(value, EventLog)):
             message = "REALTIME['EVENT_LOG'] is not a subclass of realtime.eventlog.base.EventLog."
-            hint = f"The default is {DEFAULTS[name]!r}."
             found.append(Error(message, hint=hint, id="realtime.E008"))
         if name == "PERMISSION" and not _is_async(value):
             message = "REALTIME['PERMISSION'] is not an async function."

@@ -1,10 +1,12 @@
-"""The `REALTIME` settings dict: one table of defaults, one accessor.
+"""The `REALTIME` settings dict: one typed table, from which the checks and the page are made.
 
-Nothing is read at import; `settings.NAME` looks the value up when it is needed, and the
-resolved table is dropped when a test overrides `REALTIME`.
+Nothing is read at import: `settings.NAME` looks the value up when it is first needed, and forgets
+it when a test overrides `REALTIME`.
 """
 
-from typing import Any, Final
+import math
+import re
+from typing import Any, Final, Generic, Self, TypeVar, overload
 
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
@@ -12,118 +14,242 @@ from django.utils.module_loading import import_string
 
 from .exceptions import RealtimeConfigurationError
 
+T = TypeVar("T")
+
+# As browsers write it: lower case, no path, not even a slash (RFC 6454, section 6.2).
+_ORIGIN: Final = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@A-Z]+")
+
+
+class Setting(Generic[T]):
+    """One key of `REALTIME`: its default, its unit, and what happens at the limit."""
+
+    def __init__(self, default: T, unit: str, help: str, *, is_nullable: bool = False) -> None:
+        self.default = default
+        self.unit = unit
+        self.help = help
+        self.is_nullable = is_nullable
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> T: ...
+
+    def __get__(self, instance: object | None, owner: type) -> Self | T:
+        if instance is None:
+            return self
+        # Kept as an instance attribute, which then hides this descriptor: the look-up is on the
+        # path of every event.
+        value = self.resolve(given().get(self.name, self.default))
+        instance.__dict__[self.name] = value
+        return value
+
+    def resolve(self, value: Any) -> T:
+        """Return what the code gets for the value that stands in Django's settings."""
+        resolved: T = value
+        return resolved
+
+    def find_problem(self, value: Any) -> tuple[str, str] | None:
+        """Return what is wrong with a value, and the remedy; None if nothing is."""
+        if value is None:
+            remedy = f"The default is {self.default!r}."
+            return None if self.is_nullable else ("is None, which means nothing here.", remedy)
+        if not isinstance(self.default, int | float):
+            kind = type(self.default)
+            return None if type(value) is kind else (f"is {value!r}.", f"A {kind.__name__}.")
+        is_whole = isinstance(self.default, int) and self.unit != "seconds"
+        kinds = (int,) if is_whole else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
+            number = "whole number" if is_whole else "number"
+            return f"is {value!r}.", f"A {number}, as {self.default!r}."
+        if value <= 0:
+            return f"is {value!r}.", f"More than zero, as {self.default!r}."
+        return None
+
+
+class DottedPath(Setting[Any]):
+    """A setting that names an object; the code gets the object."""
+
+    def resolve(self, value: Any) -> Any:
+        """Import the object; raise `RealtimeConfigurationError` if that can't be done."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return import_string(value)
+        except ImportError as error:
+            raise RealtimeConfigurationError(
+                f"REALTIME[{self.name!r}] = {value!r} can't be imported: {error}"
+            ) from error
+
+    def find_problem(self, value: Any) -> tuple[str, str] | None:
+        """Return what is wrong with a value, without importing anything."""
+        if isinstance(value, str) or callable(value):
+            return None
+        return f"is {value!r}.", "A dotted path, as 'app.module.name'."
+
+
+class Origins(Setting[list[str]]):
+    """A setting that lists origins as browsers send them."""
+
+    def find_problem(self, value: Any) -> tuple[str, str] | None:
+        """Return the first entry that no browser sends as its Origin."""
+        if not isinstance(value, list | tuple):
+            return f"is {value!r}.", "A list, as ['https://app.example.com']."
+        for origin in value:
+            if not isinstance(origin, str) or _ORIGIN.fullmatch(origin) is None:
+                hint = "Scheme and host in lower case, without a path: 'https://app.example.com'."
+                return f"has {origin!r}, which no browser sends as its Origin.", hint
+        return None
+
+
+def given() -> dict[str, Any]:
+    """Return the site's `REALTIME`; raise `RealtimeConfigurationError` if it is not a dict."""
+    found = getattr(django_settings, "REALTIME", {})
+    if not isinstance(found, dict):
+        raise RealtimeConfigurationError("REALTIME is not a dict.")
+    return found
+
+
 # fmt: off
-DEFAULTS: Final[dict[str, Any]] = {
-    # -- the log
-    "EVENT_LOG": "realtime.eventlog.database.DatabaseLog",  # dotted path of the EventLog
-    "MAX_EVENT_BYTES": 65_536,          # one event's JSON text, UTF-8; more is refused (413)
-    "RETENTION_SECONDS": 7 * 86_400,    # age at which prune_events drops an event; None: never
-    "RETENTION_EVENTS": 100_000,        # events kept per topic; None: no limit
-    "PRUNE_INTERVAL_SECONDS": 600.0,    # a serving process prunes this often; None: by hand only
-    "LOG_PAGE_EVENTS": 200,             # events fetched by one catch-up read
-    "LOG_PAGE_BYTES": 65_536,           # and their bytes, which a stalled reader may hold in memory
-    "DATABASE_THREADS": 4,              # threads (and so connections) per process for the log
-    # -- the hub
-    "CHANNEL_LAYER": "default",         # alias in CHANNEL_LAYERS
-    "HEAD_CHECK_SECONDS": 2.0,          # how often lost announcements are looked for
-    "GROUP_REFRESH_SECONDS": 300.0,     # how often the layer's group memberships are renewed
-    "ANNOUNCE_TIMEOUT_SECONDS": 2.0,    # an announcement the layer has not taken by then is dropped
-    "ANNOUNCE_QUEUE": 1_000,            # announcements waiting for the layer; more are dropped
-    "TAIL_EVENTS": 256,                 # newest events kept in memory per served topic
-    "TAIL_BYTES": 262_144,              # and their bytes; older ones are read from the log
-    "EPHEMERAL_QUEUE": 64,              # unsent ephemeral events per subscriber; the oldest go
-    # -- the streams
-    "KEEPALIVE_SECONDS": 15.0,          # SSE comment when nothing else was sent
-    "SSE_RETRY_MS": 2_000,              # reconnection time told to EventSource
-    "MAX_TOPICS": 50,                   # topics on one stream or socket
-    "PROGRESS_SECONDS": 0.2,            # a job's steps in between are not told, but for the last
-    # -- rows and files
-    "TRANSFER_THREADS": 4,              # threads per process that read rows, files and archives
-    "PAGE_ROWS": 2_000,                 # rows read at once from a queryset, at most
-    "PAGE_BYTES": 262_144,              # and their bytes, by the size of the rows before
-    "CURSOR_SECONDS": 30.0,             # a cursor whose client takes nothing is closed by then
-    "STREAM_CURSORS": 2,                # open cursors per process; further streams wait
-    "BATCH_SECONDS": 0.05,              # lines of an async source wait at most this long
-    "BATCH_BYTES": 65_536,              # and are sent at once when they are so many bytes
-    "FILE_CHUNK_BYTES": 262_144,        # a file's bytes in memory where the kernel can't copy it
-    "MAX_RANGES": 50,                   # parts in one answer; more, and the whole file is sent
-    "ACCEL_REDIRECT": "",               # nginx's internal location of the files; "": send them here
-    # -- answers of language models
-    "LLM_PROVIDER": "offline",          # short name, or dotted path of the Provider
-    "LLM_MODEL": "",                    # as its provider calls it; "": its class chooses
-    "LLM_API_KEY": "",                  # "": where the provider's SDK looks for it
-    "LLM_BASE_URL": "",                 # "": the provider's own
-    "LLM_MAX_PROMPT_CHARS": 8_000,      # a longer prompt is refused (400)
-    "LLM_MAX_TOKENS": 4_096,            # asked of the provider
-    "LLM_MAX_ANSWER_CHARS": 32_000,     # then the answer is cut, and `length` its stop_reason
-    "LLM_TOKEN_SECONDS": 30.0,          # without a token by then, the answer ends with an error
-    "LLM_ANSWER_SECONDS": 600.0,        # the same, for the whole of it
-    "LLM_PER_PROCESS": 50,              # answers under way; more are refused (429)
-    "LLM_PER_USER": 3,                  # and those of one user
-    "LLM_BATCH_SECONDS": 0.05,          # tokens published to a topic wait at most this long
-    "LLM_BATCH_CHARS": 2_000,           # characters in one of the events
-    "LLM_HEARTBEAT_SECONDS": 1.0,       # a sign of life of an answer at work; finds a cancelled one
-    "LLM_LEASE_SECONDS": 10.0,          # without one for so long, its process counts as dead
-    "LLM_UNHEARD_SECONDS": 60.0,        # nobody listens to its topic: it is ended
-    # -- WebSockets
-    "HEARTBEAT_SECONDS": 25.0,          # application ping; two without any answer close the socket
-    "FIRST_MESSAGE_SECONDS": 10.0,      # time to send the token where the first message carries it
-    "MAX_BAD_MESSAGES": 10,             # bad messages answered with an error before 4400
-    "INBOX_MESSAGES": 32,               # received messages waiting for their handler; then no reads
-    "HANDLER_GRACE_SECONDS": 0.9,       # a handler may finish this long after its peer left
-    # -- who is asking
-    "PERMISSION": "realtime.access.permissions.default_rule",  # dotted path of the rule
-    "ALLOWED_ORIGINS": [],              # besides the same origin: "https://app.example.com", or "*"
-    "RECHECK_SECONDS": 30.0,            # how often live connections' rights are checked
-    "IDENTITY_CACHE_SECONDS": 5.0,      # a process trusts a look-up that long; None: look each time
-    "TICKET_SECONDS": 30,               # life of a single-use ticket
-    "TOKEN_TOUCH_SECONDS": 60,          # "last used" is written at most this often
-}
+class Settings:
+    """The table of the core; `realtime.llm.conf` has that of the language models."""
+
+    # The log
+    EVENT_LOG = DottedPath("realtime.eventlog.database.DatabaseLog", "dotted path",
+        "The `EventLog` class that stores events.")
+    MAX_EVENT_BYTES = Setting(65_536, "bytes of JSON, UTF-8",
+        "One event's data. More is refused with `DataTooLarge` (HTTP 413, error `too_large`); "
+        "nothing is stored.")
+    RETENTION_SECONDS = Setting[int | None](7 * 86_400, "seconds",
+        "Older events are dropped by the next pruning; a reader that still "
+        "needed them gets a reset. `None`: age drops nothing.", is_nullable=True)
+    RETENTION_EVENTS = Setting[int | None](100_000, "events per topic",
+        "The oldest beyond it are dropped by the next pruning. `None`: the "
+        "count drops nothing.", is_nullable=True)
+    PRUNE_INTERVAL_SECONDS = Setting[float | None](600.0, "seconds",
+        "A serving process applies retention this often. `None`: only "
+        "`manage.py prune_events` does.", is_nullable=True)
+    LOG_PAGE_EVENTS = Setting(200, "events",
+        "One catch-up read; the rest comes with the next read.")
+    LOG_PAGE_BYTES = Setting(65_536, "bytes of JSON, UTF-8",
+        "The same, by size: what a stalled reader may hold in memory. A larger event comes "
+        "alone.")
+    DATABASE_THREADS = Setting(4, "threads",
+        "Each keeps one database connection. When all are busy, log reads and writes wait their "
+        "turn.")
+
+    # The hub
+    CHANNEL_LAYER = Setting("default", "alias",
+        "Which of `CHANNEL_LAYERS` carries announcements. `channels_redis.core` needs a "
+        "`socket_timeout` over 5 s in its `hosts`, or redis-py 8 calls an idle layer broken "
+        "(`realtime.W006`).")
+    HEAD_CHECK_SECONDS = Setting(2.0, "seconds",
+        "A lost announcement with none after it is found at the latest after this time. As "
+        "often, a process with readers says to the others that it listens; one that has heard "
+        "of no other for five times as long announces nothing.")
+    GROUP_REFRESH_SECONDS = Setting(300.0, "seconds",
+        "The layer's group memberships are renewed this often; has to stay below the layer's "
+        "`group_expiry`.")
+    ANNOUNCE_TIMEOUT_SECONDS = Setting(2.0, "seconds",
+        "An announcement that the layer has not taken by then is dropped with a warning; other "
+        "processes find the event in the log.")
+    ANNOUNCE_QUEUE = Setting(1_000, "announcements",
+        "Waiting for the layer; further ones are dropped with a warning, as above.")
+    TAIL_EVENTS = Setting(256, "events per topic",
+        "The newest are kept in memory while the topic has readers; older ones are read from "
+        "the log.")
+    TAIL_BYTES = Setting(262_144, "bytes per topic",
+        "The same, by size.")
+    EPHEMERAL_QUEUE = Setting(64, "events per subscriber",
+        "Ephemeral events not sent yet; the oldest is dropped.")
+
+    # The streams
+    KEEPALIVE_SECONDS = Setting(15.0, "seconds",
+        "A stream that was silent for this long sends a comment.")
+    SSE_RETRY_MS = Setting(2_000, "milliseconds",
+        "How long `EventSource` is told to wait before it reconnects.")
+    MAX_TOPICS = Setting(50, "topics",
+        "On one stream or socket; more get HTTP 400 or the error `too_many`.")
+    PROGRESS_SECONDS = Setting(0.2, "seconds",
+        "`Progress` tells at most one step in this time; the last one always.")
+
+    # Rows and files
+    TRANSFER_THREADS = Setting(4, "threads",
+        "Read rows, files and archives, a piece at a time. When all are busy, the next piece "
+        "waits its turn.")
+    PAGE_ROWS = Setting(2_000, "rows",
+        "Read from a queryset at once; the rest comes with the next page.")
+    PAGE_BYTES = Setting(262_144, "bytes",
+        "The same, by size, as the rows before suggest. A client that stalls keeps one page in "
+        "memory.")
+    CURSOR_SECONDS = Setting(30.0, "seconds",
+        "A queryset that is not in the order of its primary key needs a cursor. Of a client "
+        "that takes nothing for this long it is closed, and the stream is cut.")
+    STREAM_CURSORS = Setting(2, "cursors per process",
+        "Each holds a database connection; further streams wait.")
+    BATCH_SECONDS = Setting(0.05, "seconds",
+        "Lines of an async source are sent at the latest this long after the ones before.")
+    BATCH_BYTES = Setting(65_536, "bytes",
+        "The same, by size. Then the source waits until the client has read.")
+    FILE_CHUNK_BYTES = Setting(262_144, "bytes",
+        "Of a file in memory at once, where the kernel can't copy it to the socket.")
+    MAX_RANGES = Setting(50, "ranges",
+        "Parts of one file in one answer; who asks for more gets the whole file.")
+    ACCEL_REDIRECT = Setting("", "URL path",
+        "nginx's `internal` location for the files, as `\"/protected/\"`: they are sent by nginx. "
+        "Empty: by this process.")
+
+    # WebSockets
+    HEARTBEAT_SECONDS = Setting(25.0, "seconds",
+        '`{"type": "ping"}` is sent this often. A client that has answered before and is then '
+        "silent for two intervals is closed with 1011.")
+    FIRST_MESSAGE_SECONDS = Setting(10.0, "seconds",
+        "Time to send the token where the first message carries it; then 4408.")
+    MAX_BAD_MESSAGES = Setting(10, "messages",
+        "Each bad message gets an error; at this number the socket is closed with 4400.")
+    INBOX_MESSAGES = Setting(32, "messages",
+        "Received and waiting for their handler; then nothing more is read from the socket.")
+    HANDLER_GRACE_SECONDS = Setting(0.9, "seconds",
+        "A handler that runs this long after its peer left is cancelled.")
+
+    # Who is asking
+    PERMISSION = DottedPath("realtime.access.permissions.default_rule", "dotted path",
+        "`async def rule(user, topic, action) -> bool`. Only `True` permits; a rule that raises "
+        "denies.")
+    ALLOWED_ORIGINS = Origins([], "origins",
+        'Besides the same origin: `"https://app.example.com"`, lower case and without a path, '
+        'or `"*"`. Others get HTTP 403.')
+    RECHECK_SECONDS = Setting(30.0, "seconds",
+        "The rights of live connections are checked this often, besides at once when a user or "
+        "token changes.")
+    IDENTITY_CACHE_SECONDS = Setting[float | None](5.0, "seconds",
+        "A process trusts what it has looked up for this long, while it hears "
+        "of changed users and tokens at once. `None`: every request is looked "
+        "up.", is_nullable=True)
+    TICKET_SECONDS = Setting(30, "seconds",
+        "Life of a single-use ticket; then 401.")
+    TOKEN_TOUCH_SECONDS = Setting(60, "seconds",
+        "A token's \"last used\" is written at most this often.")
 # fmt: on
 
-DOTTED_PATHS: Final = frozenset({"EVENT_LOG", "PERMISSION"})
-NULLABLE: Final = frozenset(
-    {
-        "RETENTION_SECONDS",
-        "RETENTION_EVENTS",
-        "PRUNE_INTERVAL_SECONDS",
-        "IDENTITY_CACHE_SECONDS",
-    }
-)
+    def __init__(self) -> None:
+        setting_changed.connect(self._reset)
 
-
-class RealtimeSettings:
-    """Attribute access to the settings dict over its defaults; dotted paths come imported."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in DEFAULTS:
-            raise AttributeError(f"REALTIME has no setting {name!r}")
-        given = getattr(django_settings, "REALTIME", {})
-        if not isinstance(given, dict):
-            raise RealtimeConfigurationError("REALTIME is not a dict.")
-        value = given.get(name, DEFAULTS[name])
-        if name in DOTTED_PATHS and isinstance(value, str):
-            try:
-                value = import_string(value)
-            except ImportError as error:
-                raise RealtimeConfigurationError(
-                    f"REALTIME[{name!r}] = {value!r} can't be imported: {error}"
-                ) from error
-        # Cached as an instance attribute: the lookup is on the path of every event.
-        self.__dict__[name] = value
-        return value
+    def _reset(self, *, setting: str, **kwargs: Any) -> None:
+        if setting == "REALTIME":
+            self.reset()
 
     def reset(self) -> None:
         """Forget what was looked up; the next access reads Django's settings again."""
         self.__dict__.clear()
 
-
-settings = RealtimeSettings()
-
-
-def _reset(*, setting: str, **kwargs: Any) -> None:
-    if setting == "REALTIME":
-        settings.reset()
+    @classmethod
+    def table(cls) -> dict[str, Setting[Any]]:
+        """Return the settings by name, in the order in which they are written."""
+        return {name: each for name, each in vars(cls).items() if isinstance(each, Setting)}
 
 
-setting_changed.connect(_reset)
+settings = Settings()

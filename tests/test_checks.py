@@ -162,38 +162,6 @@ def test_e008_the_log_has_to_be_one(path):
     assert ids(REALTIME={"EVENT_LOG": path}) == ["realtime.E008"]
 
 
-# -- realtime.E009: who answers prompts
-
-
-@pytest.mark.parametrize(
-    "given", ["offline", "dummy", "realtime.llm.providers.dummy.DummyProvider", print]
-)
-def test_e009_a_provider_that_is_there(given):
-    assert ids(REALTIME={"LLM_PROVIDER": given}) == []
-
-
-@pytest.mark.parametrize("given", ["", "off", "nowhere.Provider", "realtime.nowhere.Provider"])
-def test_e009_a_provider_that_is_nowhere(given):
-    assert ids(REALTIME={"LLM_PROVIDER": given}) == ["realtime.E009"]
-
-
-def test_e009_an_sdk_that_is_not_installed(monkeypatch):
-    monkeypatch.setattr("realtime.checks.SDKS", frozenset({"not_installed"}))
-    monkeypatch.setattr(
-        "realtime.checks.provider_path", lambda name: "realtime.llm.provider.Provider"
-    )
-    with override_settings(REALTIME={"LLM_PROVIDER": "not_installed"}):
-        (message,) = run()
-    assert (message.id, message.hint) == ("realtime.E009", "pip install not_installed")
-
-
-def test_a_wrong_key_is_not_shown():
-    with override_settings(REALTIME={"LLM_API_KEY": ["sk-very-secret"]}):
-        (message,) = run()
-    assert message.id == "realtime.E003"
-    assert "sk-very-secret" not in str(message)
-
-
 # -- realtime.E004: the channel layer
 
 MEMORY = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}

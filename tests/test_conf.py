@@ -8,18 +8,23 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from realtime.access.permissions import default_rule
-from realtime.conf import DEFAULTS, DOTTED_PATHS, NULLABLE, settings
+from realtime.conf import DottedPath, Setting, Settings, settings
 from realtime.eventlog.database import DatabaseLog
 from realtime.exceptions import RealtimeConfigurationError
+from realtime.llm import conf as llm_conf
+
+from .support import pages
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCS = ROOT / "docs" / "settings.md"
 
 
-@pytest.mark.parametrize("name", sorted(set(DEFAULTS) - DOTTED_PATHS))
+PLAIN = sorted(n for n, s in Settings.table().items() if not isinstance(s, DottedPath))
+
+
+@pytest.mark.parametrize("name", PLAIN)
 def test_defaults(name):
     with override_settings(REALTIME={}):
-        assert getattr(settings, name) == DEFAULTS[name]
+        assert getattr(settings, name) == Settings.table()[name].default
 
 
 def test_a_site_may_have_no_settings_at_all():
@@ -28,7 +33,7 @@ def test_a_site_may_have_no_settings_at_all():
 
         del django_settings.REALTIME
         settings.reset()
-        assert DEFAULTS["MAX_TOPICS"] == settings.MAX_TOPICS
+        assert Settings.MAX_TOPICS.default == settings.MAX_TOPICS
 
 
 def test_dotted_paths_come_imported():
@@ -62,7 +67,7 @@ def test_another_setting_resets_nothing():
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="REALTIME has no setting 'MAX_TOPIC'"):
+    with pytest.raises(AttributeError, match="no attribute 'MAX_TOPIC'"):
         _ = settings.MAX_TOPIC
 
 
@@ -87,41 +92,40 @@ def test_it_has_to_be_a_dict():
         _ = settings.MAX_TOPICS
 
 
-def test_the_tables_agree():
-    assert set(DEFAULTS) >= DOTTED_PATHS
-    assert set(DEFAULTS) >= NULLABLE
+def test_the_language_models_have_a_table_of_their_own():
+    own, core = llm_conf.Settings.table(), Settings.table()
+    assert all(name.startswith("LLM_") for name in own)
+    assert not any(name.startswith("LLM_") for name in core)
+    assert own["LLM_MAX_TOKENS"].default == llm_conf.settings.LLM_MAX_TOKENS
+    assert core["MAX_TOPICS"].default == llm_conf.settings.MAX_TOPICS
 
 
-def documented(heading: str) -> dict[str, list[str]]:
-    """The rows of the tables below a heading of docs/settings.md, by the name in the first cell."""
-    section = DOCS.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    rows = [
-        [cell.strip() for cell in line.strip("|").split(" | ")]
-        for line in section.splitlines()
-        if line.startswith("| `")
-    ]
-    assert len({row[0] for row in rows}) == len(rows), "a name is documented twice"
-    return {row[0].strip("`"): row[1:] for row in rows}
+@pytest.mark.parametrize("table", [Settings.table(), llm_conf.Settings.table()])
+def test_every_setting_says_its_unit_and_what_happens_at_the_limit(table):
+    assert [name for name, each in table.items() if not (each.unit and each.help)] == []
+    assert all(each.help.endswith((".", ").")) for each in table.values())
+    assert [n for n, s in table.items() if s.find_problem(s.default) is not None] == []
 
 
-def test_every_setting_is_documented_with_its_default():
-    rows = documented("The `REALTIME` dict")
-    assert sorted(rows) == sorted(DEFAULTS)
-    wrong = {
-        name: row[0] for name, row in rows.items() if row[0].strip("`") != written(DEFAULTS[name])
+def test_none_is_a_value_only_where_the_table_says_so():
+    nullable = {name for name, each in Settings.table().items() if each.is_nullable}
+    assert nullable == {
+        *("IDENTITY_CACHE_SECONDS", "PRUNE_INTERVAL_SECONDS"),
+        *("RETENTION_EVENTS", "RETENTION_SECONDS"),
     }
-    assert wrong == {}
-    assert all(len(row) == 3 and row[2] for row in rows.values())
+    assert isinstance(Settings.RETENTION_EVENTS, Setting)
+    with override_settings(REALTIME={"RETENTION_EVENTS": None}):
+        assert settings.RETENTION_EVENTS is None
 
 
-def written(value: object) -> str:
-    if isinstance(value, str):
-        return f'"{value}"'
-    return repr(value)
+def test_the_page_is_made_from_the_tables():
+    """`python -m tests.support.pages` writes it again."""
+    assert pages.PAGE.read_text() == pages.with_tables(pages.PAGE.read_text())
 
 
 def test_every_environment_variable_is_documented():
     source = (ROOT / "project" / "settings.py").read_text()
     read = re.findall(r'(?:environ\.get\(|environ\[|flag\(|words\()\s*"([A-Z_]+)"', source)
     assert "DATABASE_URL" in read
-    assert sorted(set(read) - set(documented("The environment"))) == []
+    documented = re.findall(r"^\| `([A-Z_]+)` \|", pages.PAGE.read_text(), re.M)
+    assert sorted(set(read) - set(documented)) == []

@@ -10,6 +10,7 @@ SOURCE, TESTS = ROOT / "realtime", ROOT / "tests"
 
 WITHOUT_TESTS = {
     "eventlog/base.py": "abstract; test_database tries the one there is",
+    "llm/conf.py": "test_conf has both tables",
     "llm/providers/upstream.py": "tests/llm/test_upstream.py, with both SDKs",
     "management/commands/runserver.py": "Daphne's, with another class",
     "routing.py": "a table; test_consumers goes through it",

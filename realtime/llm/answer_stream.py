@@ -8,10 +8,10 @@ from typing import Any, Final
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-from ..conf import settings
 from ..exceptions import ProviderError, TooManyRequests
 from ..streaming.response import EventStreamResponse
 from ..streaming.sse import encode_sse
+from .conf import settings
 from .provider import Answer, Provider, validate_prompt
 from .providers import get_provider
 from .slots import slots

@@ -23,7 +23,6 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from .. import models
-from ..conf import settings
 from ..delivery.publish import announce, make_event
 from ..eventlog import get_log
 from ..events.event import Event
@@ -33,6 +32,7 @@ from ..models import Generation
 from ..utils.aio import at_loop_end, spawn
 from ..utils.cancellation import cancelled
 from ..utils.threads import in_database_thread
+from .conf import settings
 from .provider import Answer, Provider, validate_prompt
 from .providers import get_provider
 from .slots import slots, too_many_of_one_user

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
-from ..conf import settings
 from ..exceptions import InvalidPrompt, ProviderError
+from .conf import settings
 
 logger = logging.getLogger("realtime.llm")
 

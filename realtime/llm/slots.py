@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..conf import settings
 from ..exceptions import TooManyRequests
+from .conf import settings
 
 RETRY_SECONDS = 5  # what Retry-After says: an answer ends within seconds, most of the time
 

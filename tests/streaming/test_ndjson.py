@@ -14,7 +14,7 @@ from django.contrib.auth.models import Group, User
 from django.http import QueryDict
 
 from docs.examples import ndjson_client, ndjson_values, ndjson_view
-from realtime.conf import DEFAULTS
+from realtime.conf import Settings
 from realtime.exceptions import InvalidPosition
 from realtime.streaming.ndjson import NDJSONResponse, after_and_limit, batches
 
@@ -131,7 +131,7 @@ def test_a_cursors_connection_is_closed_with_it(here):
     for _ in range(8):
         lines(here, "/tests/by-cursor")
     # Threads keep a connection each, those that had nothing to do before the first one's too.
-    wait_until(lambda: files() - before < DEFAULTS["TRANSFER_THREADS"], 2)
+    wait_until(lambda: files() - before < Settings.TRANSFER_THREADS.default, 2)
 
 
 def test_a_row_that_fails_cuts_the_connection(here):

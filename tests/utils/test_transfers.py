@@ -10,7 +10,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import DatabaseError, connection, connections
 
-from realtime.conf import DEFAULTS
+from realtime.conf import Settings
 from realtime.utils.transfers import in_pieces, in_transfer_thread
 
 from ..support.clients import eventually
@@ -52,7 +52,7 @@ async def test_after_an_error_of_the_database_the_connection_is_new():
         with connection.cursor() as cursor:
             cursor.execute("SELECT nonsense FROM nowhere")
 
-    threads = DEFAULTS["TRANSFER_THREADS"]
+    threads = Settings.TRANSFER_THREADS.default
     all_of_them = threading.Barrier(threads, timeout=10)
 
     def is_open() -> bool:

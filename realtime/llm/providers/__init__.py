@@ -9,9 +9,9 @@ from weakref import WeakKeyDictionary
 
 from django.utils.module_loading import import_string
 
-from ...conf import settings
 from ...exceptions import ProviderUnavailable
 from ...utils.aio import at_loop_end, spawn
+from ..conf import settings
 from ..provider import Provider, kind_of
 
 logger = logging.getLogger("realtime.llm")

@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-from ...conf import settings
 from ...exceptions import MissingPackage
+from ..conf import settings
 from ..provider import Pieces, Provider, Stop
 from . import upstream
 

@@ -8,8 +8,8 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ...conf import settings
 from ...exceptions import MissingPackage
+from ..conf import settings
 from ..provider import Pieces, Provider, Stop
 from . import upstream
 

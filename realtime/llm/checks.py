@@ -1,0 +1,49 @@
+"""System checks of the language models: their settings, and a provider that can be loaded."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any, Final
+
+from django.core import checks
+from django.core.checks import CheckMessage, Error
+
+from ..checks import LLM_PREFIX, check_table, with_usable_settings
+from ..conf import given
+from .conf import Settings, settings
+from .providers import SDKS, SHORT_NAMES, provider_path
+
+
+def register_checks() -> None:
+    """Called when the app registry is ready."""
+    for check in CHECKS:
+        checks.register(check, "realtime")
+
+
+@with_usable_settings
+def check_settings(**kwargs: Any) -> list[CheckMessage]:
+    """Report unknown keys and wrong values among the settings that begin with `LLM_`."""
+    return check_table(Settings.table(), [n for n in given() if str(n).startswith(LLM_PREFIX)])
+
+
+@with_usable_settings
+def check_provider(**kwargs: Any) -> list[CheckMessage]:
+    """A language model's provider that can be loaded, without the seconds that loading takes."""
+    given = settings.LLM_PROVIDER
+    if not isinstance(given, str):
+        return []
+    module, _, name = provider_path(given).rpartition(".")
+    try:
+        found = bool(name) and find_spec(module) is not None
+    except (ImportError, ValueError):
+        found = False
+    if not found:
+        hint = f"Use {', '.join(sorted(SHORT_NAMES))}, or the dotted path of a Provider."
+        message = f"REALTIME['LLM_PROVIDER'] = {given!r} can't be found."
+        return [Error(message, hint=hint, id="realtime.E009")]
+    if given in SDKS and find_spec(given) is None:
+        message = f"REALTIME['LLM_PROVIDER'] = {given!r} needs its SDK, which is not installed."
+        return [Error(message, hint=f"pip install {given}", id="realtime.E009")]
+    return []
+
+
+CHECKS: Final[tuple[Callable[..., list[CheckMessage]], ...]] = (check_settings, check_provider)

@@ -1,0 +1,60 @@
+"""Pages that are made from the code: `python -m tests.support.pages` writes them again."""
+
+import inspect
+import re
+from typing import Any, Final
+
+from realtime.conf import Setting, Settings
+from realtime.llm import conf as llm_conf
+
+from .servers import ROOT
+
+PAGE: Final = ROOT / "docs" / "settings.md"
+HEADING: Final = re.compile(r"    # ([A-Z].*)")
+KEY: Final = re.compile(r"    ([A-Z_]+) = ")
+COLUMNS: Final = "| name | default | unit | at the limit |\n|---|---|---|---|\n"
+LANGUAGE_MODELS: Final = "Answers of language models"
+
+
+def with_tables(page: str) -> str:
+    """Return the text of docs/settings.md with its tables as the code has them."""
+    before, _, rest = page.partition("\n### ")
+    _, _, after = rest.partition("\n## The environment")
+    tables = {
+        **sections(Settings),
+        LANGUAGE_MODELS: "See [llm.md](llm.md); keys of `realtime.llm`.\n\n"
+        + table(llm_conf.Settings.table()),
+    }
+    made = "\n".join(f"### {heading}\n\n{text}" for heading, text in tables.items())
+    return f"{before}\n{made}\n## The environment{after}"
+
+
+def sections(settings: type[Settings]) -> dict[str, str]:
+    """Return a table for each heading that stands as a comment among the settings."""
+    names: dict[str, list[str]] = {}
+    heading = ""
+    for line in inspect.getsource(settings).splitlines():
+        if found := HEADING.fullmatch(line):
+            heading = found[1]
+        elif found := KEY.match(line):
+            names.setdefault(heading, []).append(found[1])
+    known = settings.table()
+    return {key: table({name: known[name] for name in group}) for key, group in names.items()}
+
+
+def table(settings: dict[str, Setting[Any]]) -> str:
+    """Return one table of the page."""
+    return COLUMNS + "".join(
+        f"| `{name}` | `{written(each.default)}` "
+        f"| {each.unit}{', or `None`' * each.is_nullable} | {each.help} |\n"
+        for name, each in settings.items()
+    )
+
+
+def written(default: object) -> str:
+    """Return a default as it would stand in a settings file."""
+    return f'"{default}"' if isinstance(default, str) else repr(default)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_tables(PAGE.read_text()))
