@@ -19,7 +19,7 @@ from django.utils.translation import gettext_lazy as _
 from .access.identity import create_token
 from .conf import settings
 from .delivery.publish import publish
-from .eventlog import get_log
+from .eventlog import get_event_log
 from .events.payload import DEFAULT_TYPE, decode_data
 from .exceptions import RealtimeError
 from .llm import generation
@@ -82,7 +82,7 @@ class TopicAdmin(ReadOnlyAdmin):
     )
     def new_epoch(self, request: HttpRequest, queryset: QuerySet[Topic]) -> None:
         """Make the positions that readers have invalid: they get a reset, and begin anew."""
-        count = get_log().renew(list(queryset.values_list("name", flat=True)))
+        count = get_event_log().start_epoch(list(queryset.values_list("name", flat=True)))
         self.message_user(request, _("A new epoch of %(count)d topics.") % {"count": count})
 
     def has_publish_permission(self, request: HttpRequest) -> bool:

@@ -23,7 +23,7 @@ from django.utils import timezone
 from ..conf import settings
 from ..exceptions import NotIdentified
 from ..models import AccessToken, Ticket
-from ..utils.batching import Batched
+from ..utils.batching import Batcher
 from ..utils.threads import in_database_thread, read_in_database_thread
 from .cache import identity_cache
 from .permissions import User
@@ -298,5 +298,5 @@ def _headers(scope: Mapping[str, Any]) -> dict[str, str]:
 
 
 # Those who come in a storm share look-ups.
-_tokens: Final = Batched(_find_tokens)
-_sessions: Final = Batched(_find_sessions)
+_tokens: Final = Batcher(_find_tokens, repeat_alone=True)
+_sessions: Final = Batcher(_find_sessions, repeat_alone=True)

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Final
 
 from ..conf import settings
-from ..eventlog import get_log
+from ..eventlog import get_event_log
 from ..events.event import Event
 from ..events.position import START, UNBORN, Position
 from ..exceptions import HistoryGone
@@ -111,9 +111,9 @@ class Feed:
             try:
                 limit = settings.LOG_PAGE_EVENTS
                 try:
-                    page = await get_log().read(self.topic, self.position, limit)
+                    page = await get_event_log().read(self.topic, self.position, limit)
                 except HistoryGone:
-                    heads = await get_log().heads([self.topic])
+                    heads = await get_event_log().heads([self.topic])
                     self._restart(heads.get(self.topic, START))
                 else:
                     self._advance(page.events)

@@ -18,7 +18,7 @@ from typing import Final, TypeAlias
 from channels.layers import get_channel_layer
 
 from ..conf import settings
-from ..eventlog import get_log
+from ..eventlog import get_event_log
 from ..events.event import Event, together
 from ..events.position import START, Position
 from ..utils.aio import spawn
@@ -151,7 +151,7 @@ class Hub:
                     await self._membership_settled()
             except TimeoutError:
                 logger.warning("The channel layer does not answer; reading %s without", feed.topic)
-        heads = await get_log().heads([feed.topic])
+        heads = await get_event_log().heads([feed.topic])
         feed.start(heads.get(feed.topic, START))
 
     # -- listening
@@ -212,12 +212,12 @@ class Hub:
             await asyncio.sleep(max(0.0, _pruned + interval - now))
             _pruned = time.monotonic()
             try:
-                await in_database_thread(get_log().prune)
+                await in_database_thread(get_event_log().prune)
             except Exception:
                 logger.warning("Can't prune the log; trying again", exc_info=True)
 
     async def _check_heads(self) -> None:
-        heads: Mapping[str, Position] = await get_log().heads(list(self.feeds))
+        heads: Mapping[str, Position] = await get_event_log().heads(list(self.feeds))
         while self._unwanted:
             self._change_membership(self._unwanted.pop())
         for topic, feed in list(self.feeds.items()):
@@ -299,7 +299,7 @@ async def positions_now(topics: Sequence[str]) -> dict[str, Position]:
     feeds = hub.feeds if hub is not None else {}
     positions = {topic: feeds[topic].position for topic in topics if _is_served(feeds, topic)}
     if unknown := [topic for topic in topics if topic not in positions]:
-        heads = await get_log().heads(unknown)
+        heads = await get_event_log().heads(unknown)
         positions |= {topic: heads.get(topic, START) for topic in unknown}
     return positions
 

@@ -46,7 +46,7 @@ class Progress:
             data = self._data(**more)
             try:
                 if _in_transaction():
-                    async_to_sync(announce)(make_event(self.topic, data, DEFAULT_TYPE))
+                    async_to_sync(announce)(make_event(self.topic, data, DEFAULT_TYPE).to_event())
                 else:
                     publish(self.topic, data)
             except Exception:
@@ -73,7 +73,7 @@ class Progress:
         if kind is None or not _in_transaction():
             publish(self.topic, data, type=type)
         else:  # it rolls back, and would take the event with it
-            async_to_sync(announce)(make_event(self.topic, data, type))
+            async_to_sync(announce)(make_event(self.topic, data, type).to_event())
 
     async def __aenter__(self) -> Self:
         return self

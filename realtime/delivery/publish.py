@@ -10,7 +10,8 @@ from asgiref.sync import async_to_sync, sync_to_async
 from channels.layers import get_channel_layer
 
 from ..conf import settings
-from ..eventlog import get_log
+from ..eventlog import get_event_log
+from ..eventlog.base import NewEvent
 from ..events.event import Event
 from ..events.payload import DEFAULT_TYPE, decode_data, encode_data, validate_type
 from ..events.topic import user_topic, validate_topic
@@ -39,10 +40,9 @@ def publish(
     Raises `InvalidTopic`, `InvalidData`, `DataTooLarge` (over `MAX_EVENT_BYTES`) or
     `InvalidEventType`; nothing was stored then.
     """
-    event = make_event(topic, data, type)
-    log = get_log()
-    if not ephemeral:
-        event = log.append(event.topic, event.type, event.data)
+    new = make_event(topic, data, type)
+    log = get_event_log()
+    event = new.to_event() if ephemeral else log.append([new])[0]
     log.on_commit(lambda: _announce_from_thread(event))
     return event
 
@@ -63,8 +63,9 @@ async def publish_now(
 
     Spares the request's own thread and database connection.
     """
-    event = make_event(topic, data, type)
+    new = make_event(topic, data, type)
     if ephemeral:
+        event = new.to_event()
         await announce(event)
         return event
     # Announced by who stores it: a caller that is cancelled meanwhile takes nothing back.
@@ -74,7 +75,7 @@ async def publish_now(
         if not _hand_over(stored):
             announcing.append(spawn(_tell_layer(stored)))
 
-    event = await get_log().append_now(event.topic, event.type, event.data, then)
+    event = await get_event_log().aappend(new, then)
     for task in announcing:
         await asyncio.shield(task)
     return event
@@ -101,10 +102,10 @@ def send_to_user(user_id: object, data: object, *, type: str = DEFAULT_TYPE) -> 
     return publish(user_topic(user_id), data, type=type)
 
 
-def make_event(topic: str, data: object, type: str) -> Event:
-    """The event, checked and encoded but not stored."""
+def make_event(topic: str, data: object, type: str) -> NewEvent:
+    """Return the event, checked and encoded but not stored."""
     text = encode_data(data, settings.MAX_EVENT_BYTES)
-    return Event(validate_topic(topic), validate_type(type), text)
+    return NewEvent(validate_topic(topic), validate_type(type), text)
 
 
 async def announce(event: Event) -> None:

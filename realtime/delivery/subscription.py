@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
 from ..conf import settings
-from ..eventlog import get_log
+from ..eventlog import get_event_log
 from ..events.event import Event, together
 from ..events.position import OLDEST, START, Position
 from ..exceptions import HistoryGone
@@ -149,9 +149,11 @@ class Cursor:
         events = self.feed.after(self.epoch, self.offset, settings.LOG_PAGE_EVENTS)
         if events is None:
             try:
-                page = await get_log().read(self.topic, self.position, settings.LOG_PAGE_EVENTS)
+                page = await get_event_log().read(
+                    self.topic, self.position, settings.LOG_PAGE_EVENTS
+                )
             except HistoryGone:
-                heads = await get_log().heads([self.topic])
+                heads = await get_event_log().heads([self.topic])
                 self.position = heads.get(self.topic, START)
                 return [Reset(self.topic, self.position)]
             self.position = page.position
@@ -394,7 +396,7 @@ async def _find_start(feed: Feed, after: Position | None) -> Started:
     if after == OLDEST or feed.after(after.epoch, after.offset, 1) is not None:
         return Started(after, True)
     try:
-        await get_log().read(feed.topic, after, 1)
+        await get_event_log().read(feed.topic, after, 1)
     except HistoryGone:
         return Started(feed.position, False)
     return Started(after, True)

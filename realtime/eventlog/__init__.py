@@ -12,6 +12,6 @@ def _make(make: Callable[[], EventLog]) -> EventLog:
     return make()
 
 
-def get_log() -> EventLog:
-    """The process's event log, made by what `EVENT_LOG` names: a class or a function."""
+def get_event_log() -> EventLog:
+    """Return the process's event log, made by what `EVENT_LOG` names: a class or a function."""
     return _make(settings.EVENT_LOG)

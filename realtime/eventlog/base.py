@@ -2,10 +2,26 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
+
+from django.core.checks import CheckMessage
 
 from ..events.event import Event
 from ..events.position import Position
+
+
+class NewEvent(NamedTuple):
+    """An event that is not stored yet."""
+
+    topic: str
+    type: str
+    data: str  # JSON text
+    meta: Mapping[str, Any] | None = None  # set by the server, such as the sender
+    key: str | None = None  # of an idempotent publisher
+
+    def to_event(self, epoch: str = "", offset: int = 0) -> Event:
+        """Return the event as it is with this place in the log; without one it is ephemeral."""
+        return Event(self.topic, self.type, self.data, epoch, offset)
 
 
 class Page(NamedTuple):
@@ -18,12 +34,16 @@ class Page(NamedTuple):
 class EventLog(ABC):
     """Topics with an epoch and a head; events with consecutive offsets."""
 
-    @abstractmethod
-    def append(self, topic: str, type: str, data: str) -> Event:
-        """Store an event and return it with its offset.
+    supports_transactions: ClassVar[bool]
+    """Whether what is appended commits and rolls back with the site's transaction."""
 
-        Called in the publisher's thread; in a database transaction, the event commits and rolls
-        back with it. Offsets of a topic become visible in order, without gaps.
+    @abstractmethod
+    def append(self, batch: Sequence[NewEvent]) -> list[Event]:
+        """Store all events of the batch, or none; return them with their offsets.
+
+        Called in the publisher's thread; in a database transaction, where the log supports it, the
+        events commit and roll back with it. Offsets of a topic become visible in order, without
+        gaps.
         """
 
     @abstractmethod
@@ -31,22 +51,22 @@ class EventLog(ABC):
         """Call `callback` once what was appended in this thread can be read by others."""
 
     @abstractmethod
-    async def append_now(
-        self, topic: str, type: str, data: str, then: Callable[[Event], None] | None = None
+    async def aappend(
+        self, event: NewEvent, then: Callable[[Event], object] | None = None
     ) -> Event:
         """Store an event outside of any transaction; it is durable when this returns.
 
-        `then` is called in the event loop with the event once it is durable, even if whoever
-        waits for this has been cancelled meanwhile.
+        `then` is called in the event loop with the event once it is durable, even if the caller
+        has been cancelled meanwhile.
         """
 
     @abstractmethod
     async def heads(self, topics: Sequence[str]) -> Mapping[str, Position]:
-        """The newest position of each topic; topics without any event are left out."""
+        """Return the newest position of each topic; topics without any event are left out."""
 
     @abstractmethod
     async def read(self, topic: str, after: Position, limit: int) -> Page:
-        """Up to `limit` events, or `LOG_PAGE_BYTES`, that follow `after`; none at the head.
+        """Return up to `limit` events, or `LOG_PAGE_BYTES`, that follow `after`; none at the head.
 
         Raises `HistoryGone` when `after` is of another epoch, lies ahead of the head, or the
         event that follows it is no longer kept. `OLDEST` reads from wherever history begins.
@@ -54,12 +74,16 @@ class EventLog(ABC):
 
     @abstractmethod
     def prune(self) -> Mapping[str, int]:
-        """Apply retention; the number of events dropped, by topic."""
+        """Apply retention; return the number of events dropped, by topic."""
 
-    def renew(self, topics: Sequence[str] | None = None) -> int:
-        """Begin a new epoch of these topics, or of all; how many there were.
+    def start_epoch(self, topics: Sequence[str] | None = None) -> int:
+        """Begin a new epoch of these topics, or of all; return how many there were.
 
         For a log that has lost events it had, by a restored backup: a position from before could
-        stand for another event by now. Whoever has one is told to begin anew.
+        stand for another event by now. A reader that has one is told to begin anew.
         """
         raise NotImplementedError(f"{type(self).__name__} can't begin a new epoch.")
+
+    def check(self) -> list[CheckMessage]:
+        """Return what is wrong with the log's configuration, for Django's system checks."""
+        return []

@@ -1,11 +1,20 @@
 """The event log in the site's own database."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import cache
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from django.db import connections, router, transaction
+from django.db import (
+    DatabaseError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    connections,
+    router,
+    transaction,
+)
 from django.db.models import Max, Min, OuterRef, Subquery
 from django.utils import timezone
 
@@ -13,10 +22,12 @@ from .. import models
 from ..conf import settings
 from ..events.event import Event
 from ..events.position import OLDEST, START, UNBORN, Position, new_epoch
-from ..exceptions import HistoryGone
-from ..utils.batching import Batched
-from ..utils.threads import in_database_thread, read_in_database_thread
-from .base import EventLog, Page
+from ..exceptions import HistoryGone, RealtimeConfigurationError
+from ..utils.batching import Batcher
+from ..utils.threads import read_in_database_thread
+from .base import EventLog, NewEvent, Page
+
+logger = logging.getLogger("realtime.eventlog")
 
 NAMES_PER_QUERY: Final = 500  # SQLite limits the parameters of one statement
 DELETE_BATCH: Final = 1_000  # rows deleted in one transaction, so that publishers can get between
@@ -43,42 +54,44 @@ def _statements(alias: str) -> Statements:
     )
 
 
+Call: TypeAlias = tuple[NewEvent, Callable[[Event], object] | None]
+
+
+class Attempt:
+    """How far an append has come."""
+
+    is_committing = False  # all has been inserted: what fails from here on is the COMMIT
+
+
+class AppendFailed(DatabaseError):
+    """An append that the same statements would not mend, or that may be stored."""
+
+    def __init__(self, error: Exception, *, may_be_stored: bool) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.may_be_stored = may_be_stored
+
+
 class DatabaseLog(EventLog):
     """Topics and events as rows; the topic's row lock puts appends in order."""
 
-    def append(self, topic: str, type: str, data: str) -> Event:
-        return self.append_many([(topic, type, data)])[0]
+    supports_transactions = True
+
+    def __init__(self) -> None:
+        # Group commit: publishers that come while a transaction is under way share the next one.
+        self._append_together = Batcher(self._append_calls)
+
+    def append(self, batch: Sequence[NewEvent]) -> list[Event]:
+        return self._append(batch, Attempt()) if batch else []
 
     def on_commit(self, callback: Callable[[], None]) -> None:
         # robust: a failing announcement must not keep the site's own hooks from running.
         transaction.on_commit(callback, using=_alias(), robust=True)
 
-    async def append_now(
-        self, topic: str, type: str, data: str, then: Callable[[Event], None] | None = None
+    async def aappend(
+        self, event: NewEvent, then: Callable[[Event], object] | None = None
     ) -> Event:
-        return await _append_together((topic, type, data, then))
-
-    def append_many(self, events: Sequence[tuple[str, str, str]]) -> list[Event]:
-        """Store (topic, type, data) in one transaction: all of them, or none."""
-        alias = _alias()
-        by_topic: dict[str, list[int]] = {}
-        for index, (topic, _, _) in enumerate(events):
-            by_topic.setdefault(topic, []).append(index)
-        stored: dict[int, Event] = {}
-        rows = []
-        with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
-            now = connections[alias].ops.adapt_datetimefield_value(timezone.now())
-            # Locks are taken in the same order everywhere, or two processes could wait for each
-            # other.
-            for topic in sorted(by_topic):
-                indices = by_topic[topic]
-                pk, epoch, head = self._next_offsets(cursor, topic, len(indices))
-                for offset, index in enumerate(indices, head - len(indices) + 1):
-                    _, type, data = events[index]
-                    rows.append((pk, offset, type, data, now))
-                    stored[index] = Event(topic, type, data, epoch, offset)
-            cursor.executemany(_statements(alias).insert, rows)
-        return [stored[index] for index in range(len(events))]
+        return await self._append_together((event, then))
 
     async def heads(self, topics: Sequence[str]) -> Mapping[str, Position]:
         return await read_in_database_thread(self._heads, topics)
@@ -93,7 +106,7 @@ class DatabaseLog(EventLog):
                 pruned[topic.name] = dropped
         return pruned
 
-    def renew(self, topics: Sequence[str] | None = None) -> int:
+    def start_epoch(self, topics: Sequence[str] | None = None) -> int:
         rows = models.Topic.objects.all()
         if topics is not None:
             rows = rows.filter(name__in=topics)
@@ -104,6 +117,75 @@ class DatabaseLog(EventLog):
             page = models.Topic.objects.filter(pk__in=pks[start : start + NAMES_PER_QUERY])
             count += page.update(epoch=new_epoch())
         return count
+
+    async def _append_calls(self, calls: Sequence[Call]) -> list[Event | BaseException]:
+        """Store the events of several publishers in one transaction, and tell each at once.
+
+        Where nothing was stored, it is tried again: all of them once more after an error that
+        passes, else in halves, so that one bad event does not take the others with it. What may be
+        stored is never repeated: it could be there twice.
+        """
+        try:
+            batch = [event for event, _ in calls]
+            events = await read_in_database_thread(self._append_or_say_why, batch)
+        except AppendFailed as failed:
+            if failed.may_be_stored or len(calls) == 1:
+                return [failed.error] * len(calls)
+            half = len(calls) // 2
+            parts = calls[:half], calls[half:]
+            return [answer for part in parts for answer in await self._append_calls(part)]
+        except Exception as error:
+            return [error] * len(calls)
+        for event, (_, then) in zip(events, calls, strict=True):
+            try:
+                if then is not None:
+                    then(event)
+            except Exception:
+                # The publisher must not believe that its event was not stored.
+                logger.exception("%r is stored, and what was to follow failed", event)
+        return [*events]
+
+    def _append_or_say_why(self, batch: Sequence[NewEvent]) -> list[Event]:
+        """As `append`; raises `AppendFailed` for what is not to be tried again as it is."""
+        attempt = Attempt()
+        try:
+            return self._append(batch, attempt)
+        except Exception as error:
+            may_be_stored = attempt.is_committing and not _is_rolled_back(error)
+            if _is_passing(error) and not may_be_stored:
+                raise
+            raise AppendFailed(error, may_be_stored=may_be_stored) from error
+
+    def _append(self, batch: Sequence[NewEvent], attempt: Attempt) -> list[Event]:
+        with transaction.atomic(using=_alias()):
+            events = self._insert(batch)
+            attempt.is_committing = True
+        return events
+
+    def _insert(self, batch: Sequence[NewEvent]) -> list[Event]:
+        alias = _alias()
+        by_topic: dict[str, list[int]] = {}
+        for index, event in enumerate(batch):
+            if event.meta is not None or event.key is not None:
+                raise RealtimeConfigurationError(
+                    "DatabaseLog has no columns for an event's meta and key: leave them None."
+                )
+            by_topic.setdefault(event.topic, []).append(index)
+        stored: dict[int, Event] = {}
+        rows = []
+        with connections[alias].cursor() as cursor:
+            now = connections[alias].ops.adapt_datetimefield_value(timezone.now())
+            # Locks are taken in the same order everywhere, or two processes could wait for each
+            # other.
+            for topic in sorted(by_topic):
+                indices = by_topic[topic]
+                pk, epoch, head = self._next_offsets(cursor, topic, len(indices))
+                for offset, index in enumerate(indices, head - len(indices) + 1):
+                    event = batch[index]
+                    rows.append((pk, offset, event.type, event.data, now))
+                    stored[index] = event.to_event(epoch, offset)
+            cursor.executemany(_statements(alias).insert, rows)
+        return [stored[index] for index in range(len(batch))]
 
     def _next_offsets(self, cursor: Any, name: str, count: int) -> tuple[int, str, int]:
         """The topic's key, its epoch, and the last one of its next `count` offsets."""
@@ -213,17 +295,23 @@ def _alias() -> str:
     return router.db_for_write(models.Event)
 
 
-Wanted: TypeAlias = tuple[str, str, str, Callable[[Event], None] | None]
+def _is_passing(error: Exception) -> bool:
+    """Return whether the same statements may succeed once more: after a lost connection (SQLSTATE
+    class 08, 57P0x, or none where nothing was answered), a deadlock or a serialization failure."""
+    if not isinstance(error, InterfaceError | OperationalError):
+        return False
+    return (_sqlstate(error) or "08").startswith(("08", "57P", "40"))
 
 
-async def _append_batch(wanted: Sequence[Wanted]) -> list[Event]:
-    log = DatabaseLog()
-    events = await in_database_thread(log.append_many, [each[:3] for each in wanted])
-    for event, (_, _, _, then) in zip(events, wanted, strict=True):
-        if then is not None:
-            then(event)
-    return events
+def _is_rolled_back(error: Exception) -> bool:
+    """Return whether a COMMIT that failed was answered, and so has stored nothing."""
+    # Integrity constraint violation, invalid transaction state, transaction rollback.
+    return isinstance(error, IntegrityError) or (_sqlstate(error) or "").startswith(
+        ("23", "25", "40")
+    )
 
 
-# Group commit: publishers who come while a transaction is under way share the next one.
-_append_together: Final = Batched(_append_batch)
+def _sqlstate(error: Exception) -> str | None:
+    """Return the database's code of an error; None if it has none, as SQLite."""
+    code: str | None = getattr(error.__cause__, "sqlstate", None)
+    return code

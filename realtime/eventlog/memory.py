@@ -7,59 +7,56 @@ from ..conf import settings
 from ..events.event import Event
 from ..events.position import OLDEST, START, UNBORN, Position, new_epoch
 from ..exceptions import HistoryGone
-from .base import EventLog, Page
+from .base import EventLog, NewEvent, Page
 
 
 class MemoryLog(EventLog):
     """Keeps its promises within one process, but knows no transactions: an event that is appended
     stays, and is announced at once."""
 
-    def __init__(self) -> None:
-        self._topics: dict[str, list[Event]] = {}
-        self._dropped: dict[str, int] = {}  # how many of the oldest are gone
-        self._epochs: dict[str, str] = {}
+    supports_transactions = False
+
+    def __init__(self, make_epoch: Callable[[], str] = new_epoch) -> None:
+        self._make_epoch = make_epoch
+        self._heads: dict[str, Position] = {}
+        self._kept: dict[str, list[Event]] = {}  # consecutive, up to the head
         self._lock = threading.Lock()
 
     def events(self, topic: str) -> list[Event]:
-        """What is kept of a topic, oldest first."""
+        """Return what is kept of a topic, oldest first."""
         with self._lock:
-            return list(self._topics.get(topic, ()))
+            return list(self._kept.get(topic, ()))
 
-    def append(self, topic: str, type: str, data: str) -> Event:
+    def append(self, batch: Sequence[NewEvent]) -> list[Event]:
         with self._lock:
-            kept = self._topics.setdefault(topic, [])
-            epoch = self._epochs.setdefault(topic, new_epoch())
-            offset = self._dropped.get(topic, 0) + len(kept) + 1
-            event = Event(topic, type, data, epoch, offset)
-            kept.append(event)
-        return event
+            return [self._append(event) for event in batch]
 
     def on_commit(self, callback: Callable[[], None]) -> None:
         callback()
 
-    async def append_now(
-        self, topic: str, type: str, data: str, then: Callable[[Event], None] | None = None
+    async def aappend(
+        self, event: NewEvent, then: Callable[[Event], object] | None = None
     ) -> Event:
-        event = self.append(topic, type, data)
+        (stored,) = self.append([event])
         if then is not None:
-            then(event)
-        return event
+            then(stored)
+        return stored
 
     async def heads(self, topics: Sequence[str]) -> Mapping[str, Position]:
         with self._lock:
-            return {topic: self._head(topic) for topic in topics if topic in self._epochs}
+            return {topic: self._heads[topic] for topic in topics if topic in self._heads}
 
     async def read(self, topic: str, after: Position, limit: int) -> Page:
         with self._lock:
-            head = self._head(topic)
-            kept = self._topics.get(topic, [])
-            skip = max(0, after.offset - self._dropped.get(topic, 0))
+            head, kept = self._heads.get(topic, START), self._kept.get(topic, [])
+            dropped = head.offset - len(kept)
             if after != OLDEST and (
                 after.epoch not in (UNBORN, head.epoch)
-                or not self._dropped.get(topic, 0) <= after.offset <= head.offset
+                or not dropped <= after.offset <= head.offset
             ):
                 raise HistoryGone(f"The log of {topic!r} no longer holds what followed {after}.")
-            events = _within(kept[skip : skip + limit], settings.LOG_PAGE_BYTES)
+            first = max(0, after.offset - dropped)
+            events = _within(kept[first : first + limit], settings.LOG_PAGE_BYTES)
             if events:
                 return Page(events, events[-1].position)
             return Page([], head if after == OLDEST else after)
@@ -70,36 +67,37 @@ class MemoryLog(EventLog):
         if settings.RETENTION_EVENTS is None:
             return pruned
         with self._lock:
-            for topic, kept in self._topics.items():
+            for topic, kept in self._kept.items():
                 count = max(0, len(kept) - settings.RETENTION_EVENTS)
                 if count:
                     del kept[:count]
-                    self._dropped[topic] = self._dropped.get(topic, 0) + count
                     pruned[topic] = count
         return pruned
 
-    def renew(self, topics: Sequence[str] | None = None) -> int:
+    def start_epoch(self, topics: Sequence[str] | None = None) -> int:
         with self._lock:
-            names = [name for name in self._epochs if topics is None or name in topics]
+            names = [name for name in self._heads if topics is None or name in topics]
             for name in names:
-                self._epochs[name] = epoch = new_epoch()
-                self._topics[name] = [
+                epoch = self._make_epoch()
+                self._heads[name] = Position(epoch, self._heads[name].offset)
+                self._kept[name] = [
                     Event(name, event.type, event.data, epoch, event.offset)
-                    for event in self._topics[name]
+                    for event in self._kept[name]
                 ]
             return len(names)
 
-    def _head(self, topic: str) -> Position:
-        if topic not in self._epochs:
-            return START
-        offset = self._dropped.get(topic, 0) + len(self._topics.get(topic, ()))
-        return Position(self._epochs[topic], offset)
+    def _append(self, new: NewEvent) -> Event:
+        head = self._heads.get(new.topic) or Position(self._make_epoch(), 0)
+        event = new.to_event(head.epoch, head.offset + 1)
+        self._kept.setdefault(new.topic, []).append(event)
+        self._heads[new.topic] = event.position
+        return event
 
 
 def _within(events: list[Event], room: int) -> list[Event]:
-    """The first events that are no more than `room` bytes, and at least one."""
+    """Return the first events that are no more than `room` bytes, and at least one."""
     for index, event in enumerate(events):
-        room -= len(event.data.encode())
+        room -= event.size
         if index and room < 0:
             return events[:index]
     return events

@@ -7,7 +7,7 @@ from ..access.connections import get_watch
 from ..access.identity import Identity
 from ..access.permissions import may
 from ..conf import settings
-from ..eventlog import get_log
+from ..eventlog import get_event_log
 from ..eventlog.base import Page
 from ..events.position import Position
 from ..exceptions import NotAllowed
@@ -27,9 +27,9 @@ class HistoryResponse(NDJSONResponse):
         cls, identity: Identity, topic: str, after: Position, limit: int | None
     ) -> "HistoryResponse":
         """Read the first page; raises `HistoryGone` as long as that can be said in the answer."""
-        heads = await get_log().heads([topic])
+        heads = await get_event_log().heads([topic])
         last = heads[topic].offset if topic in heads else 0
-        page = await get_log().read(topic, after, _page_size(limit))
+        page = await get_event_log().read(topic, after, _page_size(limit))
         return cls(identity, topic, page, last, limit)
 
     def __init__(
@@ -65,7 +65,7 @@ class HistoryResponse(NDJSONResponse):
                 left = None if left is None else left - len(events)
                 if not events or left == 0 or events[-1].offset >= last:
                     return
-                page = await get_log().read(self._topic, page.position, _page_size(left))
+                page = await get_event_log().read(self._topic, page.position, _page_size(left))
         finally:
             watch.discard(self._identity, self)
 

@@ -19,7 +19,7 @@ from ..access.permissions import require
 from ..conf import settings
 from ..delivery.hub import positions_now
 from ..delivery.publish import publish_body
-from ..eventlog import get_log
+from ..eventlog import get_event_log
 from ..events.payload import DEFAULT_TYPE
 from ..events.position import Position, parse_position, parse_positions
 from ..events.topic import validate_topic
@@ -155,7 +155,7 @@ async def readyz(request: HttpRequest) -> HttpResponse:
         return problem(503, "This server is shutting down.")
     try:
         async with asyncio.timeout(READY_SECONDS):
-            await get_log().heads(["realtime.ready"])  # without a name nothing would be asked
+            await get_event_log().heads(["realtime.ready"])  # without a name nothing would be asked
     except Exception as error:
         return problem(503, f"The event log does not answer: {type(error).__name__}.")
     try:

@@ -24,7 +24,7 @@ from django.utils import timezone
 
 from .. import models
 from ..delivery.publish import announce, make_event
-from ..eventlog import get_log
+from ..eventlog import get_event_log
 from ..events.event import Event
 from ..events.topic import user_topic
 from ..exceptions import InvalidPrompt, ProviderError
@@ -312,13 +312,12 @@ def _create(user: Any, key: str | None, digest: str, model: str) -> tuple[Genera
 
 def _append(row: Generation, texts: list[str]) -> list[Event] | None:
     """Log the texts with a sign of life; None if the answer has ended or nobody listens."""
-    log = get_log()
+    log = get_event_log()
     with transaction.atomic(using=_alias()):
         unheard = timedelta(seconds=settings.LLM_UNHEARD_SECONDS)
         if not running(row.pk).filter(heard__gte=Now() - unheard).update(beat=Now()):
             return None
-        made = [make_event(row.topic, {"token": text}, "message") for text in texts]
-        return [log.append(event.topic, event.type, event.data) for event in made]
+        return log.append([make_event(row.topic, {"token": text}, "message") for text in texts])
 
 
 def _end(rows: QuerySet[Generation], type: str, data: dict[str, Any]) -> Event | None:
@@ -332,8 +331,7 @@ def _end(rows: QuerySet[Generation], type: str, data: dict[str, Any]) -> Event |
         tokens = {name: usage.get(name) for name in ("input_tokens", "output_tokens")}
         if not rows.filter(pk=row.pk).update(ended=Now(), outcome=outcome, **tokens):
             return None
-        event = make_event(row.topic, data, type)
-        return get_log().append(event.topic, event.type, event.data)
+        return get_event_log().append([make_event(row.topic, data, type)])[0]
 
 
 def _cancel(name: str, user: Any) -> tuple[bool, Event | None]:

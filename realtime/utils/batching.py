@@ -1,4 +1,4 @@
-"""Calls that come while one is under way are made together, as the next.
+"""Batch concurrent calls: those that come while one is under way are made together, as the next.
 
 A call that comes alone goes out at once. Under load the size of a batch finds itself: as many as
 came during the last one. One trip to a thread, one transaction or one query serves all of them.
@@ -17,35 +17,39 @@ R = TypeVar("R")
 
 Run: TypeAlias = Callable[[Sequence[A]], Awaitable[Sequence[R | BaseException]]]
 
-LARGEST: Final = 100  # calls in one batch
+MAX_CALLS: Final = 100  # in one batch
 
 
-class Batched(Generic[A, R]):
-    """Awaitable per argument; `run` gets several and answers each with a result or an exception.
+class Batcher(Generic[A, R]):
+    """An async function of one argument, whose calls are made in batches.
 
-    If `run` itself fails, with a batch of more than one, each is tried by itself: one bad call must
-    not take the others with it.
+    `run` gets the arguments of a batch and answers each with a result or an exception. What `run`
+    itself raises is raised to all callers of the batch: it is never repeated, since only `run` can
+    know what it has done already. With `repeat_alone`, for what only reads, each call of a batch
+    that failed is made once more by itself: one bad call does not take the others with it.
     """
 
-    def __init__(self, run: Run[A, R]) -> None:
+    def __init__(self, run: Run[A, R], *, repeat_alone: bool = False) -> None:
         self._run = run
+        self._repeat_alone = repeat_alone
         # By event loop: futures can't be shared between loops.
         self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue[A, R]] = (
             WeakKeyDictionary()
         )
 
     async def __call__(self, argument: A) -> R:
-        """The result for `argument`; raises what the batch answered it with."""
+        """Return the result for `argument`; raise what the batch answered it with."""
         loop = asyncio.get_running_loop()
         queue = self._queues.get(loop)
         if queue is None:
-            queue = self._queues[loop] = _Queue(self._run)
+            queue = self._queues[loop] = _Queue(self._run, self._repeat_alone)
         return await queue.put(argument, loop.create_future())
 
 
 class _Queue(Generic[A, R]):
-    def __init__(self, run: Run[A, R]) -> None:
+    def __init__(self, run: Run[A, R], repeat_alone: bool) -> None:
         self._run = run
+        self._repeat_alone = repeat_alone
         self._waiting: deque[tuple[A, asyncio.Future[R]]] = deque()
         self._worker: asyncio.Task[None] | None = None
 
@@ -58,10 +62,10 @@ class _Queue(Generic[A, R]):
     async def _work(self) -> None:
         try:
             while self._waiting:
-                size = min(LARGEST, len(self._waiting))
+                size = min(MAX_CALLS, len(self._waiting))
                 batch = [self._waiting.popleft() for _ in range(size)]
-                # Who has stopped waiting before it was begun wants nothing done.
-                await self._serve([each for each in batch if not each[1].done()])
+                # Skip calls whose caller was cancelled before this batch started.
+                await self._serve([call for call in batch if not call[1].done()])
         finally:
             self._worker = None
 
@@ -72,11 +76,11 @@ class _Queue(Generic[A, R]):
         try:
             results = await self._run([argument for argument, _ in batch])
         except Exception as error:
-            if len(batch) > 1:
-                for each in batch:
-                    await self._serve([each])
+            if self._repeat_alone and len(batch) > 1:
+                for call in batch:
+                    await self._serve([call])
                 return
-            results = [error]
+            results = [error] * len(batch)
         for (_, future), result in zip(batch, results, strict=True):
             if future.done():
                 continue

@@ -20,7 +20,7 @@ def test_a_feed_does_not_catch_up_before_it_has_started():
             reader, feed = Reader(), Feed("a")
             feed.fanout.readers[reader] = None
             for _ in range(5):
-                log.append("a", "message", "1")
+                log.put("a", "message", "1")
             feed.catch_up()
             await turns()
             assert reader.got == []

@@ -18,8 +18,8 @@ from realtime.events.position import START, Position
 
 from ..support.clients import (
     FakeLayer,
+    FaultyLog,
     LogFailed,
-    MemoryLog,
     Noise,
     eventually,
     from_elsewhere,
@@ -29,9 +29,9 @@ from ..support.clients import (
 from ..support.hubs import Reader, instantly, turns
 
 
-async def publish(layer: Any, log: MemoryLog, topic: str = "a", announced: bool = True) -> Event:
+async def publish(layer: Any, log: FaultyLog, topic: str = "a", announced: bool = True) -> Event:
     """Another process publishes."""
-    event = log.append(topic, "message", "1")
+    event = log.put(topic, "message", "1")
     if announced:
         await layer.group_send(topic, from_elsewhere(event))
     return event
@@ -50,7 +50,7 @@ def test_an_announcement_is_delivered_without_a_look_at_the_log():
 
         async def main() -> None:
             reader, hub = Reader(), get_hub()
-            log.append("a", "message", "0")
+            log.put("a", "message", "0")
             feed = await hub.attach("a", reader)
             await turns()
             reads = log.reads
@@ -116,7 +116,7 @@ def test_a_late_announcement_of_a_deleted_topic_is_not_its_first_event():
 
         async def main() -> None:
             reader, hub = Reader(), get_hub()
-            old = log.append("a", "message", "old")
+            old = log.put("a", "message", "old")
             log.delete("a")
             feed = await hub.attach("a", reader)
             await layer.group_send("a", from_elsewhere(old))
@@ -150,7 +150,7 @@ def test_a_topic_that_is_reborn_wakes_its_readers_at_its_new_position():
 
 def test_announcements_during_the_start_are_not_lost():
     # The head is looked at, then an event is published and announced, then the look returns.
-    log = MemoryLog(Noise(1, delay=1.0, longest=1.0))
+    log = FaultyLog(Noise(1, delay=1.0, longest=1.0))
     with stage(log=log, HEAD_CHECK_SECONDS=100.0) as (layer, log):
 
         async def main() -> None:
@@ -238,7 +238,7 @@ def test_a_layer_that_hangs_holds_up_neither_readers_nor_publishers(quiet):
             feed = await hub.attach("a", reader)
             assert loop.time() - begun <= 2.1
             for _ in range(3):
-                hub.announce(log.append("a", "message", "1"))
+                hub.announce(log.put("a", "message", "1"))
             await publish(layer, log, announced=False)
             await asyncio.sleep(1.5)
             assert reader.offsets == [1, 2, 3, 4]
@@ -275,11 +275,11 @@ def test_a_process_that_is_alone_announces_nothing():
 
         async def main() -> None:
             reader, hub = Reader(), get_hub()
-            log.append("a", "message", "0")
+            log.put("a", "message", "0")
             said = said_by(hub, layer)
             feed = await hub.attach("a", reader)
             await turns()
-            hub.announce(log.append("a", "message", "1"))
+            hub.announce(log.put("a", "message", "1"))
             hub.announce(Event("a", "message", "2"))  # is in no log: always
             await turns()
             assert said == ["hello ?", "2"]
@@ -300,7 +300,7 @@ def test_who_hears_of_another_says_so_and_announces():
             for _ in range(2):  # what it knows already it does not answer
                 await layer.group_send(HUBS, hello_from_elsewhere())
                 await turns()
-            hub.announce(log.append("a", "message", "1"))
+            hub.announce(log.put("a", "message", "1"))
             await turns()
             assert said == ["hello ?", "hello another", "1"]
             await layer.group_send(HUBS, hello_from_elsewhere(asks=True))  # it has begun again
@@ -383,11 +383,11 @@ def test_who_is_not_heard_of_for_some_rounds_has_gone():
             await layer.group_send(HUBS, hello_from_elsewhere(every=4.0))
             await asyncio.sleep(4 * ROUNDS - 1)
             said = said_by(hub, layer)
-            hub.announce(log.append("a", "message", "1"))
+            hub.announce(log.put("a", "message", "1"))
             await turns()
             assert "1" in said
             await asyncio.sleep(5)
-            hub.announce(log.append("a", "message", "2"))
+            hub.announce(log.put("a", "message", "2"))
             await turns()
             assert "2" not in said
             assert "hello " in said  # with each look at the heads
@@ -413,9 +413,9 @@ def test_announcements_that_wait_go_together(monkeypatch):
 
             monkeypatch.setattr(layer, "group_send", group_send)
             for number in range(1, 7):
-                hub.announce(log.append("a", "message", str(number)))
+                hub.announce(log.put("a", "message", str(number)))
                 await turns()
-            hub.announce(log.append("b", "message", "1"))
+            hub.announce(log.put("b", "message", "1"))
             await asyncio.sleep(10)
             assert sent == [["a1"], ["a2", "a3", "a4"], ["b1"], ["a5", "a6"]]
             assert (hub._waiting, hub._outgoing) == (0, {})
@@ -429,20 +429,20 @@ def test_what_is_announced_together_is_delivered_together():
 
         async def main() -> None:
             reader, hub = Reader(), get_hub()
-            log.append("a", "message", "0")
+            log.put("a", "message", "0")
             feed = await hub.attach("a", reader)
             sent: list[list[Event]] = []
             send = feed.fanout.send
             feed.fanout.send = lambda events: (sent.append(events), send(events))
-            events = [log.append("a", "message", str(number)) for number in range(1, 4)]
+            events = [log.put("a", "message", str(number)) for number in range(1, 4)]
             typing = Event("a", "typing", "1")
             message = {**to_message([events[0], typing, *events[1:]]), "process": "another"}
             await layer.group_send("a", message)
             await layer.group_send("a", message)
             await turns()
             assert sent == [[events[0], typing, *events[1:]], [typing]]
-            log.append("a", "message", "4")
-            gap = log.append("a", "message", "5")
+            log.put("a", "message", "4")
+            gap = log.put("a", "message", "5")
             await layer.group_send("a", {**to_message([gap]), "process": "another"})
             await turns()
             assert reader.offsets == [2, 0, 3, 4, 0, 5, 6]
@@ -459,7 +459,7 @@ def test_a_full_queue_of_announcements_drops_the_rest(quiet):
             feed = await hub.attach("a", reader)
             layer.hanging = True
             for _ in range(50):
-                hub.announce(log.append("a", "message", "1"))
+                hub.announce(log.put("a", "message", "1"))
             await turns()
             assert hub._waiting <= 3
             # Not so for the readers of this process.
@@ -525,7 +525,7 @@ def test_a_hub_that_closes_waits_for_no_layer_that_hangs(quiet):
             feeds = [await hub.attach(f"topic.{number}", reader) for number in range(200)]
             layer.hanging = True
             for _ in range(100):
-                hub.announce(log.append("topic.1", "message", "1"))
+                hub.announce(log.put("topic.1", "message", "1"))
             for feed in feeds:
                 hub.detach(feed, reader)
             await asyncio.sleep(5)
@@ -582,7 +582,7 @@ def test_attach_detach_attach_ends_as_a_member():
 
 
 def test_who_leaves_while_it_waits_for_the_start_takes_nobody_along():
-    log = MemoryLog(Noise(1, delay=1.0, longest=1.0))
+    log = FaultyLog(Noise(1, delay=1.0, longest=1.0))
     with stage(log=log):
 
         async def main() -> None:
@@ -665,7 +665,7 @@ async def test_a_valkey_that_is_killed_and_restarted_costs_nothing(redis_layer, 
             nonlocal published
             for _ in range(count):
                 published += 1
-                event = log.append("a", "message", "1")
+                event = log.put("a", "message", "1")
                 try:
                     async with asyncio.timeout(1):
                         await layer.group_send("a", from_elsewhere(event))

@@ -407,14 +407,14 @@ def slow_append(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[tuple[threading.Event, threading.Event]]:
     """Appending takes a while; events that it has begun, and that it may go on."""
-    begun, go_on, append = threading.Event(), threading.Event(), DatabaseLog.append_many
+    begun, go_on, append = threading.Event(), threading.Event(), DatabaseLog._insert
 
     def slow(self: DatabaseLog, *args: str) -> Event:
         begun.set()
         assert go_on.wait(10)
         return append(self, *args)
 
-    monkeypatch.setattr(DatabaseLog, "append_many", slow)
+    monkeypatch.setattr(DatabaseLog, "_insert", slow)
     yield begun, go_on
 
 

@@ -12,7 +12,7 @@ from realtime.delivery.subscription import Reset, Started, Subscription
 from realtime.events.event import Event
 from realtime.events.position import OLDEST, START, Position
 
-from ..support.clients import LogFailed, MemoryLog, Noise, eventually, from_elsewhere, stage
+from ..support.clients import FaultyLog, LogFailed, Noise, eventually, from_elsewhere, stage
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ async def _nothing_left(world):
     await eventually(lambda: len(asyncio.all_tasks()) == 1)
 
 
-def append(log: MemoryLog, topic: str, count: int) -> list[Event]:
-    return [log.append(topic, "message", str(number)) for number in range(count)]
+def append(log: FaultyLog, topic: str, count: int) -> list[Event]:
+    return [log.put(topic, "message", str(number)) for number in range(count)]
 
 
 async def read_all(subscription: Subscription) -> list[Any]:

@@ -18,6 +18,7 @@ from realtime.delivery import fanout
 from realtime.delivery.hub import running_hubs
 from realtime.delivery.publish import publish_now
 from realtime.delivery.subscription import Reset, Subscription
+from realtime.eventlog.base import NewEvent
 from realtime.eventlog.database import DatabaseLog
 from realtime.events.event import Event
 from realtime.events.position import OLDEST, START, UNBORN, Position
@@ -25,9 +26,9 @@ from realtime.utils.aio import spawn
 
 from ..support.clients import (
     FakeLayer,
+    FaultyLog,
     InstantLoop,
     LogFailed,
-    MemoryLog,
     Noise,
     eventually,
     from_elsewhere,
@@ -245,7 +246,7 @@ class Client:
 class World:
     """A hub with its log and layer, clients, and publishers in this process and in others."""
 
-    def __init__(self, log: MemoryLog, layer: FakeLayer, noise: Noise) -> None:
+    def __init__(self, log: FaultyLog, layer: FakeLayer, noise: Noise) -> None:
         self.log = log
         self.layer = layer
         self.noise = noise
@@ -263,7 +264,7 @@ class World:
                 if here:
                     await publish_now(topic, self.count)
                 else:
-                    event = await self.log.append_now(topic, "message", str(self.count))
+                    event = await self.log.aappend(NewEvent(topic, "message", str(self.count)))
                     async with asyncio.timeout(1):
                         await self.layer.group_send(topic, from_elsewhere(event))
             except (LogFailed, ConnectionError, TimeoutError):
@@ -382,8 +383,7 @@ async def play(world: World, crowd: list[Client], script: list[Any]) -> None:
         # Slow readers get the time they need.
         for _ in range(30):
             if client.reader is None or all(
-                client.stored[topic] == world.log.positions.get(topic, START)
-                or client.stored[topic] == OLDEST
+                client.stored[topic] == world.log.head(topic) or client.stored[topic] == OLDEST
                 for topic in client.wanted
             ):
                 break
@@ -391,8 +391,8 @@ async def play(world: World, crowd: list[Client], script: list[Any]) -> None:
         if client.reader is not None:
             assert not client.reader.done(), client.reader
             for topic in client.wanted:
-                stored, head = client.stored[topic], world.log.positions.get(topic, START)
-                nothing_kept = stored == OLDEST and not world.log.topics.get(topic)
+                stored, head = client.stored[topic], world.log.head(topic)
+                nothing_kept = stored == OLDEST and not world.log.events(topic)
                 assert stored == head or nothing_kept, f"{client.name} is at {stored} of {head}"
 
 
@@ -410,7 +410,7 @@ async def put_away(world: World, crowd: list[Client]) -> None:
 
 
 def run(noise: Noise, script: list[Any], lanes: list[bool], slowness: float, slices: bool) -> None:
-    log, layer = MemoryLog(noise), FakeLayer(noise)
+    log, layer = FaultyLog(noise), FakeLayer(noise)
 
     async def example() -> None:
         world = World(log, layer, noise)
@@ -501,7 +501,7 @@ async def test_the_database_log_makes_up_for_a_bad_layer(caplog):
             if here:
                 await publish_now(topic, number)
             else:
-                event = await log.append_now(topic, "message", str(number))
+                event = await log.aappend(NewEvent(topic, "message", str(number)))
                 await layer.group_send(topic, from_elsewhere(event))
             if number == 10 and topic == "a" and here:
                 layer.fail()

@@ -1,26 +1,38 @@
 """`realtime.eventlog.database`, on whichever database the tests run."""
 
+import asyncio
 import json
 import re
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 from unittest.mock import patch
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.db import connection, connections, transaction
+from django.core.exceptions import ImproperlyConfigured
+from django.db import (
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    connection,
+    connections,
+    transaction,
+)
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from realtime import models
-from realtime.eventlog import get_log
-from realtime.eventlog.base import EventLog, Page
+from realtime.eventlog import get_event_log
+from realtime.eventlog.base import EventLog, NewEvent, Page
 from realtime.eventlog.database import NAMES_PER_QUERY, DatabaseLog
 from realtime.events.event import Event
 from realtime.events.payload import encode_data
@@ -38,10 +50,15 @@ def read(topic: str, after: Position, limit: int = 1_000) -> Page:
     return async_to_sync(log.read)(topic, after, limit)
 
 
+def append(topic: str, type: str, data: str) -> Event:
+    (event,) = log.append([NewEvent(topic, type, data)])
+    return event
+
+
 def fill(topic: str, count: int, data: str = "1") -> str:
     """Append `count` events; the topic's epoch."""
     for _ in range(count):
-        event = log.append(topic, "message", data)
+        event = append(topic, "message", data)
     return event.epoch
 
 
@@ -89,8 +106,8 @@ class Threads:
 
 
 def test_get_log_makes_one():
-    assert isinstance(get_log(), DatabaseLog)
-    assert get_log() is get_log()
+    assert isinstance(get_event_log(), DatabaseLog)
+    assert get_event_log() is get_event_log()
 
 
 def test_another_class_by_setting():
@@ -98,22 +115,22 @@ def test_another_class_by_setting():
         pass
 
     with override_settings(REALTIME={"EVENT_LOG": Other}):
-        assert type(get_log()) is Other
-    assert type(get_log()) is DatabaseLog
+        assert type(get_event_log()) is Other
+    assert type(get_event_log()) is DatabaseLog
     assert issubclass(DatabaseLog, EventLog)
 
 
 def test_offsets_count_from_one_in_each_topic():
-    first = [log.append("a", "message", str(n)) for n in range(3)]
-    other = log.append("b", "joined", "{}")
+    first = [append("a", "message", str(n)) for n in range(3)]
+    other = append("b", "joined", "{}")
     assert [event.offset for event in first] == [1, 2, 3]
     assert len({event.epoch for event in first}) == 1
     assert other == Event("b", "joined", "{}", other.epoch, 1)
     assert other.epoch != first[0].epoch
 
 
-def test_append_now_is_durable_when_it_returns():
-    event = async_to_sync(log.append_now)("a", "message", "1")
+def test_aappend_is_durable_when_it_returns():
+    event = async_to_sync(log.aappend)(NewEvent("a", "message", "1"))
     assert (event.offset, offsets("a")) == (1, [1])
 
 
@@ -122,29 +139,29 @@ def test_append_now_is_durable_when_it_returns():
 )
 def test_what_is_stored_is_what_is_read(data):
     text = encode_data(data, 65_536)
-    event = log.append("a", "ž" * 64, text)
+    event = append("a", "ž" * 64, text)
     assert read("a", START).events == [event]
     assert event.data == text
 
 
 def test_a_rolled_back_append_leaves_no_gap():
-    log.append("a", "message", "1")
+    append("a", "message", "1")
     with transaction.atomic():
-        assert log.append("a", "message", "2").offset == 2
-        log.append("new", "message", "1")
+        assert append("a", "message", "2").offset == 2
+        append("new", "message", "1")
         transaction.set_rollback(True)
-    assert log.append("a", "message", "3").offset == 2
-    assert log.append("new", "message", "1").offset == 1
+    assert append("a", "message", "3").offset == 2
+    assert append("new", "message", "1").offset == 1
     assert [event.data for event in read("a", START).events] == ["1", "3"]
 
 
 def test_a_rolled_back_savepoint_leaves_no_gap():
     with transaction.atomic():
-        log.append("a", "message", "1")
+        append("a", "message", "1")
         with transaction.atomic():
-            log.append("a", "message", "2")
+            append("a", "message", "2")
             transaction.set_rollback(True)
-        log.append("a", "message", "3")
+        append("a", "message", "3")
     assert [(e.offset, e.data) for e in read("a", START).events] == [(1, "1"), (2, "3")]
 
 
@@ -155,7 +172,7 @@ def test_concurrent_publishers_leave_no_gap_and_no_duplicate():
     def publish() -> None:
         start.wait()  # all of them find the topic missing
         for _ in range(each):
-            log.append("a", "message", "1")
+            append("a", "message", "1")
 
     with Threads(threads) as run:
         for _ in range(threads):
@@ -176,7 +193,7 @@ def test_events_become_visible_in_order():
         start.wait(20)  # the reader has its connection too, and looks
         for _ in range(each):
             with transaction.atomic():
-                log.append("a", "message", "1")
+                append("a", "message", "1")
                 time.sleep(hold)  # the transaction goes on after its append
 
     def watch() -> None:
@@ -203,13 +220,13 @@ def test_events_become_visible_in_order():
 
 
 def test_a_publisher_waits_for_the_one_before_it():
-    log.append("a", "message", "0")
+    append("a", "message", "0")
     appended, second_done = threading.Event(), threading.Event()
     order = []
 
     def first() -> None:
         with transaction.atomic():
-            log.append("a", "message", "1")
+            append("a", "message", "1")
             appended.set()
             # Were the topic not locked, the other would be done long before.
             assert not second_done.wait(0.3)
@@ -217,7 +234,7 @@ def test_a_publisher_waits_for_the_one_before_it():
 
     def second() -> None:
         assert appended.wait(10)
-        assert log.append("a", "message", "2").offset == 3
+        assert append("a", "message", "2").offset == 3
         order.append("second")
         second_done.set()
 
@@ -232,14 +249,14 @@ def test_a_publisher_takes_over_a_topic_whose_maker_rolls_back():
 
     def first() -> None:
         with transaction.atomic():
-            log.append("a", "message", "1")
+            append("a", "message", "1")
             appended.set()
             time.sleep(0.2)  # the other one comes to the lock, or comes later: both have to work
             transaction.set_rollback(True)
 
     def second() -> None:
         assert appended.wait(10)
-        assert log.append("a", "message", "2").offset == 1
+        assert append("a", "message", "2").offset == 1
 
     with Threads(2) as run:
         run.start(first)
@@ -248,9 +265,10 @@ def test_a_publisher_takes_over_a_topic_whose_maker_rolls_back():
 
 
 APPEND_MANY = """
-from realtime.eventlog import get_log
+from realtime.eventlog import get_event_log
+from realtime.eventlog.base import NewEvent
 for _ in range(40):
-    get_log().append("a", "message", "1")
+    get_event_log().append([NewEvent("a", "message", "1")])
 """
 LIST_OFFSETS = """
 from realtime.models import Event
@@ -396,7 +414,7 @@ def test_pages_by_events():
 )
 def test_pages_by_bytes(data, limit, pages):
     for text in data:
-        log.append("a", "message", text)
+        append("a", "message", text)
     found, position = [], START
     with override_settings(REALTIME={"LOG_PAGE_BYTES": limit}):
         while (page := read("a", position)).events:
@@ -435,9 +453,9 @@ def test_a_position_at_the_end_of_all_numbers_is_out_of_reach():
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="a plan of PostgreSQL's")
 def test_a_page_of_a_long_history_does_not_read_all_of_it():
     """Without statistics, which a new table has none of."""
-    epoch = log.append("a", "message", "0").epoch
+    epoch = append("a", "message", "0").epoch
     for _ in range(20):
-        log.append_many([("a", "message", "1")] * 500)
+        log.append([NewEvent("a", "message", "1")] * 500)
     with CaptureQueriesContext(connection) as captured:
         assert len(log._read("a", Position(epoch, 100), 50).events) == 50
     (query,) = captured
@@ -519,7 +537,7 @@ def test_prune(ages, seconds, events, kept):
     assert offsets("a") == kept
     assert offsets("b") == [1]
     assert pruned == ({"a": 4 - len(kept)} if len(kept) < 4 else {})
-    assert log.append("a", "message", "1").offset == 5
+    assert append("a", "message", "1").offset == 5
 
 
 def test_prune_says_what_went_by_topic():
@@ -532,9 +550,9 @@ def test_prune_says_what_went_by_topic():
 
 
 def test_a_batch_is_numbered_by_topic_in_the_order_it_was_given():
-    log.append("b", "message", "0")
+    append("b", "message", "0")
     given = [("b", "x", "1"), ("a", "y", "2"), ("b", "z", "3"), ("new", "x", "4"), ("a", "x", "5")]
-    events = log.append_many(given)
+    events = log.append([NewEvent(*each) for each in given])
     assert [(event.topic, event.type, event.data) for event in events] == given
     assert [event.offset for event in events] == [2, 1, 3, 1, 2]
     for topic in ("a", "b", "new"):
@@ -544,20 +562,20 @@ def test_a_batch_is_numbered_by_topic_in_the_order_it_was_given():
 
 
 def test_a_batch_on_one_topic_takes_its_lock_once():
-    log.append("a", "message", "0")
+    append("a", "message", "0")
     with CaptureQueriesContext(connection) as captured:
-        log.append_many([("a", "message", str(number)) for number in range(20)])
+        log.append([NewEvent("a", "message", str(number)) for number in range(20)])
     assert sum(query["sql"].startswith("UPDATE") for query in captured) == 1
     assert not [query for query in captured if "SAVEPOINT" in query["sql"]]
     assert offsets("a") == list(range(1, 22))
 
 
 def test_a_batch_is_stored_whole_or_not_at_all():
-    log.append("a", "message", "0")
+    append("a", "message", "0")
     with pytest.raises(Exception, match=r"(?i)null"):
-        log.append_many([("a", "message", "1"), ("a", None, "2")])  # type: ignore[list-item]
+        log.append([NewEvent("a", "message", "1"), NewEvent("a", None, "2")])  # type: ignore[list-item]
     assert offsets("a") == [1]
-    assert log.append("a", "message", "3").offset == 2
+    assert append("a", "message", "3").offset == 2
 
 
 def test_prune_in_batches():
@@ -602,7 +620,7 @@ def test_many_topics_are_pruned_while_others_publish():
     def publish_and_drop(self, *args):
         if len(appended) < 3:
             with Threads(1) as run:
-                run.start(lambda: appended.append(log.append(f"new{len(appended)}", "m", "1")))
+                run.start(lambda: appended.append(append(f"new{len(appended)}", "m", "1")))
         return drop(self, *args)
 
     with (
@@ -620,7 +638,7 @@ def test_prune_beside_publishers_and_readers():
     def publish() -> None:
         try:
             for n in range(total):
-                log.append("a", "message", str(n))
+                append("a", "message", str(n))
         finally:
             done.set()
 
@@ -643,3 +661,109 @@ def test_prune_beside_publishers_and_readers():
     assert [event.data for event in read("a", OLDEST).events] == [
         str(n) for n in range(total - 10, total)
     ]
+
+
+# -- several publishers at once
+
+
+def append_together(*events: NewEvent) -> list[Event | BaseException]:
+    """What each of several publishers is answered whose calls come in one batch."""
+
+    async def main() -> list[Event | BaseException]:
+        calls = [log.aappend(event) for event in events]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    return asyncio.run(main())
+
+
+def message(topic: str, number: int) -> NewEvent:
+    return NewEvent(topic, "message", str(number))
+
+
+@contextmanager
+def failing_once(
+    kind: type, name: str, error: Exception | None, *, is_done: bool = True
+) -> Iterator[list[str]]:
+    """The first call of a method raises, though what it does is done; the calls."""
+    original, calls = getattr(kind, name), []
+
+    def method(self: Any, *args: Any) -> Any:
+        calls.append(name)
+        result = original(self, *args) if is_done or len(calls) > 1 else None
+        if error is not None and len(calls) == 1:
+            raise error
+        return result
+
+    with patch.object(kind, name, method):
+        yield calls
+
+
+def test_publishers_that_come_together_share_a_transaction():
+    with failing_once(DatabaseLog, "_insert", None) as inserts:
+        events = append_together(*(message("a", number) for number in range(5)))
+    assert [event.offset for event in events] == [1, 2, 3, 4, 5]
+    assert len(inserts) == 1
+
+
+def test_one_bad_event_does_not_take_the_others_with_it():
+    given = [message("a", number) for number in range(7)]
+    given[3] = NewEvent("a", None, "3")  # type: ignore[arg-type]
+    answers = append_together(*given)
+    assert isinstance(answers.pop(3), IntegrityError)
+    assert [answer.data for answer in answers] == ["0", "1", "2", "4", "5", "6"]
+    assert [answer.offset for answer in answers] == [1, 2, 3, 4, 5, 6]
+    assert read("a", START).events == answers
+
+
+@pytest.mark.parametrize("error", [OperationalError("lost"), InterfaceError("closed")], ids=repr)
+def test_what_was_lost_before_the_commit_is_stored_once(error):
+    with failing_once(DatabaseLog, "_insert", error) as inserts:
+        events = append_together(message("a", 1), message("b", 2))
+    assert [event.offset for event in events] == [1, 1]
+    assert offsets("a") == offsets("b") == [1]
+    assert len(inserts) == 2
+
+
+def test_an_error_twice_before_the_commit_reaches_every_publisher():
+    with patch.object(DatabaseLog, "_insert", side_effect=OperationalError("down")) as insert:
+        answers = append_together(message("a", 1), message("b", 2))
+    assert [str(answer) for answer in answers] == ["down", "down"]
+    assert insert.call_count == 2
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_an_event_whose_commit_was_not_answered_is_never_stored_twice(count):
+    error = OperationalError("server closed the connection unexpectedly")
+    with failing_once(BaseDatabaseWrapper, "_commit", error) as commits:
+        answers = append_together(*(message("a", number) for number in range(count)))
+    assert answers == [error] * count
+    assert commits == ["_commit"]
+    assert offsets("a") == list(range(1, count + 1))
+
+
+def test_a_commit_that_was_refused_has_stored_nothing_and_is_tried_again():
+    error = IntegrityError("a deferred constraint")
+    with failing_once(BaseDatabaseWrapper, "_commit", error, is_done=False):
+        answers = append_together(message("a", 1), message("b", 2))
+    assert [answer.offset for answer in answers] == [1, 1]
+    assert offsets("a") == offsets("b") == [1]
+
+
+def test_what_follows_an_append_may_fail(caplog):
+    def fail(event: Event) -> None:
+        raise ZeroDivisionError
+
+    async def main() -> list[Event]:
+        calls = [log.aappend(message("a", 1), fail), log.aappend(message("a", 2))]
+        return await asyncio.gather(*calls)
+
+    assert [event.offset for event in asyncio.run(main())] == [1, 2]
+    assert offsets("a") == [1, 2]
+    assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize("more", [{"meta": {"sender": 1}}, {"key": "k"}], ids=str)
+def test_what_has_no_column_is_refused(more):
+    with pytest.raises(ImproperlyConfigured, match="no columns"):
+        log.append([NewEvent("a", "message", "1", **more)])
+    assert models.Topic.objects.count() == 0

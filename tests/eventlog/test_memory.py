@@ -4,7 +4,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.test import override_settings
 
-from realtime.eventlog.base import EventLog, Page
+from realtime.eventlog.base import EventLog, NewEvent, Page
 from realtime.eventlog.database import DatabaseLog
 from realtime.eventlog.memory import MemoryLog
 from realtime.events.position import OLDEST, START, Position
@@ -42,7 +42,7 @@ def answer(log: EventLog, after: Position, limit: int = 1_000):
 
 def fill(log: EventLog, count: int, keep: int | None = None) -> EventLog:
     for n in range(count):
-        log.append("a", "message", str(n))
+        log.append([NewEvent("a", "message", str(n))])
     if keep is not None:
         with override_settings(REALTIME={"RETENTION_EVENTS": keep}):
             assert log.prune() == {"a": count - keep}
@@ -71,8 +71,8 @@ def test_pages_by_bytes(log):
 
 
 def test_append_and_heads(log):
-    events = [log.append(topic, "message", "1") for topic in ("a", "b", "a")]
-    events.append(async_to_sync(log.append_now)("a", "message", "2"))
+    events = log.append([NewEvent(topic, "message", "1") for topic in ("a", "b", "a")])
+    events.append(async_to_sync(log.aappend)(NewEvent("a", "message", "2")))
     assert [(event.topic, event.offset) for event in events] == [
         ("a", 1),
         ("b", 1),

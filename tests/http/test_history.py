@@ -15,7 +15,7 @@ from realtime.events.position import OLDEST
 from realtime.exceptions import HistoryGone, NotAllowed
 from realtime.http.history import HistoryResponse
 
-from ..support.clients import MemoryLog, bearer, publish, site_for_module, stage
+from ..support.clients import FaultyLog, bearer, publish, site_for_module, stage
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +88,9 @@ def test_who_may_not_read(here):
     assert httpx.post(f"{here.url}/topics/public.a/history").status_code == 405
 
 
-async def some_history(log: MemoryLog, count: int) -> HistoryResponse:
+async def some_history(log: FaultyLog, count: int) -> HistoryResponse:
     for number in range(count):
-        log.append("room.a", "message", str(number))
+        log.put("room.a", "message", str(number))
     identity = Identity(User(pk=1), "anonymous")
     return await HistoryResponse.begin(identity, "room.a", OLDEST, None)
 
@@ -101,7 +101,7 @@ async def test_what_is_published_meanwhile_is_not_waited_for():
         body = b""
         async for part in response:
             body += part
-            log.append("room.a", "message", '"later"')
+            log.put("room.a", "message", '"later"')
         assert [json.loads(line)["data"] for line in body.splitlines()] == [0, 1, 2, 3, 4]
 
 

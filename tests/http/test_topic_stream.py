@@ -62,7 +62,7 @@ def response(*topics: str, lane: Lane | None = None, **options: Any) -> TopicStr
 async def test_it_opens_with_where_it_stands_and_keeps_alive(world, settings):
     _, log = world
     settings.REALTIME = {**settings.REALTIME, "KEEPALIVE_SECONDS": 0.05}
-    log.append(TOPIC, "message", "1")
+    log.put(TOPIC, "message", "1")
     stream = aiter(response(TOPIC))
     assert await anext(stream) == b"id: epoch001-1\nretry: 2000\n\n"
     assert await anext(stream) == KEEPALIVE
@@ -77,7 +77,7 @@ async def test_it_opens_with_where_it_stands_and_keeps_alive(world, settings):
 
 async def test_history_that_is_gone_is_in_the_opening(world):
     _, log = world
-    log.append(TOPIC, "message", "1")
+    log.put(TOPIC, "message", "1")
     stream = aiter(response(TOPIC, after={TOPIC: Position("foreign0", 1)}))
     opening = await anext(stream)
     assert opening.endswith(
@@ -89,7 +89,7 @@ async def test_history_that_is_gone_is_in_the_opening(world):
 async def test_a_combined_id_covers_all_topics_and_moves_with_each(world):
     _, log = world
     for topic in ("public.a", "public.b"):
-        log.append(topic, "message", "1")
+        log.put(topic, "message", "1")
     after = {"public.a": OLDEST, "public.b": START}
     stream = aiter(response("public.a", "public.b", after=after))
     assert b"id: public.a=0,public.b=new-0\n" in await anext(stream)

@@ -71,7 +71,8 @@ async def test_a_log_that_went_backwards_and_its_readers(log):
 
 async def _restore(memory: MemoryLog | None, kept: int) -> None:
     if memory is not None:
-        del memory._topics["a"][kept:]
+        del memory._kept["a"][kept:]
+        memory._heads["a"] = memory._kept["a"][-1].position
         return
     await Event.objects.filter(offset__gt=kept).adelete()
     await Topic.objects.aupdate(head=kept)
@@ -83,7 +84,7 @@ async def _renew() -> None:
 
 def test_a_log_that_can_not():
     class Other(MemoryLog):
-        renew = MemoryLog.__mro__[1].renew
+        start_epoch = MemoryLog.__mro__[1].start_epoch
 
     with (
         override_settings(REALTIME={"EVENT_LOG": Other}),

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import random
 import selectors
@@ -24,10 +25,10 @@ from httpx_sse import EventSource, ServerSentEvent
 from realtime.delivery import hub as hub_module
 from realtime.delivery.announcements import to_hello, to_message
 from realtime.delivery.peers import HUBS
-from realtime.eventlog.base import EventLog, Page
+from realtime.eventlog.base import EventLog, NewEvent, Page
+from realtime.eventlog.memory import MemoryLog
 from realtime.events.event import Event
-from realtime.events.position import OLDEST, START, UNBORN, Position
-from realtime.exceptions import HistoryGone
+from realtime.events.position import START, Position
 
 from .databases import new_database_url
 from .servers import ROOT, environment, serving
@@ -397,107 +398,76 @@ class LogFailed(Exception):
     """What the fake log raises."""
 
 
-class MemoryLog(EventLog):
+class FaultyLog(MemoryLog):
     """A log in memory that can be slow or fail. It remembers which history was ever gone."""
 
     def __init__(self, noise: Noise | None = None) -> None:
+        numbers = itertools.count(1)
+        super().__init__(lambda: f"epoch{next(numbers):03}")
         self.noise = noise or Noise()
         self.failing = False
-        self.epochs = 0
-        self.topics: dict[str, list[Event]] = {}  # what is kept
-        self.positions: dict[str, Position] = {}  # heads
         self.gone: dict[str, dict[str, int]] = {}  # topic -> epoch -> offset of the last one gone
         self.reads = 0
 
-    def append(self, topic: str, type: str, data: str) -> Event:
-        head = self.positions.get(topic)
-        if head is None:
-            self.epochs += 1
-            head = Position(f"epoch{self.epochs:03}", 0)
-            self.topics[topic] = []
-        event = Event(topic, type, data, head.epoch, head.offset + 1)
-        self.topics[topic].append(event)
-        self.positions[topic] = event.position
-        return event
+    def put(self, topic: str, type: str, data: str) -> Event:
+        """Append one event, at once and without fail."""
+        return self.append([NewEvent(topic, type, data)])[0]
 
-    def on_commit(self, callback: Callable[[], None]) -> None:
-        callback()
-
-    async def append_now(
-        self, topic: str, type: str, data: str, then: Callable[[Event], None] | None = None
+    async def aappend(
+        self, event: NewEvent, then: Callable[[Event], object] | None = None
     ) -> Event:
-        await self._look()
-        event = self.append(topic, type, data)
-        if then is not None:
-            then(event)
-        await self._look()  # the answer may be lost after the event was stored
-        return event
+        await self._stumble()
+        stored = await super().aappend(event, then)
+        await self._stumble()  # the answer may be lost after the event was stored
+        return stored
 
     async def heads(self, topics: Sequence[str]) -> Mapping[str, Position]:
-        await self._look()
-        heads = {name: self.positions[name] for name in topics if name in self.positions}
-        await self._look()
+        await self._stumble()
+        heads = await super().heads(topics)
+        await self._stumble()
         return heads
 
     async def read(self, topic: str, after: Position, limit: int) -> Page:
         self.reads += 1
-        await self._look()
-        page = self._page(topic, after, limit)
-        await self._look()
-        if page is None:
-            raise HistoryGone(f"Nothing after {after}.")
-        return page
-
-    def prune(self) -> Mapping[str, int]:
-        return {}
+        await self._stumble()
+        try:
+            return await super().read(topic, after, limit)
+        finally:
+            await self._stumble()
 
     def drop(self, topic: str, keep: int) -> None:
         """Retention: keep only the newest."""
-        events = self.topics.get(topic, [])
-        if dropped := events[: len(events) - keep]:
-            self._lose(topic, dropped[-1])
-            del events[: len(dropped)]
+        kept = self._kept.get(topic, [])
+        if dropped := kept[: len(kept) - keep]:
+            self.gone.setdefault(topic, {})[dropped[-1].epoch] = dropped[-1].offset
+            del kept[: len(dropped)]
 
     def delete(self, topic: str) -> None:
         """The topic goes, as from the admin; the next event begins a new epoch."""
-        head = self.positions.pop(topic, None)
-        self.topics.pop(topic, None)
+        head = self._heads.pop(topic, None)
+        self._kept.pop(topic, None)
         if head is not None:
             self.gone.setdefault(topic, {})[head.epoch] = 2**63
+
+    def head(self, topic: str) -> Position:
+        """Where the topic stands."""
+        return self._heads.get(topic, START)
 
     def was_gone(self, topic: str, position: Position) -> bool:
         """Whether what followed `position` was ever out of reach."""
         gone = self.gone.get(topic, {})
         if position == START:
             return any(last for last in gone.values())
-        head = self.positions.get(topic)
-        known = position.epoch in gone or (head is not None and head.epoch == position.epoch)
-        if head is not None and head.epoch == position.epoch and head.offset < position.offset:
+        head = self.head(topic)
+        known = position.epoch in gone or head.epoch == position.epoch
+        if head.epoch == position.epoch and head.offset < position.offset:
             return True  # never was within reach
         return not known or gone.get(position.epoch, 0) > position.offset
 
-    def _lose(self, topic: str, event: Event) -> None:
-        self.gone.setdefault(topic, {})[event.epoch] = event.offset
-
-    async def _look(self) -> None:
+    async def _stumble(self) -> None:
         await self.noise.wait()
         if self.failing or self.noise.happens(self.noise.fail):
             raise LogFailed
-
-    def _page(self, topic: str, after: Position, limit: int) -> Page | None:
-        head = self.positions.get(topic, START)
-        kept = self.topics.get(topic, [])
-        if after == OLDEST:
-            events = kept[:limit]
-            return Page(events, events[-1].position if events else head)
-        if after == head:
-            return Page([], after)
-        if after.epoch not in (UNBORN, head.epoch) or after.offset > head.offset:
-            return None
-        events = [event for event in kept if event.offset > after.offset][:limit]
-        if not events or events[0].offset != after.offset + 1:
-            return None
-        return Page(events, events[-1].position)
 
 
 def hello_from_elsewhere(
@@ -518,7 +488,7 @@ def stage(
 ) -> Iterator[tuple[Any, Any]]:
     """Run hubs of the test's own on this layer and log, with these settings."""
     layer = FakeLayer() if layer is None else layer
-    log = MemoryLog() if log is None else log
+    log = FaultyLog() if log is None else log
     before = channel_layers.set("default", layer)
     options = {"PRUNE_INTERVAL_SECONDS": None, "EVENT_LOG": lambda: log, **constants}
     try:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from realtime.utils import batching as batches
-from realtime.utils.batching import Batched
+from realtime.utils import batching
+from realtime.utils.batching import Batcher
 
 
 class Store:
@@ -31,13 +31,13 @@ async def store() -> Store:
 
 
 async def test_alone(store: Store) -> None:
-    double = Batched(store)
+    double = Batcher(store)
     assert [await double(n) for n in (1, 2)] == [2, 4]
     assert store.batches == [[1], [2]]
 
 
 async def test_those_who_come_meanwhile_go_together(store: Store) -> None:
-    double = Batched(store)
+    double = Batcher(store)
     store.open.clear()
     calls = [asyncio.create_task(double(n)) for n in range(5)]
     while not store.batches:
@@ -50,21 +50,28 @@ async def test_those_who_come_meanwhile_go_together(store: Store) -> None:
 
 
 async def test_a_batch_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "LARGEST", 3)
-    double = Batched(store)
+    monkeypatch.setattr(batching, "MAX_CALLS", 3)
+    double = Batcher(store)
     assert await asyncio.gather(*map(double, range(8))) == [2 * n for n in range(8)]
     assert [len(batch) for batch in store.batches] == [3, 3, 2]
 
 
 async def test_each_has_its_own_answer(store: Store) -> None:
-    double = Batched(store)
+    double = Batcher(store)
     answers = await asyncio.gather(double(1), double(-1), double(2), return_exceptions=True)
     assert answers[::2] == [2, 4]
     assert isinstance(answers[1], ValueError)
 
 
-async def test_one_that_breaks_the_batch_breaks_alone(store: Store) -> None:
-    double = Batched(store)
+async def test_a_batch_that_fails_is_not_repeated(store: Store) -> None:
+    double = Batcher(store)
+    answers = await asyncio.gather(double(1), double(5_000), double(2), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [OverflowError] * 3
+    assert store.batches == [[1, 5_000, 2]]
+
+
+async def test_a_call_that_only_reads_is_repeated_alone_when_its_batch_fails(store: Store) -> None:
+    double = Batcher(store, repeat_alone=True)
     answers = await asyncio.gather(double(1), double(5_000), double(2), return_exceptions=True)
     assert answers[::2] == [2, 4]
     assert isinstance(answers[1], OverflowError)
@@ -72,7 +79,7 @@ async def test_one_that_breaks_the_batch_breaks_alone(store: Store) -> None:
 
 
 async def test_who_has_given_up_is_left_out(store: Store) -> None:
-    double = Batched(store)
+    double = Batcher(store)
     store.open.clear()
     first = asyncio.create_task(double(1))
     while not store.batches:
@@ -88,7 +95,7 @@ async def test_who_has_given_up_is_left_out(store: Store) -> None:
 
 
 async def test_leaves_no_task(store: Store) -> None:
-    double = Batched(store)
+    double = Batcher(store)
     await asyncio.gather(*map(double, range(8)))
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -99,6 +106,6 @@ def test_loops_do_not_meet() -> None:
         await asyncio.sleep(0)
         return list(numbers)
 
-    same = Batched(answer)
+    same = Batcher(answer)
     for number in range(3):
         assert asyncio.run(same(number)) == number

@@ -50,10 +50,11 @@ def memory(server: SiteServer) -> int:
 
 def publish_many(server: SiteServer) -> None:
     code = (
-        "from realtime.eventlog import get_log\n"
-        """event = 'room.a', 'message', '{"x":"' + 'x' * 4000 + '"}'\n"""
+        "from realtime.eventlog import get_event_log\n"
+        "from realtime.eventlog.base import NewEvent\n"
+        """event = NewEvent('room.a', 'message', '{"x":"' + 'x' * 4000 + '"}')\n"""
         f"for start in range(0, {EVENTS}, 500):\n"
-        "    get_log().append_many([event] * 500)\n"
+        "    get_event_log().append([event] * 500)\n"
     )
     manage("shell", "--no-imports", "-c", code, env=server.env, seconds=280)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from realtime.eventlog import get_log
+from realtime.eventlog import get_event_log
 
 
 class Command(BaseCommand):
@@ -21,5 +21,5 @@ class Command(BaseCommand):
         topics = options["topics"]
         if bool(topics) == options["all"]:
             raise CommandError("Name the topics, or say --all.")
-        count = get_log().renew(None if options["all"] else topics)
+        count = get_event_log().start_epoch(None if options["all"] else topics)
         self.stdout.write(f"A new epoch of {count} topics.")

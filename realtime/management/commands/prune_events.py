@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from realtime.eventlog import get_log
+from realtime.eventlog import get_event_log
 
 
 class Command(BaseCommand):
@@ -13,7 +13,7 @@ class Command(BaseCommand):
     help = "Drop the events that retention no longer keeps."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        pruned = get_log().prune()
+        pruned = get_event_log().prune()
         for topic, count in pruned.items():
             self.stdout.write(f"{topic}: {count}")
         self.stdout.write(f"{sum(pruned.values())} events dropped from {len(pruned)} topics.")
