@@ -28,6 +28,7 @@ WITHOUT_SOURCE = {
     "test_layers.py": "the folders of the package",
     "test_mirror.py": "this",
     "test_patterns.py": "every regular expression of the package",
+    "test_mutate.py": "tests/mutate",
     "test_packaging.py": "what is installed, and works there",
 }
 
