@@ -14,7 +14,7 @@ from django.core import checks
 from django.core.checks import CheckMessage, Error, Warning
 from django.utils.module_loading import import_string
 
-from .conf import DottedPath, Setting, Settings, given, settings
+from .conf import MOVED_PATHS, DottedPath, Setting, Settings, given, settings
 from .eventlog.base import EventLog
 from .exceptions import RealtimeConfigurationError
 from .websocket.consumers import WebSocketConsumer
@@ -178,8 +178,23 @@ def check_retention(**kwargs: Any) -> list[CheckMessage]:
     return [Warning(message, hint=hint, id="realtime.W004")]
 
 
+@with_usable_settings
+def check_moved_paths(**kwargs: Any) -> list[CheckMessage]:
+    """Name the new place of what the settings name by its old one, which still works."""
+    return [
+        Warning(
+            f"REALTIME[{name!r}] = {value!r} has moved.",
+            hint=f"Write {MOVED_PATHS[value]!r}.",
+            id="realtime.W007",
+        )
+        for name, value in given().items()
+        if isinstance(value, str) and value in MOVED_PATHS
+    ]
+
+
 CHECKS = (
     check_settings,
+    check_moved_paths,
     check_layer,
     check_layer_timeout,
     check_hosts,

@@ -6,7 +6,7 @@ it when a test overrides `REALTIME`.
 
 import math
 import re
-from typing import Any, Final, Generic, Self, TypeVar, overload
+from typing import Any, Final, Generic, Self, TypeVar, cast, overload
 
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
@@ -18,6 +18,21 @@ T = TypeVar("T")
 
 # As browsers write it: lower case, no path, not even a slash (RFC 6454, section 6.2).
 _ORIGIN: Final = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@A-Z]+")
+
+# What a site may have named in its settings, and where it is now.
+MOVED_PATHS: Final = {
+    "realtime.log.database.DatabaseLog": "realtime.eventlog.database.DatabaseLog",
+    "realtime.log.memory.MemoryLog": "realtime.eventlog.memory.MemoryLog",
+    "realtime.permissions.default_rule": "realtime.access.permissions.default_rule",
+} | {
+    f"realtime.llm.{path}": f"realtime.llm.providers.{path}"
+    for path in (
+        "anthropic.AnthropicProvider",
+        "dummy.DummyProvider",
+        "offline.OfflineProvider",
+        "openai.OpenAIProvider",
+    )
+}
 
 
 class Setting(Generic[T]):
@@ -50,6 +65,8 @@ class Setting(Generic[T]):
     def resolve(self, value: Any) -> T:
         """Return what the code gets for the value that stands in Django's settings."""
         resolved: T = value
+        if isinstance(value, str) and value in MOVED_PATHS:
+            resolved = cast(T, MOVED_PATHS[value])
         return resolved
 
     def find_problem(self, value: Any) -> tuple[str, str] | None:
@@ -78,7 +95,7 @@ class DottedPath(Setting[Any]):
         if not isinstance(value, str):
             return value
         try:
-            return import_string(value)
+            return import_string(super().resolve(value))
         except ImportError as error:
             raise RealtimeConfigurationError(
                 f"REALTIME[{self.name!r}] = {value!r} can't be imported: {error}"

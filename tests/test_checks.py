@@ -18,6 +18,7 @@ from django.urls import path
 
 from project.settings import LAYERS
 from realtime.checks import WORKERS_VARIABLE
+from realtime.conf import MOVED_PATHS
 from realtime.websocket.consumers import WebSocketConsumer
 from realtime.websocket.topic_consumers import TopicConsumer
 
@@ -133,6 +134,21 @@ def test_each_wrong_setting_is_reported():
 @pytest.mark.parametrize("name", ["EVENT_LOG", "PERMISSION"])
 def test_e006_a_path_that_leads_nowhere(name):
     assert ids(REALTIME={name: "nowhere.nothing"}) == ["realtime.E006"]
+
+
+@pytest.mark.parametrize(
+    ("name", "old"),
+    [
+        ("EVENT_LOG", "realtime.log.database.DatabaseLog"),
+        ("PERMISSION", "realtime.permissions.default_rule"),
+        ("LLM_PROVIDER", "realtime.llm.offline.OfflineProvider"),
+    ],
+)
+def test_w007_names_the_new_place_of_what_has_moved(name, old):
+    with override_settings(REALTIME={name: old}):
+        [message] = run()
+    assert message.id == "realtime.W007"
+    assert message.hint == f"Write {MOVED_PATHS[old]!r}."
 
 
 def sync_rule(user, topic, action):

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
+from django.utils.module_loading import import_string
 
 from realtime.access.permissions import default_rule
-from realtime.conf import DottedPath, Setting, Settings, settings
+from realtime.conf import MOVED_PATHS, DottedPath, Setting, Settings, settings
 from realtime.eventlog.database import DatabaseLog
 from realtime.exceptions import RealtimeConfigurationError
 from realtime.llm import conf as llm_conf
@@ -39,6 +40,19 @@ def test_a_site_may_have_no_settings_at_all():
 def test_dotted_paths_come_imported():
     assert settings.EVENT_LOG is DatabaseLog
     assert settings.PERMISSION is default_rule
+
+
+@pytest.mark.parametrize("old", [path for path in MOVED_PATHS if ".llm." not in path])
+def test_a_path_of_an_earlier_release_leads_to_what_has_moved(old):
+    with override_settings(REALTIME={"EVENT_LOG": old}):
+        assert settings.EVENT_LOG is import_string(MOVED_PATHS[old])
+
+
+@pytest.mark.parametrize("old", [path for path in MOVED_PATHS if ".llm." in path])
+def test_so_does_that_of_a_provider(old):
+    with override_settings(REALTIME={"LLM_PROVIDER": old}):
+        assert MOVED_PATHS[old] == llm_conf.settings.LLM_PROVIDER
+    assert import_string(MOVED_PATHS[old])
 
 
 def test_what_is_no_string_is_taken_as_it_is():
