@@ -1,6 +1,7 @@
 """One server per module for what leaves no trace, one per test for what does."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -31,8 +32,9 @@ def start() -> Iterator[Callable[..., Worker]]:
         return workers[-1]
 
     yield run
-    for worker in workers:
-        worker.stop()
+    with ExitStack() as stack:
+        for worker in workers:
+            stack.callback(worker.stop)
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +46,7 @@ def _pool() -> Iterator[list[Worker]]:
 
 
 @pytest.fixture
-def worker(_pool: list[Worker]) -> Worker:
+def worker(_pool: list[Worker]) -> Iterator[Worker]:
     """A server with the default options, where nothing has happened and nothing runs.
 
     It is the last test's if that left it alive and idle: starting one takes most of a second.
@@ -55,4 +57,5 @@ def worker(_pool: list[Worker]) -> Worker:
         _pool.append(Worker())
         # What the first request takes is not what a test measures which happens to come first.
         assert _pool[-1].reset()
-    return _pool[-1]
+    yield _pool[-1]
+    _pool[-1].check()

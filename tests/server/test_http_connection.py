@@ -129,6 +129,13 @@ def test_what_follows_a_bad_request_is_not_served(shared: Worker) -> None:
 
 
 def test_errors_of_the_application(worker: Worker) -> None:
+    worker.expected = [
+        "application: boom",
+        "application: A header contains CR, LF or NUL.",
+        "application: late",
+        "A response was shorter than its Content-Length.",
+        "The body is longer than its Content-Length.",
+    ]
     for path, status in (("/error", 500), ("/silent", 500), ("/badheader", 500)):
         with worker.client() as client:
             client.request(path)

