@@ -360,7 +360,7 @@ def break_database(url: str) -> None:
 
 
 def test_not_ready_without_a_database(site):
-    with serving(shortened(site, SHORT)) as server:
+    with serving(shortened(site, SHORT), expected=["Service Unavailable: /readyz"]) as server:
         assert get(server, "/readyz").status_code == 200
         break_database(site["DATABASE_URL"])
 
@@ -373,7 +373,8 @@ def test_not_ready_without_a_database(site):
 
 
 def test_not_ready_without_the_layer(site, valkey):
-    with serving(shortened(site, SHORT, REDIS_URL=valkey.url)) as server:
+    env = shortened(site, SHORT, REDIS_URL=valkey.url)
+    with serving(env, expected=["Service Unavailable: /readyz"]) as server:
         assert get(server, "/readyz").status_code == 200
         valkey.kill()
         answer = get(server, "/readyz")

@@ -242,6 +242,7 @@ async def test_finally_runs_within_a_second_of_the_client_s_leaving(here):
 
 
 async def test_a_source_that_fails_cuts_the_stream_off(here):
+    here.server.expected.append("failed on purpose")
     url = f"{here.url}/tests/ticking?name=fail&interval=0&count=2&error=1"
     async with open_stream(url) as stream:
         with pytest.raises(httpx.RemoteProtocolError):  # no last chunk: this is not the end

@@ -116,6 +116,7 @@ async def test_what_follows_the_last_bad_message_is_not_handled(here):
 
 
 async def test_a_failing_handler_closes_with_1011(here):
+    here.server.expected.append("failed on purpose")
     async with connect(f"{here.ws_url}/ws/tests/failing") as socket:
         await send(socket, 1)
         assert await close_code(socket) == 1011
