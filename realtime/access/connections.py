@@ -76,7 +76,7 @@ class Watch:
         ]
         for start in range(0, len(identities), CHUNK):
             chunk = identities[start : start + CHUNK]
-            for identity, fresh in await read_in_database_thread(_refresh, chunk):
+            for identity, fresh in zip(chunk, await _look_up_again(chunk), strict=True):
                 self._tell(identity, fresh)
             await asyncio.sleep(pause)
 
@@ -88,7 +88,7 @@ class Watch:
             if key is not None and digest(key) == session:
                 self._tell(identity, None)
 
-    def _tell(self, identity: Identity, fresh: Identity | None) -> None:
+    def _tell(self, identity: Identity, fresh: Identity | Exception | None) -> None:
         for connection in list(self._connections.get(identity, ())):
             # Each by itself: to tell a client that does not read may take for ever.
             spawn(_recheck(connection, fresh))
@@ -96,20 +96,23 @@ class Watch:
     async def _listen(self) -> None:
         """Hear of changes as they happen."""
         async with Subscription() as subscription:
+            has_missed = True  # what has changed before we listened
             while True:
                 try:
                     if TOPIC not in subscription.cursors:
                         await subscription.add(TOPIC)
                         identity_cache.trusted = True
-                        await self.check()  # what has changed before we listened
-                    items = await subscription.read()
-                    if subscription.dropped:  # more changes at once than were kept
-                        subscription.dropped = 0
+                    if has_missed:
                         identity_cache.forget()
                         await self.check()
+                        has_missed = False
+                    items = await subscription.read()
+                    if subscription.dropped:  # more changes at once than were kept
+                        subscription.dropped, has_missed = 0, True
                     else:
                         await self._hear([e for e in items if isinstance(e, Event)])
                 except Exception:
+                    has_missed = True
                     logger.warning("Can't hear of revocations; trying again", exc_info=True)
                     await asyncio.sleep(1)
 
@@ -137,8 +140,10 @@ class Watch:
             await self.check(users)
 
 
-async def _recheck(connection: Connection, fresh: Identity | None) -> None:
+async def _recheck(connection: Connection, fresh: Identity | Exception | None) -> None:
     try:
+        if isinstance(fresh, Exception):
+            raise fresh
         await connection.recheck(fresh)
     except Exception:
         # Unknown means denied.
@@ -154,13 +159,24 @@ def get_watch() -> Watch:
 _watches: WeakKeyDictionary[asyncio.AbstractEventLoop, Watch] = WeakKeyDictionary()
 
 
-def _refresh(identities: list[Identity]) -> list[tuple[Identity, Identity | None]]:
-    fresh: list[tuple[Identity, Identity | None]] = []
-    for identity in identities:
-        user = look_up(identity.source, identity.key)
-        now = None if user is None else Identity(user, identity.source, identity.key)
-        fresh.append((identity, now))
-    return fresh
+async def _look_up_again(identities: list[Identity]) -> list[Identity | Exception | None]:
+    """Return each identity as it is now: None if it stands for nobody any more, and the error
+    where its look-up fails.
+
+    Raises what the database raises while it does not answer: that says nothing of anybody.
+    """
+    try:
+        return await read_in_database_thread(lambda: [_look_up(each) for each in identities])
+    except Exception as error:
+        if len(identities) > 1:  # one that fails must not keep the others from being checked
+            return [found for each in identities for found in await _look_up_again([each])]
+        await read_in_database_thread(AccessToken.objects.exists)
+        return [error]
+
+
+def _look_up(identity: Identity) -> Identity | None:
+    user = look_up(identity.source, identity.key)
+    return None if user is None else Identity(user, identity.source, identity.key)
 
 
 def _announce(**change: str) -> None:

@@ -5,7 +5,6 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any, Final, Literal, TypeAlias
@@ -15,8 +14,7 @@ from django.conf import settings as django_settings
 from django.contrib import auth
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
-from django.db import connections, router
-from django.db.models import Field, Manager, Q
+from django.db.models import Q, QuerySet
 from django.http import parse_cookie
 from django.utils import timezone
 
@@ -31,7 +29,6 @@ from .permissions import User
 Credential: TypeAlias = Literal["session", "header", "query", "ticket"]
 EVERY_CREDENTIAL: Final[frozenset[Credential]] = frozenset({"session", "header", "query", "ticket"})
 TOKEN_PREFIX: Final = "rt_"  # lets secret scanners find a token that was committed by mistake
-TOKEN_COLUMNS: Final = ("realtime_token", "realtime_digest", "realtime_is_stale")  # by a user's own
 MAX_CREDENTIAL_LENGTH: Final = 200  # longer ones are not ours; not worth a hash
 
 
@@ -123,8 +120,8 @@ def look_up(source: str, key: str) -> User | None:
         user = _find_session(key).user
         return user if user.is_authenticated else None
     if source == "token":
-        token = _valid_tokens().filter(pk=key).first()
-        return token.user if token else None
+        token = _valid_tokens().filter(pk=key).select_related("user").first()
+        return token.user if token and is_active(token.user) else None
     if source == "ticket":
         source, _, key = key.partition(":")
         return look_up(source, key)
@@ -173,10 +170,14 @@ def _find_session(session_key: str) -> Identity:
     return Identity(user, "session", session_key)
 
 
-def _valid_tokens() -> Any:
+def is_active(user: Any) -> bool:
+    """Return what Django's own backend goes by: a user model need not have the attribute."""
+    return bool(getattr(user, "is_active", True))
+
+
+def _valid_tokens() -> QuerySet[AccessToken]:
     alive = Q(expires=None) | Q(expires__gt=timezone.now())
-    tokens = AccessToken.objects.select_related("user")
-    return tokens.filter(alive, revoked=None, user__is_active=True)
+    return AccessToken.objects.filter(alive, revoked=None)
 
 
 async def _find_tokens(tokens: Sequence[str]) -> list[Identity | BaseException]:
@@ -185,82 +186,27 @@ async def _find_tokens(tokens: Sequence[str]) -> list[Identity | BaseException]:
 
 def _look_up_tokens(tokens: Sequence[str]) -> list[Identity | BaseException]:
     digests = [digest(token) for token in tokens]
-    found = _users_by_digest(digests)
-    answers: list[Identity | BaseException] = []
-    for each in digests:
-        pk, user = found.get(each, (0, None))
-        if user is None or not user.is_active:
-            refusal = "The access token is unknown, expired or revoked: make a new one "
-            answers.append(NotIdentified(refusal + "(manage.py createtoken, or the admin)."))
-        else:
-            answers.append(Identity(user, "token", str(pk)))
-    return answers
-
-
-def _users_by_digest(digests: Sequence[str]) -> dict[str, tuple[int, Any]]:
-    """The valid tokens' primary keys and users, by digest.
-
-    One statement, as SQL: it is on the path of every request with a token, and to build a query,
-    the ORM takes ten times as long as the database to answer it.
-    """
+    columns = ("digest", "pk", "last_used", "user_id")
+    rows = _valid_tokens().filter(digest__in=digests).values_list(*columns)
+    found = {each: rest for each, *rest in rows}
+    users = get_user_model()._base_manager.in_bulk({user_id for *_, user_id in found.values()})
     now = timezone.now()
     before = now - timedelta(seconds=settings.TOKEN_TOUCH_SECONDS)
-    alias = router.db_for_read(AccessToken)
-    ops = connections[alias].ops
-    times = [ops.adapt_datetimefield_value(time) for time in (before, now)]
-    places = ", ".join(["%s"] * len(digests))
-    model: Any = get_user_model()
-    statement = _token_statement(alias, model).format(places=places)
-    users = model._base_manager.using(alias)
-    rows: list[tuple[Any, int, str, int]] = []  # a user or its key, and `TOKEN_COLUMNS`
-    if _is_its_row(model):
-        for user in users.raw(statement, [*times, *digests]):
-            rows.append((user, *(vars(user).pop(name) for name in TOKEN_COLUMNS)))
-    else:
-        with connections[alias].cursor() as cursor:
-            cursor.execute(statement, [*times, *digests])
-            found = cursor.fetchall()
-        to_python = model._meta.pk.to_python  # SQLite has a UUID as text
-        by_pk = {user.pk: user for user in users.filter(pk__in=[row[0] for row in found])}
-        rows = [(by_pk.get(to_python(row[0])), *row[1:]) for row in found]
-    if stale := [pk for _, pk, _, is_stale in rows if is_stale]:
+    answers: list[Identity | BaseException] = []
+    stale: list[int] = []
+    for each in digests:
+        pk, last_used, user_id = found.get(each, (0, None, None))
+        user = users.get(user_id)
+        if user is None or not is_active(user):
+            refusal = "The access token is unknown, expired or revoked: make a new one "
+            answers.append(NotIdentified(refusal + "(manage.py createtoken, or the admin)."))
+            continue
+        answers.append(Identity(user, "token", str(pk)))
+        if last_used is None or last_used < before:
+            stale.append(pk)
+    if stale:
         AccessToken.objects.filter(pk__in=stale).update(last_used=now)
-    return {each: (pk, user) for user, pk, each, _ in rows}
-
-
-@cache
-def _token_statement(alias: str, model: Any) -> str:
-    """Valid tokens and their users; of these the primary key alone where a row won't do."""
-    tokens, users = AccessToken._meta, model._meta
-    quote = connections[alias].ops.quote_name
-    columns = {field.name: f"t.{quote(str(field.column))}" for field in tokens.fields}
-    fields = users.concrete_fields if _is_its_row(model) else [users.pk]
-    token, its_digest, is_stale = map(quote, TOKEN_COLUMNS)
-    return (
-        "SELECT {user_columns}, {id} AS {token}, {digest} AS {its_digest}, "
-        "CASE WHEN {last_used} IS NULL OR {last_used} < %s THEN 1 ELSE 0 END AS {is_stale} "
-        "FROM {tokens} t JOIN {users} u ON u.{user_pk} = {user} "
-        "WHERE {revoked} IS NULL AND ({expires} IS NULL OR {expires} > %s) "
-        "AND {digest} IN ({{places}})"
-    ).format(
-        user_columns=", ".join(f"u.{quote(str(field.column))}" for field in fields),
-        token=token,
-        its_digest=its_digest,
-        is_stale=is_stale,
-        tokens=quote(tokens.db_table),
-        users=quote(users.db_table),
-        user_pk=quote(str(users.pk.column)),
-        **columns,
-    )
-
-
-@cache
-def _is_its_row(model: Any) -> bool:
-    """Whether a user is what stands in one row, as it is there: not with a model as its parent, a
-    field that is read by a function, or a manager of the site's own, which may leave some out."""
-    meta = model._meta
-    plain = all(type(field).select_format is Field.select_format for field in meta.concrete_fields)
-    return plain and not meta.parents and type(model._base_manager) is Manager
+    return answers
 
 
 def _store_ticket(identity: Identity, ticket: str) -> None:
@@ -276,7 +222,7 @@ def _store_ticket(identity: Identity, ticket: str) -> None:
 def _use_ticket(ticket: str) -> Identity:
     now = timezone.now()
     rows = Ticket.objects.filter(digest=digest(ticket[:MAX_CREDENTIAL_LENGTH]), expires__gt=now)
-    found = rows.select_related("user").first()
+    found = rows.first()
     user = look_up("ticket", found.origin) if found is not None else None
     # The delete decides: of two that come with the same ticket, one finds it gone.
     if found is None or not rows.delete()[0] or user is None:

@@ -9,6 +9,14 @@ from typing import Any
 
 import httpx
 import pytest
+from django.contrib.auth.models import User
+from django.db import OperationalError
+
+from realtime.access import connections
+from realtime.access.connections import CHUNK, TOPIC, Watch, get_watch
+from realtime.access.identity import Identity
+from realtime.delivery.publish import apublish
+from realtime.models import AccessToken
 
 from ..support.clients import (
     SiteShell,
@@ -16,6 +24,7 @@ from ..support.clients import (
     bearer,
     close_code,
     connect,
+    eventually,
     open_stream,
     receive,
     session_cookie,
@@ -179,3 +188,94 @@ async def test_the_round_finds_what_no_signal_tells_of(site):
             quietly = "User.objects.filter(username='bob').update(is_active=False)"
             await asyncio.to_thread(shell.run, quietly)
             assert await close_code(socket, SECONDS) == 4401
+
+
+# -- a look-up that fails
+
+
+class Live:
+    """A connection that notes what it is told."""
+
+    def __init__(self, watch: Watch, number: int) -> None:
+        self.identity = Identity(User(pk=number), "token", str(number))
+        self.told: list[Identity | str | None] = []
+        watch._connections[self.identity] = {self: None}  # without the tasks that `add` begins
+
+    async def recheck(self, identity: Identity | None) -> None:
+        self.told.append(identity)
+
+    async def fail(self) -> None:
+        self.told.append("failed")
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> dict[int, Exception | None]:
+    """By user: what the look-up raises, or None for a token that is good no more."""
+    found: dict[int, Exception | None] = {}
+
+    def look_up(source: str, key: str) -> User | None:
+        answer = found.get(int(key), User(pk=int(key)))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(connections, "look_up", look_up)
+    return found
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("error", [ValueError("odd"), OperationalError("not text")], ids=repr)
+async def test_failing_look_up_ends_its_own_connection_alone(answers, error, caplog):
+    watch = Watch()
+    everybody = [Live(watch, number) for number in range(1, CHUNK + 6)]
+    answers[3], answers[5] = error, None
+    await watch.check()
+    await eventually(lambda: all(each.told for each in everybody))
+    for number, each in enumerate(everybody, 1):
+        expected = {3: "failed", 5: None}.get(number, each.identity)
+        assert each.told == [expected], number
+    assert "could not be checked again" in caplog.text
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_database_that_does_not_answer_ends_no_connection(answers, monkeypatch):
+    def fails(*args: object) -> Any:
+        raise OperationalError("the connection is closed")
+
+    watch = Watch()
+    each = Live(watch, 1)
+    answers[1] = OperationalError("the connection is closed")
+    with monkeypatch.context() as patch:
+        patch.setattr(AccessToken.objects, "exists", fails)
+        with pytest.raises(OperationalError):
+            await watch.check()
+    assert each.told == []
+    del answers[1]
+    await watch.check()
+    await eventually(lambda: each.told == [each.identity])
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_change_that_came_while_the_database_did_not_answer_is_made_up_for(
+    answers, monkeypatch
+):
+    """The announcement has come and gone; the round of `_sweep` is far off."""
+    watch = get_watch()
+    each = Live(watch, 1)
+    watch.add(each.identity, each)
+    await eventually(lambda: each.told == [each.identity])  # all are checked at the beginning
+    answers[1] = None
+    failing = iter([True])
+    look_up_again = connections._look_up_again
+
+    async def look_up_again_failing_once(identities: list[Identity]) -> Any:
+        if next(failing, False):
+            raise OperationalError("the connection is closed")
+        return await look_up_again(identities)
+
+    monkeypatch.setattr(connections, "_look_up_again", look_up_again_failing_once)
+    try:
+        await apublish(TOPIC, {"user": "1"}, ephemeral=True)
+        await eventually(lambda: each.told == [each.identity, None], 5)
+    finally:
+        watch.discard(each.identity, each)

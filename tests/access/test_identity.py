@@ -2,6 +2,9 @@
 
 import asyncio
 import hashlib
+import os
+import subprocess
+import sys
 import threading
 from datetime import timedelta
 from types import SimpleNamespace
@@ -11,12 +14,9 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.conf import settings as django_settings
 from django.contrib.auth import HASH_SESSION_KEY, get_user_model, login
-from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.sessions.models import Session
-from django.db import models
 from django.db.models import QuerySet
 from django.test import Client, override_settings
-from django.test.utils import isolate_apps
 from django.utils import timezone
 
 from realtime.access.identity import (
@@ -24,9 +24,7 @@ from realtime.access.identity import (
     MAX_CREDENTIAL_LENGTH,
     TOKEN_PREFIX,
     Identity,
-    _is_its_row,
     _look_up_tokens,
-    _token_statement,
     create_ticket,
     create_token,
     identify,
@@ -36,6 +34,9 @@ from realtime.access.identity import (
 from realtime.exceptions import NotIdentified
 from realtime.models import AccessToken, Ticket
 from realtime.testing import _sign_in
+
+from ..support.databases import new_database_url
+from ..support.servers import ROOT
 
 pytestmark = pytest.mark.django_db(transaction=True)
 User = get_user_model()
@@ -208,66 +209,21 @@ def test_several_tokens_in_one_look_up(alice, bob):
     assert isinstance(nobody, NotIdentified)
 
 
-def test_a_user_who_is_more_than_a_row_is_read_by_the_orm(alice, django_assert_num_queries):
-    token, _ = create_token(alice)
-    async_to_sync(identify_token)(token)  # notes the time
-    with django_assert_num_queries(1):
-        _look_up_tokens([token])
-    made = []
-
-    User = get_user_model()
-
-    def note(self: models.Model, *args: object) -> None:
-        models.Model.__init__(self, *args)
-        made.append((self.email, self.first_name))  # of a user that is deferred, a query each
-
-    with (
-        patch("realtime.access.identity._is_its_row", return_value=False),
-        patch.object(User, "__init__", note),
-    ):
-        _token_statement.cache_clear()
-        try:
-            with django_assert_num_queries(2):
-                identity, nobody = _look_up_tokens([token, "rt_unknown"])
-        finally:
-            _token_statement.cache_clear()
-    assert (identity.user, identity.user.get_deferred_fields()) == (alice, set())
-    assert isinstance(nobody, NotIdentified)
-    assert len(made) == 1
+def test_tokens_and_their_users_are_two_statements(alice, bob, django_assert_num_queries):
+    tokens = [create_token(user)[0] for user in (alice, bob)]
+    _look_up_tokens(tokens)  # notes the time
+    with django_assert_num_queries(2):
+        assert [each.user for each in _look_up_tokens(tokens)] == [alice, bob]
 
 
-@isolate_apps("tests")
-def test_which_users_are_a_row():
-    class Row(AbstractBaseUser):
-        class Meta:
-            app_label = "tests"
-
-    class Child(Row):
-        class Meta:
-            app_label = "tests"
-
-    class Active(models.Manager):
-        pass
-
-    class Left(AbstractBaseUser):
-        some = Active()
-
-        class Meta:
-            app_label = "tests"
-            base_manager_name = "some"
-
-    class Point(models.CharField):
-        def select_format(self, compiler, sql, params):
-            return f"hex({sql})", params
-
-    class Somewhere(AbstractBaseUser):
-        place = Point(max_length=10)
-
-        class Meta:
-            app_label = "tests"
-
-    rows = {model.__name__: _is_its_row(model) for model in (User, Row, Child, Left, Somewhere)}
-    assert rows == {"User": True, "Row": True, "Child": False, "Left": False, "Somewhere": False}
+@pytest.mark.parametrize("model", ["Switch", "Plain", "Child", "Keyed"])
+def test_revocation_works_with_any_user_model_of_django(model):
+    """A site with this AUTH_USER_MODEL: its tokens work, and its revoked streams end."""
+    script = ROOT / "tests" / "people" / "site.py"
+    env = {**os.environ, "PERSON": model, "DATABASE_URL": new_database_url()}
+    command = [sys.executable, "-W", "error", script]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

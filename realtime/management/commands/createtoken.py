@@ -5,7 +5,7 @@ from typing import Any, Final
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from realtime.access.identity import create_token
+from realtime.access.identity import create_token, is_active
 
 MAX_EXPIRES_IN: Final = 100 * 366 * 86_400  # a century; dates end in the year 9999
 
@@ -31,7 +31,7 @@ class Command(BaseCommand):
             user = User._default_manager.get_by_natural_key(username)
         except User.DoesNotExist:
             raise CommandError(f"There is no user {username!r}.") from None
-        if not user.is_active:
+        if not is_active(user):
             raise CommandError(f"{username!r} is not active; a token would be refused.")
         if len(options["name"]) > 100:
             raise CommandError("--name has at most 100 characters.")

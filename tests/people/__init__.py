@@ -1,0 +1,1 @@
+"""Sites with a user model of their own, as Django allows them."""
