@@ -85,7 +85,7 @@ def test_every_file_is_shown():
     assert shown == {file.name for file in EXAMPLES.iterdir() if file.is_file()} - {"__init__.py"}
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *ROOT.glob("*.md")], ids=lambda page: page.name)
 def test_links_lead_to_files(page):
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
     missing = [

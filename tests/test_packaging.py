@@ -8,6 +8,7 @@ import tomllib
 import zipfile
 from email.parser import Parser
 from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import realtime
 
 from . import check, constraints
 from .support.servers import ROOT, environment
+from .test_layers import LAYER
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
@@ -212,3 +214,20 @@ def test_ci_runs_the_command_and_the_constraints():
     first = (ROOT / ".ci/run").read_text().split("\nif environment")[0]
     assert "-c constraints.txt" in first
     assert "-m tests.check" in first
+    ignored = re.findall(r"--ignore=(\S+)", (ROOT / ".ci/run").read_text())
+    assert all((ROOT / path).exists() for path in ignored)
+
+
+def test_contributing_names_what_there_is():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    modules = set(re.findall(r"python -m ((?:tests|benchmarks)[\w.]*)", text))
+    assert {"tests.check", "tests.constraints", "benchmarks"} <= modules
+    assert [name for name in modules if find_spec(name) is None] == []
+    paths = set(re.findall(r"(?:tests|realtime|docs|benchmarks|project)/[\w/.]*\b", text))
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+    table = re.findall(r"^\| (`.*?) \|", text, re.M)
+    folders = re.findall(r"`(\w+)/`", " ".join(table))
+    assert folders == sorted(folders, key=lambda name: LAYER[name])
+    assert set(folders) == {name for name in LAYER if (ROOT / "realtime" / name).is_dir()} - {
+        "management"
+    }
