@@ -37,14 +37,11 @@ UPWARD: Final = {
     ("realtime.streaming.json_columns", "realtime.websocket.messages"),
 }
 SIDEWAYS: Final = {
-    ("realtime.server.http_connection", "realtime.utils.cancellation"),
-    ("realtime.server.websocket_connection", "realtime.utils.cancellation"),
     ("realtime.utils.threads", "realtime.server.request_threads"),
 }
 IN_CIRCLES: Final = {  # left out of the search for circles
     "realtime.access.cache",
     "realtime.delivery.peers",
-    "realtime.server.server",
     "realtime.server.transport",
 }
 

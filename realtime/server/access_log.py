@@ -5,7 +5,7 @@ import logging
 import re
 import time
 import traceback
-from typing import Any, Final
+from typing import Final
 from urllib.parse import unquote_plus
 
 from daphne.access import AccessLogGenerator
@@ -80,9 +80,3 @@ class AccessLog(AccessLogGenerator):
             f"{host} {ident or '-'} {user or '-'} [{self._stamp}]"
             f' "{request}" {status or "-"} {length or "-"}\n'
         )
-
-
-def details(**values: Any) -> dict[str, Any]:
-    """An action's details for Daphne's loggers, with its path redacted."""
-    values["path"] = redact(values["path"])
-    return values

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from realtime.server import access_log as access
 from realtime.server import scope
@@ -11,11 +11,10 @@ from realtime.server.http_request import BadRequest, ChunkedBody, RequestHead, p
 from realtime.server.http_response import Response
 from realtime.server.lane import Framing
 from realtime.server.sendfile import FilePart, span
+from realtime.server.state import ServerState
+from realtime.server.timeouts import cancel_after
 from realtime.server.transport import Transport
-from realtime.utils.cancellation import cancel_after
-
-if TYPE_CHECKING:
-    from realtime.server.server import Server
+from realtime.server.websocket_connection import WebSocket
 
 Message = dict[str, Any]
 
@@ -27,7 +26,7 @@ class HTTPConnection:
 
     __slots__ = ("_buffer", "_ended", "_exchange", "server", "transport")
 
-    def __init__(self, server: "Server", transport: Transport) -> None:
+    def __init__(self, server: ServerState, transport: Transport) -> None:
         self.server = server
         self.transport = transport
         self._buffer = bytearray()
@@ -35,7 +34,7 @@ class HTTPConnection:
         self._exchange: Exchange | None = None
         transport.receiver = self
         server.connections.add(self)
-        server.watch.heads[self] = server.loop.time()
+        server.timeouts.heads[self] = server.loop.time()
 
     # Called by the transport
 
@@ -45,9 +44,9 @@ class HTTPConnection:
             return
         buffer = self._buffer
         if not buffer:
-            if self in self.server.watch.idle:
-                del self.server.watch.idle[self]
-                self.server.watch.heads[self] = self.server.loop.time()
+            if self in self.server.timeouts.idle:
+                del self.server.timeouts.idle[self]
+                self.server.timeouts.heads[self] = self.server.loop.time()
             end = data.find(b"\r\n\r\n")
             if end >= 0:
                 self._request(data[:end], data[end + 4 :])
@@ -67,7 +66,7 @@ class HTTPConnection:
             self.refuse(431, "The headers are too long.")
 
     def _request(self, data: bytes, rest: bytes) -> None:
-        self.server.watch.heads.pop(self, None)
+        self.server.timeouts.heads.pop(self, None)
         if data.startswith(b"\r\n"):
             data = data[2:]  # RFC 9112, section 2.2: an empty line before a request is ignored
         try:
@@ -79,7 +78,7 @@ class HTTPConnection:
             return
         if head.upgrade == b"websocket":
             self.server.connections.discard(self)
-            self.server.upgrade(self.transport, head, rest)
+            WebSocket(self.server, self.transport, head).begin(rest)
             return
         exchange = self._exchange = Exchange(self, head)
         exchange.begin(rest)
@@ -116,16 +115,16 @@ class HTTPConnection:
         pass
 
     def connection_lost(self) -> None:
-        watch = self.server.watch
-        watch.heads.pop(self, None)
-        watch.idle.pop(self, None)
-        watch.bodies.pop(self, None)
+        timeouts = self.server.timeouts
+        timeouts.heads.pop(self, None)
+        timeouts.idle.pop(self, None)
+        timeouts.bodies.pop(self, None)
         self.server.connections.discard(self)
         if self._exchange is not None:
             exchange, self._exchange = self._exchange, None
             exchange.lost()
 
-    # Called by the watch
+    # Called by the timeouts
 
     def timed_out(self) -> None:
         """Nothing has come for too long."""
@@ -149,17 +148,17 @@ class HTTPConnection:
         if self._exchange is not exchange:
             return
         self._exchange = None
-        self.server.watch.bodies.pop(self, None)
+        self.server.timeouts.bodies.pop(self, None)
         if self.transport.closed:
             return
-        if not reusable or self._ended or self.server.state["draining"]:
+        if not reusable or self._ended or self.server.is_draining:
             self.transport.close(linger=not exchange.body_complete)
             return
         if self._buffer:
-            self.server.watch.heads[self] = self.server.loop.time()
+            self.server.timeouts.heads[self] = self.server.loop.time()
             self.server.loop.call_soon(self._next)
         else:
-            self.server.watch.idle[self] = self.server.loop.time()
+            self.server.timeouts.idle[self] = self.server.loop.time()
 
     def _next(self) -> None:
         if self._exchange is None and not self.transport.closed:
@@ -172,7 +171,7 @@ class HTTPConnection:
         self.transport.close(linger=True)
 
     @property
-    def quiet(self) -> bool:
+    def is_idle(self) -> bool:
         """No request is being read or answered."""
         return self._exchange is None and not self._buffer
 
@@ -273,15 +272,15 @@ class Exchange:
         for part in parts:
             self._size += len(part)
         self._parts += parts
-        watch = self.server.watch
+        timeouts = self.server.timeouts
         if self.body_complete:
-            watch.bodies.pop(self.connection, None)
+            timeouts.bodies.pop(self.connection, None)
         elif self._size > self.server.limits.receive_bytes:
             self.transport.pause_reading()
-            watch.bodies.pop(self.connection, None)
-        elif self.connection in watch.bodies:
-            del watch.bodies[self.connection]  # to the end of the queue
-            watch.bodies[self.connection] = self.server.loop.time()
+            timeouts.bodies.pop(self.connection, None)
+        elif self.connection in timeouts.bodies:
+            del timeouts.bodies[self.connection]  # to the end of the queue
+            timeouts.bodies[self.connection] = self.server.loop.time()
         if rest:
             self.connection.keep(rest)
         self._wake()
@@ -319,7 +318,7 @@ class Exchange:
                     self._continue = False
                     if not self.response.head_sent:
                         self.transport.write(CONTINUE)
-                server.watch.bodies[self.connection] = server.loop.time()
+                server.timeouts.bodies[self.connection] = server.loop.time()
             if self._waiter is not None and not self._waiter.done():
                 raise RuntimeError("receive() is already being awaited.")
             waiter = self._waiter = server.loop.create_future()
@@ -358,7 +357,7 @@ class Exchange:
             self.response.start(
                 message["status"], message.get("headers", ()), self.server.server_header
             )
-            if self.server.state["draining"]:
+            if self.server.is_draining:
                 self.response.close = True
             # With the body, if that comes in the same turn of the loop: one packet, and the length
             # is known. If it does not, the client need not wait for the first of it.
@@ -435,18 +434,15 @@ class Exchange:
         """Tell the access log."""
         server = self.server
         if server.action_logger:
-            peer = self.transport.peer
             server.log_action(
                 "http",
                 "complete",
-                access.details(
-                    path=self._head.target.decode("ascii"),
-                    status=self.response.status,
-                    method=self._head.method.decode("ascii"),
-                    client=f"{peer[0]}:{peer[1]}" if peer else None,
-                    time_taken=server.loop.time() - self._started,
-                    size=self.response.sent,
-                ),
+                self.transport.peer,
+                path=access.redact(self._head.target.decode("ascii")),
+                status=self.response.status,
+                method=self._head.method.decode("ascii"),
+                time_taken=server.loop.time() - self._started,
+                size=self.response.sent,
             )
 
     # The end

@@ -45,3 +45,11 @@ def install() -> None:
             import daphne.server  # noqa: F401
         finally:
             asyncio.set_event_loop_policy(policy)
+
+
+def of_reactor() -> asyncio.AbstractEventLoop:
+    """Return the loop that Twisted's reactor runs on."""
+    from twisted.internet import reactor
+
+    loop: asyncio.AbstractEventLoop = reactor._asyncioEventloop
+    return loop

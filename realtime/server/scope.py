@@ -9,15 +9,16 @@ from realtime.server.disconnect import DisconnectEvent
 from realtime.server.extensions import DISCONNECT, FASTLANE, SERVER
 from realtime.server.http_request import RequestHead
 from realtime.server.sendfile import EXTENSIONS
+from realtime.server.state import ServerState
 from realtime.server.transport import Address, Transport
 
 ROOT_PATH_HEADER = b"daphne-root-path"
 
 
 def build(
-    kind: str, head: RequestHead, transport: Transport, gone: DisconnectEvent, server: Any
+    kind: str, head: RequestHead, transport: Transport, gone: DisconnectEvent, server: ServerState
 ) -> dict[str, Any]:
-    """The scope of a request (`http`) or a handshake (`websocket`)."""
+    """Return the scope of a request (`http`) or a handshake (`websocket`)."""
     root_path = server.root_path
     headers = []
     for pair in head.headers:
@@ -49,7 +50,7 @@ def build(
         "extensions": {
             FASTLANE: {"lane": transport.lane},
             DISCONNECT: {"event": gone},
-            SERVER: server.state,
+            SERVER: server.scope_extension,
         },
     }
     if kind == "http":
@@ -60,7 +61,7 @@ def build(
 
 
 def _forwarded(
-    head: RequestHead, client: Address, secure: bool, server: Any
+    head: RequestHead, client: Address, secure: bool, server: ServerState
 ) -> tuple[Address, bool]:
     headers: dict[bytes, list[bytes]] = {}
     for name, value in head.headers:

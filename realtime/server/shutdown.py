@@ -1,11 +1,10 @@
-"""The end of a worker: nobody is cut off who can be told, and every `finally` runs."""
+"""The end of a worker: what is open is ended in order, and every `finally` runs."""
 
 import asyncio
 import random
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from realtime.server.server import Server
+from realtime.server.listen import Listener
+from realtime.server.state import ServerState
 
 SPREAD_PER_SESSION = 0.01
 """Seconds of the window that one WebSocket or stream takes up: a few are ended at once."""
@@ -17,18 +16,18 @@ CANCEL_GRACE = 5.0
 """Seconds that a cancelled application gets for its `finally`."""
 
 
-async def drain(server: "Server") -> None:
+async def drain(server: ServerState, listener: Listener) -> None:
     """Stop listening, end what is open, wait for what may finish, cancel what remains."""
     loop, limits = server.loop, server.limits
     start = loop.time()
-    server.state["draining"] = True
-    server.stop_listening()
+    server.begin_draining()
+    listener.close()
     try:
         await _end_sessions(server, start)
-        if any(connection.quiet for connection in server.connections):
+        if any(connection.is_idle for connection in server.connections):
             await asyncio.sleep(KEEP_ALIVE_NOTICE)
         while (server.connections or server.sessions) and loop.time() < start + limits.drain_grace:
-            for connection in [each for each in server.connections if each.quiet]:
+            for connection in [each for each in server.connections if each.is_idle]:
                 connection.transport.close()
             await asyncio.sleep(0.02)
     finally:
@@ -38,9 +37,9 @@ async def drain(server: "Server") -> None:
         await loop.shutdown_asyncgens()
 
 
-async def _end_sessions(server: "Server", start: float) -> None:
-    """End WebSockets and event streams, in random order, spread over the window: they come back,
-    and all at once is more than the next worker should see."""
+async def _end_sessions(server: ServerState, start: float) -> None:
+    # In random order, spread over the window: the clients come back, and all of them at once is
+    # more than the next worker should see.
     sessions = list(server.sessions)
     random.shuffle(sessions)
     window = min(server.limits.drain_window, len(sessions) * SPREAD_PER_SESSION)
@@ -51,7 +50,7 @@ async def _end_sessions(server: "Server", start: float) -> None:
         session.drain()
 
 
-async def _cancel(server: "Server") -> None:
+async def _cancel(server: ServerState) -> None:
     tasks = [session.task for session in server.sessions if session.task is not None]
     for task in tasks:
         task.cancel()

@@ -2,79 +2,96 @@
 
 A timer per connection would be the largest part of an idle one. Daphne walks through all
 connections every second; with ten thousand of them that stalls the event loop. Here a connection
-is only looked at when it can be due.
+is only checked when it can be due.
 """
 
 import asyncio
 import select
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Final, Protocol
 
 from realtime.server.access_log import logger
-
-if TYPE_CHECKING:
-    from realtime.server.limits import Limits
+from realtime.server.limits import Limits
 
 INTERVAL = 0.25
 """Seconds between two sweeps."""
 
-ORDERLY = getattr(select, "POLLRDHUP", 0)  # Linux; elsewhere only a reset is noticed
-RESET = select.POLLHUP | select.POLLERR  # reported without being asked for
-SLICE = 100
-"""WebSockets visited before the event loop gets a turn."""
+CHECKS_BEFORE_PING: Final = 2
+"""Checks of a silent peer before it is pinged; there are two per ping interval."""
+
+SLICE: Final = 100
+"""Periodic checks before the event loop gets a turn."""
+
+AGAIN_SECONDS = 10.0
+"""Seconds that a cancelled application gets for its `finally` before it is cancelled again."""
+
+_ORDERLY: Final = getattr(select, "POLLRDHUP", 0)  # Linux; elsewhere only a reset is noticed
+_RESET: Final = select.POLLHUP | select.POLLERR  # reported without being asked for
 
 
-class Pollable(Protocol):
-    def fileno(self) -> int: ...
+class Paused(Protocol):
+    """A transport that is not being read."""
 
-    def gone(self, reset: bool) -> None: ...
+    def fileno(self) -> int:
+        """Return the file descriptor to poll."""
+
+    def peer_left(self, reset: bool) -> None:
+        """Take notice that the peer has closed: orderly, or by a reset."""
 
 
-class Visited(Protocol):
-    def visit(self, now: float) -> None:
-        """Called twice per ping interval."""
+class Periodic(Protocol):
+    """What has to be checked from time to time."""
+
+    def check(self, now: float) -> None:
+        """Do what is due. Called twice per ping interval."""
 
 
-class Watch:
-    """The queues of what may become due. A dict keeps the order in which its keys were added, so
-    with one timeout per queue the oldest entry is always the first to expire."""
+class Timeouts:
+    """Find what is due. Each queue belongs to one timeout.
 
-    def __init__(self, limits: "Limits", ping_interval: float) -> None:
+    A queue is a dict, which keeps the order in which its keys were added: with one timeout for all
+    of them the oldest entry is always the first to expire.
+    """
+
+    def __init__(self, limits: Limits, ping_interval: float) -> None:
         self.limits = limits
         self.heads: dict[Any, float] = {}  # connections reading a request's head, since when
         self.idle: dict[Any, float] = {}  # connections between two requests, since when
         self.bodies: dict[Any, float] = {}  # connections whose application waits for a body
         self.stalled: dict[Any, float] = {}  # transports with output waiting, since when
-        self.paused: dict[Pollable, None] = {}  # transports that are not being read
-        self._visits = max(1, round(ping_interval / 2 / INTERVAL))
-        self._buckets: list[set[Visited]] = [set() for _ in range(self._visits)]
+        self.paused: dict[Paused, None] = {}  # transports that are not being read
+        self._turns = max(1, round(ping_interval / 2 / INTERVAL))
+        self._periodic: list[set[Periodic]] = [set() for _ in range(self._turns)]
         self._turn = 0
         self._next = 0
         self._task: asyncio.Task[None] | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Sweep from now on."""
         self._task = loop.create_task(self._run(loop))
 
     def stop(self) -> None:
+        """Sweep no more."""
         if self._task is not None:
             self._task.cancel()
 
-    def add(self, visited: Visited) -> int:
-        """Have it visited from now on; the number is what `remove` needs."""
-        self._next = (self._next + 1) % self._visits
-        self._buckets[self._next].add(visited)
+    def add(self, periodic: Periodic) -> int:
+        """Check it from now on; return the turn that `remove` needs."""
+        self._next = (self._next + 1) % self._turns
+        self._periodic[self._next].add(periodic)
         return self._next
 
-    def remove(self, visited: Visited, bucket: int) -> None:
-        self._buckets[bucket].discard(visited)
+    def remove(self, periodic: Periodic, turn: int) -> None:
+        """Check it no more."""
+        self._periodic[turn].discard(periodic)
 
     async def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         while True:
             await asyncio.sleep(INTERVAL)
             try:
                 await self._sweep(loop.time())
-            except Exception:  # one bad connection must not end the watch over all others
-                logger.exception("Error in the watch over the connections")
+            except Exception:  # one bad connection must not end the timeouts of all others
+                logger.exception("Error in the timeouts of the connections")
 
     async def _sweep(self, now: float) -> None:
         limits = self.limits
@@ -89,14 +106,14 @@ class Watch:
         for transport in _stale(self.stalled, now - limits.stall_timeout):
             transport.abort()
         self._poll()
-        self._turn = (self._turn + 1) % self._visits
-        for number, visited in enumerate(list(self._buckets[self._turn])):
-            visited.visit(now)
+        self._turn = (self._turn + 1) % self._turns
+        for number, periodic in enumerate(list(self._periodic[self._turn])):
+            periodic.check(now)
             if number % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
 
     def _poll(self) -> None:
-        """A socket that is not read does not say that its peer has left; ask."""
+        # A socket that is not read does not say that its peer has left.
         if not self.paused:
             return
         poll = select.poll()
@@ -104,9 +121,9 @@ class Watch:
         for transport in self.paused:
             fd = transport.fileno()
             by_fd[fd] = transport
-            poll.register(fd, ORDERLY)
+            poll.register(fd, _ORDERLY)
         for fd, events in poll.poll(0):
-            by_fd[fd].gone(bool(events & RESET))
+            by_fd[fd].peer_left(bool(events & _RESET))
 
 
 def _expired(queue: dict[Any, float], before: float) -> Iterator[Any]:
@@ -119,3 +136,19 @@ def _expired(queue: dict[Any, float], before: float) -> Iterator[Any]:
 def _stale(queue: dict[Any, float], before: float) -> list[Any]:
     # Progress renews an entry in its place, so this queue is not in order.
     return [transport for transport, since in queue.items() if since <= before]
+
+
+def cancel_after(seconds: float, task: "asyncio.Task[Any]") -> None:
+    """Cancel `task` if it still runs in `seconds`, and from then on until it has ended."""
+    # Before Python 3.12, `asyncio.wait_for` swallows a cancellation that comes in the very turn in
+    # which what it waits for ends. An application that talks to Redis is full of it.
+    loop = task.get_loop()
+    timer: asyncio.TimerHandle
+
+    def cancel() -> None:
+        nonlocal timer
+        task.cancel()
+        timer = loop.call_later(AGAIN_SECONDS, cancel)
+
+    timer = loop.call_later(seconds, cancel)
+    task.add_done_callback(lambda _: timer.cancel())

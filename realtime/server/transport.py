@@ -17,7 +17,7 @@ from twisted.internet.protocol import Protocol as TwistedProtocol
 from realtime.server import sendfile
 from realtime.server.access_log import logger
 from realtime.server.lane import Lane, SocketLane, TwistedLane
-from realtime.server.timeouts import Watch
+from realtime.server.timeouts import Timeouts
 
 READ_SIZE = 65_536
 """Bytes taken from a socket at once."""
@@ -104,8 +104,8 @@ class SocketTransport:
         "_recv",
         "_send",
         "_sock",
+        "_timeouts",
         "_waiters",
-        "_watch",
         "closed",
         "host",
         "lane",
@@ -119,13 +119,13 @@ class SocketTransport:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        watch: Watch,
+        timeouts: Timeouts,
         sock: socket.socket,
         peer: Address,
         host: Address,
     ) -> None:
         self._loop = loop
-        self._watch = watch
+        self._timeouts = timeouts
         self._sock = sock
         self._fd = sock.fileno()
         self._recv = sock.recv
@@ -178,7 +178,7 @@ class SocketTransport:
     def _end(self) -> None:
         # Level-triggered: an end that stays readable would be reported for ever.
         self.pause_reading()
-        self._watch.paused.pop(self, None)
+        self._timeouts.paused.pop(self, None)
         self._ended = True
         self.receiver.eof_received()
 
@@ -186,16 +186,16 @@ class SocketTransport:
         if self.reading:
             self.reading = False
             self._loop.remove_reader(self._fd)
-            self._watch.paused[self] = None
+            self._timeouts.paused[self] = None
 
     def resume_reading(self) -> None:
         if not self.reading and not self.closed and not self._ended:
             self.reading = True
             self._loop.add_reader(self._fd, self._readable)
-            self._watch.paused.pop(self, None)
+            self._timeouts.paused.pop(self, None)
 
     def fileno(self) -> int:
-        """The file descriptor, for the watch's poll of paused connections."""
+        """The file descriptor, which is polled while the connection is not read."""
         return self._fd
 
     # Writing
@@ -220,7 +220,7 @@ class SocketTransport:
         """Queue what the socket did not take of data: everything after the first `sent` bytes."""
         self._out.append(memoryview(data)[sent:])
         self.lane.pause()
-        self._watch.stalled[self] = self._loop.time()
+        self._timeouts.stalled[self] = self._loop.time()
         self._loop.add_writer(self._fd, self._writable)
 
     def _writable(self) -> None:
@@ -235,10 +235,10 @@ class SocketTransport:
             return
         if sent != len(data):
             out[:] = (memoryview(data)[sent:],)
-            self._watch.stalled[self] = self._loop.time()
+            self._timeouts.stalled[self] = self._loop.time()
             return
         out.clear()
-        self._watch.stalled.pop(self, None)
+        self._timeouts.stalled.pop(self, None)
         self._loop.remove_writer(self._fd)
         self.lane.resume()
         self._wake()
@@ -324,18 +324,18 @@ class SocketTransport:
             self.reading = False
             self._loop.remove_reader(self._fd)
         else:
-            self._watch.paused.pop(self, None)
+            self._timeouts.paused.pop(self, None)
         if self._out:
             self._out.clear()
             self._loop.remove_writer(self._fd)
-            self._watch.stalled.pop(self, None)
+            self._timeouts.stalled.pop(self, None)
         self._sock.close()
         self._wake()
         # Not now: whoever is writing or reading does not expect to lose its state underneath.
         self._loop.call_soon(self.receiver.connection_lost)
 
-    def gone(self, reset: bool) -> None:
-        """The watch found that the peer has closed while the socket is not read."""
+    def peer_left(self, reset: bool) -> None:
+        """Tell the receiver that the peer has closed while the socket is not read."""
         self.receiver.peer_left(reset)
 
 

@@ -7,7 +7,7 @@ handshake is a few lines, and what it needed is dropped once the connection is o
 import asyncio
 import binascii
 import hashlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from realtime.server import access_log as access
 from realtime.server import frames, scope
@@ -15,11 +15,9 @@ from realtime.server.disconnect import DisconnectEvent
 from realtime.server.frames import FrameError, FrameParser
 from realtime.server.http_request import RequestHead
 from realtime.server.http_response import Response
+from realtime.server.state import ServerState
+from realtime.server.timeouts import CHECKS_BEFORE_PING, cancel_after
 from realtime.server.transport import Transport
-from realtime.utils.cancellation import cancel_after
-
-if TYPE_CHECKING:
-    from realtime.server.server import Server
 
 Message = dict[str, Any]
 
@@ -29,7 +27,6 @@ MAX_EARLY = 65_536
 LAST_WORDS = 1.0
 """Seconds in which an application may deal with the messages before a close."""
 RESTART_REASON = "The server is restarting"
-PING_AFTER = 2  # visits without a sign of life, of which there are two per ping interval
 
 CONNECTING, OPEN, CLOSING, CLOSED = range(4)
 
@@ -67,7 +64,7 @@ class WebSocket:
         "transport",
     )
 
-    def __init__(self, server: "Server", transport: Transport, head: RequestHead) -> None:
+    def __init__(self, server: ServerState, transport: Transport, head: RequestHead) -> None:
         self.server = server
         self.transport = transport
         self.path = access.redact(head.target.decode("ascii"))
@@ -90,12 +87,12 @@ class WebSocket:
         self._told = False  # the disconnect is in the queue, or has been received
         self._code = frames.ABNORMAL  # of the close frame that was sent
         self._eager = False  # the application has sent since it last waited
-        self._silent = 0  # visits since something was heard
+        self._silent = 0  # checks since something was heard
         self._last: tuple[bytes, int, str] | None = None  # what ends it, while that has to wait
         self._pong: bytes | None = None  # a ping's payload, when its pong has to wait
         self._opened = server.loop.time()
         transport.receiver = self
-        self._bucket = server.watch.add(self)
+        self._bucket = server.timeouts.add(self)
 
     # The handshake
 
@@ -108,7 +105,7 @@ class WebSocket:
         if problem is not None:
             self._refuse(*problem)
             return
-        if server.state["draining"]:
+        if server.is_draining:
             self._refuse(503, RESTART_REASON, (b"retry-after", b"1"))
             return
         self._accept_key = accept_key(head.get(b"sec-websocket-key")[0])
@@ -280,10 +277,10 @@ class WebSocket:
             self._tell(code, reason)
             self._end()
 
-    # Called by the watch
+    # Called by the timeouts
 
-    def visit(self, now: float) -> None:
-        """Twice per ping interval: is the peer still there?"""
+    def check(self, now: float) -> None:
+        """Ping a peer that has been silent, and give up one that does not answer."""
         server = self.server
         if self.state == CONNECTING:
             if 0 <= server.websocket_connect_timeout < now - self._opened and not self._denial:
@@ -299,7 +296,7 @@ class WebSocket:
             self._silent = 0  # it can't get a ping, or we do not read its pong
             return
         self._silent += 1
-        if self._silent == PING_AFTER:
+        if self._silent == CHECKS_BEFORE_PING:
             self.transport.write(frames.encode(frames.PING, b""))
         elif self._silent >= server.dead_after:
             self.transport.abort()
@@ -464,7 +461,7 @@ class WebSocket:
         self._parser = None
         self.gone.set()
         self._log("rejected" if denied else "disconnected")
-        self.server.watch.remove(self, self._bucket)
+        self.server.timeouts.remove(self, self._bucket)
         self.transport.close(linger=linger)
         self._cancel_later()
 
@@ -497,13 +494,10 @@ class WebSocket:
             self._refuse(503, RESTART_REASON, (b"retry-after", b"1"))
 
     def _log(self, action: str) -> None:
-        if self.server.action_logger:
-            peer = self.transport.peer
-            client = f"{peer[0]}:{peer[1]}" if peer else None
-            self.server.log_action("websocket", action, {"path": self.path, "client": client})
+        self.server.log_action("websocket", action, self.transport.peer, path=self.path)
 
     @property
-    def quiet(self) -> bool:
+    def is_idle(self) -> bool:
         return False
 
 

@@ -22,17 +22,3 @@ async def cancelled(*tasks: asyncio.Task[Any]) -> None:
         for task in done:
             if not task.cancelled():
                 task.exception()  # seen, so that asyncio does not report it
-
-
-def cancel_after(seconds: float, task: asyncio.Task[Any]) -> None:
-    """Cancel `task` if it is still at work in `seconds`, and from then on until it has ended."""
-    loop = task.get_loop()
-    timer: asyncio.TimerHandle
-
-    def cancel() -> None:
-        nonlocal timer
-        task.cancel()
-        timer = loop.call_later(AGAIN_SECONDS, cancel)
-
-    timer = loop.call_later(seconds, cancel)
-    task.add_done_callback(lambda _: timer.cancel())

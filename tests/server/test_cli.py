@@ -1,8 +1,14 @@
 """The command line: Daphne's options, the limits, and the pipes of a supervisor."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from realtime.server.cli import CommandLineInterface
+
+from .support import ROOT
 
 
 def test_daphnes_options_and_the_limits() -> None:
@@ -19,3 +25,20 @@ def test_help_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for option in ("--proxy-headers", "--drain-window", "--ready-fd", "--keep-alive-timeout"):
         assert option in text
+
+
+def test_the_worker_stops_when_its_parent_is_gone() -> None:
+    read, write = os.pipe()
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "realtime.server", "-p", "0", "--parent-fd", str(read)),
+            "tests.server.apps:application",
+        ],
+        cwd=ROOT,
+        pass_fds=[read],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(read)
+    os.close(write)
+    assert process.wait(15) == 0

@@ -18,7 +18,7 @@ def build(kind: str = "http", *headers: str, secure: bool = False, proxied: bool
     )
     server = SimpleNamespace(
         root_path="",
-        state={"draining": False},
+        scope_extension={"draining": False},
         proxy_forwarded_address_header="X-Forwarded-For" if proxied else None,
         proxy_forwarded_port_header="X-Forwarded-Port",
         proxy_forwarded_proto_header="X-Forwarded-Proto",

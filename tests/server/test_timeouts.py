@@ -1,21 +1,22 @@
 """What becomes due, and when; the timeouts themselves are met in test_limits."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
 
 from realtime.server import timeouts as module
 from realtime.server.limits import Limits
-from realtime.server.timeouts import Watch
+from realtime.server.timeouts import Timeouts, cancel_after
 
 
-class Visitor:
+class Counter:
     def __init__(self) -> None:
-        self.visits = 0
+        self.checks = 0
 
-    def visit(self, now: float) -> None:
-        self.visits += 1
+    def check(self, now: float) -> None:
+        self.checks += 1
 
 
 @pytest.fixture
@@ -23,46 +24,46 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "INTERVAL", 0.01)
 
 
-async def test_each_is_visited_twice_per_ping_interval(quick: None) -> None:
-    watch = Watch(Limits(), ping_interval=0.08)
-    visitors = [Visitor() for _ in range(300)]
-    for visitor in visitors:
-        watch.add(visitor)
+async def test_each_is_checked_twice_per_ping_interval(quick: None) -> None:
+    timeouts = Timeouts(Limits(), ping_interval=0.08)
+    counters = [Counter() for _ in range(300)]
+    for counter in counters:
+        timeouts.add(counter)
     for _ in range(8):
-        await watch._sweep(0.0)
-    assert {visitor.visits for visitor in visitors} == {2}
+        await timeouts._sweep(0.0)
+    assert {counter.checks for counter in counters} == {2}
 
 
-async def test_the_visited_are_spread_and_can_leave(quick: None) -> None:
-    watch = Watch(Limits(), ping_interval=0.08)
-    leaving, staying = Visitor(), Visitor()
-    bucket = watch.add(leaving)
-    assert watch.add(staying) != bucket
-    watch.remove(leaving, bucket)
+async def test_the_checked_are_spread_and_can_leave(quick: None) -> None:
+    timeouts = Timeouts(Limits(), ping_interval=0.08)
+    leaving, staying = Counter(), Counter()
+    turn = timeouts.add(leaving)
+    assert timeouts.add(staying) != turn
+    timeouts.remove(leaving, turn)
     for _ in range(4):
-        await watch._sweep(0.0)
-    assert (leaving.visits, staying.visits) == (0, 1)
+        await timeouts._sweep(0.0)
+    assert (leaving.checks, staying.checks) == (0, 1)
 
 
-async def test_an_error_does_not_end_the_watch(
+async def test_an_error_does_not_end_the_sweeps(
     quick: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Bad(Visitor):
-        def visit(self, now: float) -> None:
-            super().visit(now)
+    class Bad(Counter):
+        def check(self, now: float) -> None:
+            super().check(now)
             raise ValueError
 
-    watch = Watch(Limits(), ping_interval=0.02)
+    timeouts = Timeouts(Limits(), ping_interval=0.02)
     bad = Bad()
-    watch.add(bad)
-    watch.start(asyncio.get_running_loop())
-    while bad.visits < 2:
+    timeouts.add(bad)
+    timeouts.start(asyncio.get_running_loop())
+    while bad.checks < 2:
         await asyncio.sleep(0.01)
-    watch.stop()
-    assert "Error in the watch" in caplog.text
+    timeouts.stop()
+    assert "Error in the timeouts" in caplog.text
 
 
-async def test_only_what_is_due_is_looked_at() -> None:
+async def test_only_what_is_due_is_checked() -> None:
     class Connection:
         def __init__(self) -> None:
             self.late = False
@@ -70,9 +71,41 @@ async def test_only_what_is_due_is_looked_at() -> None:
         def timed_out(self) -> None:
             self.late = True
 
-    watch = Watch(Limits(header_timeout=10), ping_interval=20)
+    timeouts = Timeouts(Limits(header_timeout=10), ping_interval=20)
     old: Any = Connection()
     new: Any = Connection()
-    watch.heads[old], watch.heads[new] = 0.0, 5.0
-    await watch._sweep(11.0)
-    assert (old.late, new.late, list(watch.heads)) == (True, False, [new])
+    timeouts.heads[old], timeouts.heads[new] = 0.0, 5.0
+    await timeouts._sweep(11.0)
+    assert (old.late, new.late, list(timeouts.heads)) == (True, False, [new])
+
+
+async def test_a_task_that_does_not_end_in_time_is_cancelled_until_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "AGAIN_SECONDS", 0.05)
+    swallowed = 0
+
+    async def swallow() -> None:
+        nonlocal swallowed
+        while swallowed < 2:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            swallowed += 1
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(swallow())
+    cancel_after(0.05, task)
+    await asyncio.sleep(0.02)
+    assert not task.cancelling()
+    async with asyncio.timeout(5):
+        await asyncio.wait([task])
+    assert task.cancelled()
+    assert swallowed == 2
+
+
+async def test_a_task_that_ends_in_time_is_not_cancelled() -> None:
+    done = asyncio.create_task(asyncio.sleep(0.01, "result"))
+    cancel_after(0.05, done)
+    assert await done == "result"
+    await asyncio.sleep(0.1)
+    assert not done.cancelling()

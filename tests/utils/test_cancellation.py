@@ -7,7 +7,7 @@ import pytest
 
 from realtime.streaming.response import keep_alive
 from realtime.utils import cancellation
-from realtime.utils.cancellation import cancel_after, cancelled
+from realtime.utils.cancellation import cancelled
 
 
 @pytest.fixture(autouse=True)
@@ -73,24 +73,6 @@ async def test_a_finally_has_its_time(monkeypatch):
     await asyncio.sleep(0)
     await cancelled(task)
     assert cleaned
-
-
-async def test_who_does_not_end_in_time_is_cancelled_until_it_has():
-    deaf = Deaf(2)
-    cancel_after(0.05, deaf.task)
-    await asyncio.sleep(0.02)
-    assert deaf.swallows == 2
-    async with asyncio.timeout(5):
-        await asyncio.wait([deaf.task])
-    assert deaf.task.cancelled()
-
-
-async def test_who_ends_in_time_is_not_cancelled():
-    done = asyncio.create_task(asyncio.sleep(0.01, "result"))
-    cancel_after(0.05, done)
-    assert await done == "result"
-    await asyncio.sleep(0.1)
-    assert not done.cancelling()
 
 
 async def test_a_stream_whose_source_swallows_a_cancellation_is_closed():

@@ -1,0 +1,174 @@
+"""The listening sockets, and what is accepted on them.
+
+Twisted parses the endpoints and binds their sockets. It accepts for those with TLS alone: its
+transports are replaced on all others, and so is its backlog.
+"""
+
+import errno
+import socket
+import sys
+from typing import Any
+
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
+from twisted.internet.interfaces import IProtocolNegotiationFactory
+from twisted.internet.protocol import ServerFactory
+from zope.interface import implementer
+
+from realtime.server.access_log import logger
+from realtime.server.http_connection import HTTPConnection
+from realtime.server.state import ServerState
+from realtime.server.transport import SocketTransport, Transport, TwistedTransport
+
+LISTEN_BACKLOG = 4096
+"""Connections the kernel queues before they are accepted. Twisted's 50 makes a storm of
+connections wait for SYN retries of 1 s and 3 s."""
+
+ACCEPT_BATCH = 32
+"""Connections accepted before the event loop gets a turn, and another worker a chance."""
+
+SPARE_FILES = 128
+"""File descriptors kept for the application when connections are counted against the limit."""
+
+RETRY_AFTER = b"5"
+"""Seconds after which a client that was refused for too many connections may come back."""
+
+_FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+@implementer(IProtocolNegotiationFactory)
+class TLSFactory(ServerFactory):
+    """Make a transport for what Twisted accepts: connections with TLS."""
+
+    noisy = False
+
+    def __init__(self, listener: "Listener", server: ServerState) -> None:
+        self._listener = listener
+        self._server = server
+
+    def buildProtocol(self, addr: Any) -> TwistedTransport:
+        """Return the protocol at the top of Twisted's stack."""
+        transport = TwistedTransport(self._server.loop)
+        transport.accepted = self._listener.accepted
+        return transport
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Return what ALPN may choose: HTTP/1.1 alone, since HTTP/2 ends at the proxy in front."""
+        return [b"http/1.1"]
+
+
+class Listener:
+    """Accept connections on the ports of all endpoints."""
+
+    def __init__(self, server: ServerState) -> None:
+        self._server = server
+        self._max_connections = _within_file_limit(server.limits.max_connections)
+        self._factory = TLSFactory(self, server)
+        self._ports: list[Any] = []
+        self._inherited: set[Any] = set()  # ports on sockets that another process has bound
+        self._hosts: dict[socket.socket, Any] = {}  # addresses for scopes, where all have the same
+
+    def listen(self, reactor: Any, description: str) -> Any:
+        """Bind a Twisted endpoint; return a Deferred of its port."""
+        listening = _endpoint(reactor, description).listen(self._factory)
+        if description.startswith("fd:"):
+            listening.addCallback(self._inherit)
+        return listening.addCallback(self._add)
+
+    def _inherit(self, port: Any) -> Any:
+        self._inherited.add(port)
+        return port
+
+    def _add(self, port: Any) -> Any:
+        self._ports.append(port)
+        listener = getattr(port, "socket", None)
+        if isinstance(listener, socket.socket):
+            listener.listen(LISTEN_BACKLOG)  # listen(2) again only changes the backlog
+            if port.factory is self._factory:  # not wrapped for TLS
+                self._take_over(port, listener)
+        return port
+
+    def _take_over(self, port: Any, listener: socket.socket) -> None:
+        port.stopReading()
+        listener.setblocking(False)
+        host = None
+        if listener.family != socket.AF_UNIX:
+            # Accepted sockets inherit these on Linux; that saves two system calls for each.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            address = listener.getsockname()
+            if address[0] not in ("0.0.0.0", "::"):
+                host = [address[0], address[1]]
+        self._hosts[listener] = host
+        self._server.loop.add_reader(listener.fileno(), self._accept, listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        server, host = self._server, self._hosts[listener]
+        for _ in range(ACCEPT_BATCH):
+            try:
+                sock, address = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno in _FULL:
+                    logger.error("Can't accept connections: %s", error.strerror)
+                    server.loop.remove_reader(listener.fileno())
+                    server.loop.call_later(0.5, self._accept_again, listener)
+                    return
+                raise
+            sock.setblocking(False)
+            peer = here = None
+            if sock.family != socket.AF_UNIX:
+                peer = [address[0], address[1]]
+                here = list(host) if host else list(sock.getsockname()[:2])
+            transport = SocketTransport(server.loop, server.timeouts, sock, peer, here)
+            self.accepted(transport)
+            transport.resume_reading()
+
+    def _accept_again(self, listener: socket.socket) -> None:
+        if listener in self._hosts:
+            self._server.loop.add_reader(listener.fileno(), self._accept, listener)
+
+    def accepted(self, transport: Transport) -> None:
+        """Speak HTTP on a new connection, or refuse it where there are too many."""
+        connection = HTTPConnection(self._server, transport)
+        if len(self._server.connections) > self._max_connections:
+            connection.refuse(503, "Too many connections.", (b"retry-after", RETRY_AFTER))
+
+    def close(self) -> None:
+        """Accept no more; what is connected stays."""
+        for listener in self._hosts:
+            self._server.loop.remove_reader(listener.fileno())
+        self._hosts.clear()
+        for port in self._ports:
+            if port in self._inherited:
+                # Twisted would remove a Unix socket's file, on which others still listen.
+                port.socket.close()
+            else:
+                port.stopListening()
+        self._ports.clear()
+
+
+def _endpoint(reactor: Any, description: str) -> Any:
+    # Daphne's own endpoint for a file descriptor takes every socket for IPv4.
+    kind, _, rest = description.partition(":")
+    if kind != "fd" or not rest.startswith("fileno="):
+        return serverFromString(reactor, description)
+    fileno = int(rest.removeprefix("fileno=").partition(":")[0])
+    with socket.socket(fileno=fileno) as probe:
+        family = probe.family
+        probe.detach()
+    return AdoptedStreamServerEndpoint(reactor, fileno, family)
+
+
+def _within_file_limit(wanted: int) -> int:
+    """Raise the soft limit of file descriptors; return how many connections fit into it."""
+    if sys.platform == "win32":
+        return wanted
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted + SPARE_FILES:
+        aim = wanted + SPARE_FILES
+        soft = aim if hard == resource.RLIM_INFINITY else min(aim, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(1, min(wanted, soft - SPARE_FILES))

@@ -1,0 +1,67 @@
+"""What connections share, and when the server has given up a peer."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from realtime.server.limits import Limits
+from realtime.server.state import ServerState
+
+
+def state(**options: Any) -> ServerState:
+    async def application(scope: Any, receive: Any, send: Any) -> None: ...
+
+    loop = asyncio.get_event_loop()
+    return ServerState(loop=loop, limits=Limits(), application=application, **options)
+
+
+class Session:
+    task = None
+
+    def drain(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("interval", "timeout", "checks"), [(20, 20, 4), (20, 30, 5), (20, 1, 3), (10, 60, 14)]
+)
+async def test_a_peer_is_gone_one_ping_timeout_after_its_ping(
+    interval: float, timeout: float, checks: int
+) -> None:
+    # Two checks are one interval; the ping is sent at the second.
+    assert state(ping_interval=interval, ping_timeout=timeout).dead_after == checks
+
+
+async def test_scopes_see_that_the_server_drains() -> None:
+    server = state()
+    extension = server.scope_extension
+    assert not server.is_draining
+    server.begin_draining()
+    assert server.is_draining
+    assert extension == {"draining": True}
+
+
+async def test_an_application_that_failed_is_logged_and_forgotten(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fail() -> None:
+        raise ValueError("at /ws?token=secret")
+
+    server, session = state(), Session()
+    server.sessions.add(session)
+    task = asyncio.ensure_future(fail())
+    await asyncio.wait([task])
+    server.session_ended(session, task)
+    assert not server.sessions
+    assert "Exception inside application: at /ws?token=[redacted]" in caplog.text
+
+
+async def test_an_action_has_the_client_as_daphne_writes_it() -> None:
+    logged: list[Any] = []
+    server = state(action_logger=lambda *words: logged.append(words))
+    server.log_action("http", "complete", ["1.2.3.4", 5], path="/")
+    server.log_action("websocket", "connected", None, path="/ws")
+    assert logged == [
+        ("http", "complete", {"client": "1.2.3.4:5", "path": "/"}),
+        ("websocket", "connected", {"client": None, "path": "/ws"}),
+    ]
