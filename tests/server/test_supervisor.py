@@ -19,8 +19,13 @@ from .support import Client, eventually, frame
 ROOT = Path(__file__).resolve().parents[2]
 APP = "tests.server.apps:application"
 SCRIPT = """
-import sys
+import os, sys
+sys.executable = os.environ.get("TEST_INTERPRETER", sys.executable)
 from realtime.server.supervisor import Supervisor, SupervisorError
+if "TEST_KEEPER" in os.environ:
+    async def fail(self, slot):
+        raise RuntimeError("not foreseen")
+    Supervisor._keep = fail
 try:
     sys.exit(Supervisor({arguments}).run())
 except SupervisorError as error:
@@ -134,6 +139,81 @@ def test_a_dead_worker_is_replaced(supervise: Supervise) -> None:
     # The socket stays open meanwhile: a connection waits instead of being refused.
     assert running.pid() != first
     assert "SIGKILL" in running.errors.read_text()
+
+
+@pytest.fixture
+def interpreter(tmp_path: Path) -> Path:
+    """Python, as a file that may go away, as while a deploy replaces the environment."""
+    path = tmp_path / "python"
+    path.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
+def test_what_can_not_be_started_is_tried_again_until_it_can(
+    supervise: Supervise, interpreter: Path
+) -> None:
+    running = supervise(workers=2, env={"TEST_INTERPRETER": str(interpreter)})
+    assert running.line.endswith(" with 2 workers")
+    descriptors = Path(f"/proc/{running.process.pid}/fd")
+    before = len(list(descriptors.iterdir()))
+    workers = running.children("realtime.server")
+    (valkey,) = running.children("valkey-server")
+    away = interpreter.rename(interpreter.with_name("away"))
+    os.kill(workers[0], signal.SIGKILL)
+    os.kill(valkey, signal.SIGKILL)
+
+    def times(words: str) -> int:
+        return running.errors.read_text().count(words)
+
+    def failed_again() -> bool:
+        return times("The worker could not start; trying again") >= 3 and times("Valkey can't") >= 2
+
+    eventually(failed_again, 20)
+    running.process.send_signal(signal.SIGHUP)
+    eventually(lambda: times("The new worker could not start; the old ones stay."))
+    assert running.process.poll() is None
+    assert running.pid() == workers[1]
+    away.rename(interpreter)
+    eventually(lambda: len(running.children("realtime.server")) == 2, 20)
+    eventually(lambda: running.children("valkey-server"), 20)
+    eventually(lambda: len(running.pids()) == 2, 10)
+    assert len(list(descriptors.iterdir())) <= before
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(10) == 0
+
+
+def test_interpreter_that_is_not_there_at_all_ends_the_supervisor(
+    supervise: Supervise, tmp_path: Path
+) -> None:
+    for workers in (1, 2):
+        env = {"TEST_INTERPRETER": str(tmp_path / "none")}
+        running = supervise(workers=workers, env=env)
+        assert running.process.wait(20) == 1
+        errors = running.errors.read_text()
+        assert "No such file or directory" in errors
+        assert "Traceback" not in errors
+
+
+def test_worker_that_ends_by_a_signal_without_a_name_is_replaced(supervise: Supervise) -> None:
+    running = supervise()
+    first = running.pid()
+    os.kill(first, signal.SIGRTMIN + 1)
+    eventually(lambda: alive_others(running, first), 20)
+    assert f"signal {signal.SIGRTMIN + 1}" in running.errors.read_text()
+
+
+def alive_others(running: Running, gone: int) -> list[int]:
+    return [pid for pid in running.children("realtime.server") if pid != gone]
+
+
+def test_supervisor_whose_keeper_fails_ends_and_says_so(supervise: Supervise) -> None:
+    """Whatever a keeper has not foreseen: the port is not left with nobody to serve it."""
+    running = supervise(env={"TEST_KEEPER": "fails"})
+    assert running.process.wait(20) == 1
+    errors = running.errors.read_text()
+    assert "RuntimeError: not foreseen" in errors
+    assert errors.endswith("Error: The supervisor failed; its traceback is above.\n")
 
 
 def test_several_workers_and_an_embedded_valkey(supervise: Supervise) -> None:
