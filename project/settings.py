@@ -36,6 +36,7 @@ if DEMO or DEBUG:
 INSTALLED_APPS = [
     "realtime",  # before daphne: its runserver is this server's
     "daphne",
+    "realtime.llm",
     "project.demo",
     "django.contrib.admin",
     "django.contrib.auth",

@@ -1,10 +1,8 @@
 """Topics, events and access tokens in Django's admin."""
 
 import json
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import async_to_sync
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
@@ -22,9 +20,7 @@ from .delivery.publish import publish
 from .eventlog import get_event_log
 from .events.payload import DEFAULT_TYPE, decode_data
 from .exceptions import RealtimeError
-from .llm import generation
-from .llm.conf import settings as llm_settings
-from .models import AccessToken, Event, Generation, Topic
+from .models import AccessToken, Event, Topic
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]
@@ -162,84 +158,6 @@ class EventAdmin(ReadOnlyAdmin):
         except RecursionError:  # nested more deeply than there is room for below a page's rendering
             text = event.data
         return format_html("<pre>{}</pre>", text)
-
-
-class AtWorkFilter(admin.SimpleListFilter):
-    """Answers under way, or ended."""
-
-    title = _("state")
-    parameter_name = "state"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("running", str(_("under way"))), ("ended", str(_("ended")))]
-
-    def queryset(
-        self, request: HttpRequest, queryset: QuerySet[Generation]
-    ) -> QuerySet[Generation]:
-        if self.value() not in ("running", "ended"):
-            return queryset
-        return queryset.filter(ended__isnull=self.value() == "running")
-
-
-@admin.register(Generation)
-class GenerationAdmin(ReadOnlyAdmin):
-    """Answers of language models that are published to a topic: to look at, and to cancel."""
-
-    list_display = (
-        "topic",
-        "user",
-        "state",
-        "model",
-        "input_tokens",
-        "output_tokens",
-        "created",
-        "see_events",
-    )
-    list_filter = (AtWorkFilter, "outcome", "model", "created")
-    list_select_related = ("user",)
-    search_fields = ("topic", "model", f"user__{get_user_model().USERNAME_FIELD}")
-    ordering = ("-pk",)
-    show_full_result_count = False
-    actions = ("cancel",)
-    fields = (
-        "topic",
-        "user",
-        "state",
-        "model",
-        "input_tokens",
-        "output_tokens",
-        "created",
-        "beat",
-        "heard",
-        "ended",
-    )
-    readonly_fields = ("state",)
-
-    @admin.display(description=_("state"), ordering="ended")
-    def state(self, row: Generation) -> str:
-        """How it ended; until then, whether the process that answers shows a sign of life."""
-        if row.ended is not None:
-            return row.outcome
-        lease = timedelta(seconds=llm_settings.LLM_LEASE_SECONDS)
-        lost = row.beat < timezone.now() - lease
-        return str(_("no sign of life") if lost else _("under way"))
-
-    @admin.display(description=_("events"))
-    def see_events(self, row: Generation) -> str:
-        """A link to what was published."""
-        url = reverse("admin:realtime_event_changelist")
-        return format_html('<a href="{}?q={}">{}</a>', url, row.topic, _("events"))
-
-    def has_cancel_permission(self, request: HttpRequest) -> bool:
-        """Cancelling changes an answer, and needs Django's permission to."""
-        return request.user.has_perm("realtime.change_generation")
-
-    @admin.action(description=_("Cancel the selected answers"), permissions=["cancel"])
-    def cancel(self, request: HttpRequest, queryset: QuerySet[Generation]) -> None:
-        """End them with what they have, on whichever worker they run."""
-        names = list(queryset.filter(ended=None).values_list("name", flat=True))
-        count = async_to_sync(generation.cancel_all)(names)
-        self.message_user(request, _("%(count)d answers cancelled.") % {"count": count})
 
 
 class TokenForm(TokenModelForm):

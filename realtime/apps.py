@@ -16,18 +16,12 @@ class RealtimeConfig(AppConfig):
     def ready(self) -> None:
         from . import checks
         from .access import connections as revocation  # models must be loaded first
-        from .delivery import hub
-        from .llm import checks as llm_checks
-        from .llm.generation import look_after
-        from .llm.providers import preload
         from .server import lifespan as startup
         from .utils.threads import prepare_threads_when_used
 
         checks.register_checks()
-        llm_checks.register_checks()
         revocation.connect_signals()
-        hub.LOOKS.append(look_after)
-        startup.CALLBACKS.extend((prepare_threads_when_used, preload, load_urls))
+        startup.CALLBACKS.extend((prepare_threads_when_used, load_urls))
 
 
 def load_urls() -> None:

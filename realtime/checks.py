@@ -9,17 +9,21 @@ from typing import Any, Final
 
 from channels.layers import get_channel_layer
 from channels.security.websocket import OriginValidator
+from django.apps import apps
 from django.conf import settings as django_settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, Warning
+from django.db import connections, router
 from django.utils.module_loading import import_string
 
 from .conf import MOVED_PATHS, DottedPath, Setting, Settings, given, settings
 from .eventlog.base import EventLog
 from .exceptions import RealtimeConfigurationError
+from .models import Event
 from .websocket.consumers import WebSocketConsumer
 
 WORKERS_VARIABLE = "REALTIME_WORKERS"  # set by `serve` for its workers
+GENERATIONS: Final = "realtime_generation"  # the table of `realtime.llm`
 LLM_PREFIX: Final = "LLM_"  # settings of `realtime.llm`, which checks them itself
 Check = Callable[..., list[CheckMessage]]
 
@@ -28,6 +32,7 @@ def register_checks() -> None:
     """Called when the app registry is ready."""
     for check in CHECKS:
         checks.register(check, "realtime")
+    checks.register(check_generations, "realtime", checks.Tags.database)
 
 
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
@@ -192,6 +197,33 @@ def check_moved_paths(**kwargs: Any) -> list[CheckMessage]:
     ]
 
 
+@with_usable_settings
+def check_language_models(**kwargs: Any) -> list[CheckMessage]:
+    """Settings of `realtime.llm`, which had been part of the core, without the app."""
+    names = [name for name in given() if str(name).startswith(LLM_PREFIX)]
+    if apps.is_installed("realtime.llm") or not names:
+        return []
+    message = f"REALTIME has {names[0]!r}, and the app realtime.llm is not installed."
+    hint = 'INSTALLED_APPS = ["realtime", "realtime.llm", ...], or remove the settings.'
+    return [Warning(message, hint=hint, id="realtime.W008")]
+
+
+def check_generations(databases: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Rows of `realtime.llm`, which had been part of the core, without the app."""
+    alias = router.db_for_read(Event)
+    if apps.is_installed("realtime.llm") or alias not in (databases or ()):
+        return []
+    with connections[alias].cursor() as cursor:
+        if GENERATIONS not in connections[alias].introspection.table_names(cursor):
+            return []
+        cursor.execute(f"SELECT 1 FROM {GENERATIONS} LIMIT 1")
+        if cursor.fetchone() is None:
+            return []
+    message = f"The table {GENERATIONS} has rows, and the app realtime.llm is not installed."
+    hint = 'INSTALLED_APPS = ["realtime", "realtime.llm", ...], or empty the table.'
+    return [Warning(message, hint=hint, id="realtime.W008")]
+
+
 CHECKS = (
     check_settings,
     check_moved_paths,
@@ -201,6 +233,7 @@ CHECKS = (
     check_origins,
     check_retention,
     check_order,
+    check_language_models,
 )
 
 

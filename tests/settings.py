@@ -8,6 +8,7 @@ SECRET_KEY = "only for tests"
 ALLOWED_HOSTS = ["*"]
 INSTALLED_APPS = [
     "realtime",
+    "realtime.llm",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",

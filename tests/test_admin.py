@@ -19,7 +19,7 @@ from realtime.access import connections as revocation
 from realtime.access.identity import create_token, look_up
 from realtime.admin import AccessTokenAdmin
 from realtime.delivery.publish import publish
-from realtime.models import AccessToken, Event, Generation, Ticket, Topic
+from realtime.models import AccessToken, Event, Ticket, Topic
 
 pytestmark = pytest.mark.django_db(transaction=True)
 User = get_user_model()
@@ -341,91 +341,3 @@ def test_publishing_needs_the_csrf_token(boss):
     strict = Client(enforce_csrf_checks=True)
     strict.cookies = boss.cookies
     assert strict.post(url("realtime_publish"), {"topic": "a"}).status_code == 403
-
-
-# -- answers of language models
-
-
-def answer(user: object, name: str, **values: object) -> Generation:
-    now = timezone.now()
-    given = {"beat": now, "heard": now, "digest": "d", "model": "gpt-x", **values}
-    topic = f"user.{user.pk}.chat.{name}"
-    return Generation.objects.create(user=user, name=name, topic=topic, **given)
-
-
-def cancel(client: Client, *rows: Generation) -> str:
-    form = {"action": "cancel", "_selected_action": [row.pk for row in rows]}
-    return client.post(url("realtime_generation_changelist"), form, follow=True).content.decode()
-
-
-@pytest.fixture
-def answers(alice):
-    """One under way, one that has lost its process, one that has ended."""
-    now = timezone.now()
-    late = now - timedelta(hours=1)
-    done = {"ended": now, "outcome": "length", "input_tokens": 7, "output_tokens": 4711}
-    bob = User.objects.create_user("bob")
-    return [
-        answer(alice, "atwork"),
-        answer(alice, "lost", beat=late),
-        answer(bob, "done", model="claude-y", **done),
-    ]
-
-
-def test_answers_are_listed_searched_and_filtered(boss, answers):
-    address = url("realtime_generation_changelist")
-    everything = page(boss, address)
-    for said in ("alice", "bob", "gpt-x", "4711", "under way", "no sign of life", "length"):
-        assert said in everything
-    for query, names in {
-        ("q", "alice"): {"atwork", "lost"},
-        ("q", "chat.done"): {"done"},
-        ("q", "claude"): {"done"},
-        ("state", "running"): {"atwork", "lost"},
-        ("state", "ended"): {"done"},
-        ("state", "nonsense"): {"atwork", "lost", "done"},
-        ("outcome__exact", "length"): {"done"},
-        ("model__exact", "gpt-x"): {"atwork", "lost"},
-    }.items():
-        found = page(boss, address, **dict([query]))
-        assert {name for name in ("atwork", "lost", "done") if f"chat.{name}<" in found} == names
-    shown = page(boss, url("realtime_generation_change", answers[2].pk))
-    assert "4711" in shown
-    assert 'name="_save"' not in shown
-
-
-def test_answers_are_read_only_but_for_the_action(boss, answers):
-    row = answers[0]
-    for address in (
-        url("realtime_generation_add"),
-        url("realtime_generation_change", row.pk),
-        url("realtime_generation_delete", row.pk),
-    ):
-        assert boss.post(address, {"post": "yes"}).status_code == 403
-
-
-def test_answers_are_cancelled_once(boss, answers):
-    assert "2 answers cancelled." in cancel(boss, *answers)
-    assert "0 answers cancelled." in cancel(boss, *answers)
-    outcomes = Generation.objects.order_by("pk").values_list("outcome", flat=True)
-    assert list(outcomes) == ["cancelled", "cancelled", "length"]
-    assert [(e.type, e.data) for e in Event.objects.filter(topic__name=answers[0].topic)] == [
-        ("done", '{"stop_reason":"cancelled"}')
-    ]
-    listed = page(boss, url("realtime_generation_changelist"))
-    links = re.findall(r'href="([^"]+\?q=[^"]+)"', listed)
-    assert sum("cancelled" in page(boss, link) for link in links) == 2
-
-
-def test_who_may_cancel(answers):
-    client = helper("view_generation")
-    assert 'value="cancel"' not in page(client, url("realtime_generation_changelist"))
-    cancel(client, answers[0])
-    assert Generation.objects.filter(outcome="cancelled").count() == 0
-    user = User.objects.get(username="helper")
-    user.user_permissions.add(Permission.objects.get(codename="change_generation"))
-    assert "1 answers cancelled." in cancel(client, answers[0])
-
-
-def test_who_may_not_look_sees_no_answers(answers):
-    assert helper("view_topic").get(url("realtime_generation_changelist")).status_code == 403

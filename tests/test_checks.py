@@ -12,13 +12,17 @@ from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator, OriginValidator
 from channels.sessions import SessionMiddlewareStack
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.core import checks
 from django.test import override_settings
 from django.urls import path
+from django.utils import timezone
 
 from project.settings import LAYERS
+from realtime import checks as our_checks
 from realtime.checks import WORKERS_VARIABLE
 from realtime.conf import MOVED_PATHS
+from realtime.llm.models import Generation
 from realtime.websocket.consumers import WebSocketConsumer
 from realtime.websocket.topic_consumers import TopicConsumer
 
@@ -385,3 +389,33 @@ def test_w005_the_order_of_apps(apps, expected):
     with override_settings(INSTALLED_APPS=["realtime", *others]):
         settings.INSTALLED_APPS = [*apps, *others]  # what is checked; nothing is loaded by it
         assert [message.id for message in run()] == expected
+
+
+# -- realtime.W008: language models without their app
+
+
+WITHOUT_LLM = [app for app in settings.INSTALLED_APPS if app != "realtime.llm"]
+
+
+@override_settings(INSTALLED_APPS=WITHOUT_LLM)
+def test_w008_settings_of_language_models_without_the_app():
+    [message] = check_language_models_of(REALTIME={"LLM_MODEL": "x"})
+    assert message.id == "realtime.W008"
+    assert check_language_models_of(REALTIME={"MAX_TOPICS": 3}) == []
+
+
+def check_language_models_of(**given: object) -> list[checks.CheckMessage]:
+    with override_settings(**given):
+        return our_checks.check_language_models()
+
+
+@pytest.mark.django_db
+def test_w008_answers_in_the_database_without_the_app():
+    user = User.objects.create_user("alice")
+    now = timezone.now()
+    Generation.objects.create(user=user, name="n", topic="t", digest="d", beat=now, heard=now)
+    assert our_checks.check_generations(databases=["default"]) == []
+    with override_settings(INSTALLED_APPS=WITHOUT_LLM):
+        [message] = our_checks.check_generations(databases=["default"])
+        assert message.id == "realtime.W008"
+        assert our_checks.check_generations(databases=None) == []

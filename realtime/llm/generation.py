@@ -22,17 +22,18 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from .. import models
 from ..delivery.publish import announce, make_event
 from ..eventlog import get_event_log
 from ..events.event import Event
 from ..events.topic import user_topic
 from ..exceptions import InvalidPrompt, ProviderError
-from ..models import Generation
+from ..models import Event as EventRow
+from ..models import Topic
 from ..utils.aio import at_loop_end, spawn
 from ..utils.cancellation import cancelled
 from ..utils.threads import in_database_thread
 from .conf import settings
+from .models import Generation
 from .provider import Answer, Provider, validate_prompt
 from .providers import get_provider
 from .slots import slots, too_many_of_one_user
@@ -266,7 +267,7 @@ def sweep(among: QuerySet[Generation] | None = None) -> list[Event]:
         old = Generation.objects.filter(ended__lt=cutoff)[:SWEEP_BATCH]
         names = list(old.values_list("topic", flat=True))
         if names:  # retention has dropped, or is about to drop, their events
-            models.Topic.objects.filter(name__in=names).delete()
+            Topic.objects.filter(name__in=names).delete()
             Generation.objects.filter(topic__in=names).delete()
     return events
 
@@ -347,7 +348,7 @@ def _end_cancelled(name: str) -> Event | None:
 
 def _alias() -> str:
     # That of the log: rows and events commit together.
-    return router.db_for_write(models.Event)
+    return router.db_for_write(EventRow)
 
 
 def _in_batches(text: str) -> list[str]:

@@ -55,7 +55,7 @@ def _over(request: pytest.FixtureRequest) -> Iterator[None]:
     if "here" in request.fixturenames:
         site = request.getfixturevalue("here")
         site.shell.run(
-            "from django.utils import timezone\nfrom realtime.models import Generation\n"
+            "from django.utils import timezone\nfrom realtime.llm.models import Generation\n"
             "Generation.objects.filter(ended=None).update(ended=timezone.now())"
         )
         # Their requests may not have come to the upstream yet.
@@ -241,7 +241,7 @@ async def test_staff_may_end_it_too(here):
 
 
 ROWS = (
-    "from realtime.models import Generation\n"
+    "from realtime.llm.models import Generation\n"
     "result = list(Generation.objects.order_by('pk').values_list("
     "'name', 'outcome', 'model', 'input_tokens', 'output_tokens'))"
 )
@@ -364,10 +364,12 @@ async def test_a_server_that_stops_says_so(template, how):
         await eventually(lambda: not site.fake.open, 10, "the upstream's close")
         if how == "SIGTERM":
             assert site.server.process.wait(20) == 0
-        ended = "from realtime.models import *\nresult = Generation.objects.get().ended is not None"
+        ended = (
+            "from realtime.llm.models import *\nresult = Generation.objects.get().ended is not None"
+        )
         wait_until(lambda: site.shell.run(ended), 5, "the end of the answer")
         found = site.shell.run(
-            "from realtime.models import Event, Generation\n"
+            "from realtime.models import Event\nfrom realtime.llm.models import Generation\n"
             "result = list(Event.objects.order_by('offset').values_list('type', 'data'))\n"
             "result.append(Generation.objects.get().outcome)"
         )
@@ -398,14 +400,14 @@ async def test_after_a_kill_a_listener_finds_the_orphan(template):
 async def test_the_next_answer_finds_the_orphan_too(here):
     here.shell.run(
         "from datetime import timedelta\nfrom django.utils import timezone\n"
-        "from realtime.models import Generation\n"
+        "from realtime.llm.models import Generation\n"
         "Generation.objects.create(user=User.objects.get(username='alice'), name='dead', "
         "topic='user.1.chat.dead', beat=timezone.now() - timedelta(minutes=1), "
         "heard=timezone.now(), digest='')"
     )
     await start(here, *HALF, hangs=True)
     found = here.shell.run(
-        "from realtime.models import Event, Generation\n"
+        "from realtime.models import Event\nfrom realtime.llm.models import Generation\n"
         "result = [Generation.objects.get(name='dead').outcome, "
         "Event.objects.get(topic__name='user.1.chat.dead').type]"
     )
@@ -427,7 +429,7 @@ async def test_what_is_old_is_forgotten(here):
         await read_to_end(stream)
     left = here.shell.run(
         "from datetime import timedelta\nfrom django.utils import timezone\n"
-        "from realtime.llm.generation import sweep\nfrom realtime.models import *\n"
+        "from realtime.llm.generation import sweep\nfrom realtime.llm.models import *\n"
         f"ours = Generation.objects.filter(topic='{answer['topic']}')\n"
         "sweep()\nkept = ours.count()\n"
         "ours.update(ended=timezone.now() - timedelta(days=8))\n"

@@ -1,0 +1,24 @@
+"""Language models as an app of their own: `"realtime.llm"` in INSTALLED_APPS."""
+
+from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+
+class LLMConfig(AppConfig):
+    """Registers the checks, and ends answers whose process or listeners have gone."""
+
+    name = "realtime.llm"
+    label = "realtime_llm"  # "llm" alone may well be an app of the site's
+    verbose_name = _("Language models")
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from ..delivery import hub
+        from ..server import lifespan
+        from . import checks
+        from .generation import look_after
+        from .providers import preload
+
+        checks.register_checks()
+        hub.LOOKS.append(look_after)
+        lifespan.CALLBACKS.append(preload)
