@@ -1,6 +1,8 @@
 """Runs jobs by contestants in turn, each on a fresh server, with one Valkey for all."""
 
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -22,6 +24,8 @@ Step = tuple[int, str, Contestant]  # turn, job, whose
 def placed(plan: Plan) -> Plan:
     """The plan with the server's core; this process moves to the client's."""
     server_core, client_core, everywhere = cores()
+    # A job's server and the temporary folders go with their with blocks, here too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     os.sched_setaffinity(0, {client_core})
     print(f"Server on core {server_core}; client and Valkey on core {client_core}.", flush=True)
     if server_core == client_core:
