@@ -259,14 +259,14 @@ async def test_the_admin_cancels_it_on_any_worker(template):
         async with listening(site, answers[0].json()) as stream:
             await stream.next()
             with signed_in(site, "admin") as client:
-                page = client.get("/admin/realtime/generation/?state=running")
+                page = client.get("/admin/realtime_llm/generation/?state=running")
                 assert page.status_code == 200
                 picked = re.findall(r'name="_selected_action" value="(\d+)"', page.text)
                 assert len(picked) == 8
                 form = {"action": "cancel", "_selected_action": picked}
                 form["csrfmiddlewaretoken"] = client.cookies["csrftoken"]
                 done = client.post(
-                    "/admin/realtime/generation/",
+                    "/admin/realtime_llm/generation/",
                     data=form,
                     headers={"Referer": site.url},
                     follow_redirects=True,
@@ -429,7 +429,7 @@ async def test_what_is_old_is_forgotten(here):
         await read_to_end(stream)
     left = here.shell.run(
         "from datetime import timedelta\nfrom django.utils import timezone\n"
-        "from realtime.llm.generation import sweep\nfrom realtime.llm.models import *\n"
+        "from realtime.llm.generation import sweep\nfrom realtime.llm.models import Generation\nfrom realtime.models import Topic\n"
         f"ours = Generation.objects.filter(topic='{answer['topic']}')\n"
         "sweep()\nkept = ours.count()\n"
         "ours.update(ended=timezone.now() - timedelta(days=8))\n"
