@@ -429,7 +429,8 @@ async def test_what_is_old_is_forgotten(here):
         await read_to_end(stream)
     left = here.shell.run(
         "from datetime import timedelta\nfrom django.utils import timezone\n"
-        "from realtime.llm.generation import sweep\nfrom realtime.llm.models import Generation\nfrom realtime.models import Topic\n"
+        "from realtime.llm.generation import sweep\n"
+        "from realtime.llm.models import Generation\nfrom realtime.models import Topic\n"
         f"ours = Generation.objects.filter(topic='{answer['topic']}')\n"
         "sweep()\nkept = ours.count()\n"
         "ours.update(ended=timezone.now() - timedelta(days=8))\n"
