@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from types import SimpleNamespace
 from typing import Any
@@ -13,24 +13,29 @@ from django.contrib.auth.models import User
 from django.db import OperationalError
 
 from realtime.access import connections
+from realtime.access.cache import identity_cache
 from realtime.access.connections import CHUNK, TOPIC, Watch, get_watch
-from realtime.access.identity import Identity
+from realtime.access.identity import Identity, digest
 from realtime.delivery.publish import apublish
+from realtime.events.event import Event
 from realtime.models import AccessToken
 
 from ..support.clients import (
+    InstantLoop,
     SiteShell,
     ask,
     bearer,
     close_code,
     connect,
     eventually,
+    from_elsewhere,
     open_stream,
     receive,
     session_cookie,
     shortened,
     signed_in,
     site_for_module,
+    stage,
 )
 from ..support.servers import Valkey, serving
 
@@ -106,7 +111,9 @@ async def test_a_change_reaches_every_socket_on_every_worker(two_workers, user, 
     async with (
         present(one, user.token, topic) as here,
         present(two, user.token, topic) as there,
+        # One on each worker: while somebody is there, the worker keeps the identities it knows.
         connect(f"{one.ws_url}/ws?token={two_workers.tokens['alice']}") as bystander,
+        connect(f"{two.ws_url}/ws?token={two_workers.tokens['alice']}") as other,
     ):
         for _, many, _ in (here, there):
             assert (await ask(many, {"type": "subscribe", "topic": topic}))["recovered"]
@@ -119,9 +126,11 @@ async def test_a_change_reaches_every_socket_on_every_worker(two_workers, user, 
                 await is_alive(many)
             else:
                 assert await close_code(many, SECONDS) == 4401
-        await is_alive(bystander)
-    again = httpx.get(f"{two.url}/topics/{topic}/events", headers=bearer(user.token))
-    assert again.status_code == (403 if what == "staff flag" else 401)
+        for each, server in ((bystander, one), (other, two)):
+            await is_alive(each)
+            url, headers = f"{server.url}/topics/{topic}/events", bearer(user.token)
+            with httpx.stream("GET", url, headers=headers) as again:
+                assert again.status_code == (403 if what == "staff flag" else 401)
 
 
 async def test_a_sign_out_ends_that_session_s_sockets_only(two_workers):
@@ -279,3 +288,206 @@ async def test_change_that_came_while_the_database_did_not_answer_is_made_up_for
         await eventually(lambda: each.told == [each.identity, None], 5)
     finally:
         watch.discard(each.identity, each)
+
+
+# -- without sockets, on a clock that does not wait
+
+
+class Reader:
+    """A connection, and what it was told."""
+
+    def __init__(self, watch: Watch, key: str, user: int = 1, source: Any = "token") -> None:
+        self.identity = Identity(User(pk=user), source, key)
+        self.checks: list[Identity | None] = []
+        self.is_broken = False
+        self.failures = 0
+        watch.add(self.identity, self)
+
+    async def recheck(self, identity: Identity | None) -> None:
+        if self.is_broken:
+            raise RuntimeError("broken on purpose")
+        self.checks.append(identity)
+
+    async def fail(self) -> None:
+        self.failures += 1
+
+
+class LookUps:
+    """Stands for the database: when which identities were looked up."""
+
+    def __init__(self) -> None:
+        self.is_failing = False
+        self.gate: asyncio.Event | None = None
+        self.made: list[tuple[float, list[str]]] = []
+
+    @property
+    def keys(self) -> list[list[str]]:
+        return [keys for _, keys in self.made]
+
+    async def __call__(self, chunk: list[Identity]) -> list[Identity]:
+        self.made.append((asyncio.get_running_loop().time(), [each.key for each in chunk]))
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.is_failing:
+            raise OSError("no database, on purpose")
+        return chunk
+
+
+@pytest.fixture
+def look_ups(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> LookUps:
+    found = LookUps()
+    monkeypatch.setattr(connections, "_look_up_again", found)
+    caplog.set_level("CRITICAL", "realtime")
+    return found
+
+
+@pytest.fixture
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> list[set[str] | None]:
+    """Whose identities the cache was told to forget; None: everybody's."""
+    told: list[set[str] | None] = []
+    monkeypatch.setattr(identity_cache, "forget", lambda users=None: told.append(users))
+    return told
+
+
+Main = Callable[[Watch, Any, Any], Coroutine[Any, Any, None]]
+
+
+def watching(main: Main, **constants: Any) -> None:
+    """Run `main(watch, layer, log)`; whoever is still there at its end leaves."""
+
+    async def run(layer: Any, log: Any) -> None:
+        watch = get_watch()
+        await main(watch, layer, log)
+        for identity, found in list(watch._connections.items()):
+            for connection in list(found):
+                watch.discard(identity, connection)
+        await asyncio.sleep(10)
+
+    constants = {"RECHECK_SECONDS": 1000.0, "HEAD_CHECK_SECONDS": 1.0, **constants}
+    with (
+        stage(**constants) as (layer, log),
+        asyncio.Runner(loop_factory=InstantLoop) as runner,
+    ):
+        runner.run(run(layer, log))
+
+
+async def say(layer: Any, *changes: str) -> None:
+    for change in changes:
+        await layer.group_send(TOPIC, from_elsewhere(Event(TOPIC, "message", change)))
+
+
+def test_watch_checks_what_changed_before_it_listened(look_ups):
+    async def main(watch: Watch, layer: Any, log: Any) -> None:
+        live = Reader(watch, "a")
+        await asyncio.sleep(1)
+        assert look_ups.keys == [["a"]]
+        assert live.checks == [live.identity]
+
+    watching(main)
+
+
+def test_watch_is_trusted_only_while_it_listens(look_ups, forgotten):
+    async def main(watch: Watch, layer: Any, log: Any) -> None:
+        log.failing = True
+        live = Reader(watch, "a")
+        await asyncio.sleep(5)
+        assert not identity_cache.trusted
+        log.failing = False
+        await eventually(lambda: identity_cache.trusted)  # an error does not end the listening
+        watch.discard(live.identity, live)
+        assert not identity_cache.trusted
+        assert forgotten == [None] * 2
+
+    watching(main)
+
+
+def test_watch_forgets_and_checks_only_users_that_changed(look_ups, forgotten):
+    async def main(watch: Watch, layer: Any, log: Any) -> None:
+        one, other = Reader(watch, "a", user=1), Reader(watch, "b", user=2)
+        await asyncio.sleep(1)
+        forgotten.clear()
+        # Staff may publish anything there.
+        await say(layer, "1", "[2]", '"user"', '{"else": 1}', '{"user": "2"}')
+        await asyncio.sleep(1)
+        assert forgotten == [{"2"}]
+        assert (len(one.checks), len(other.checks)) == (1, 2)
+
+    watching(main)
+
+
+def test_watch_checks_everybody_after_more_changes_than_are_kept(look_ups, forgotten):
+    async def main(watch: Watch, layer: Any, log: Any) -> None:
+        one, other = Reader(watch, "a", user=1), Reader(watch, "b", user=2)
+        look_ups.gate = asyncio.Event()
+        await asyncio.sleep(1)  # and the first look-up goes on
+        forgotten.clear()
+        await say(layer, '{"user": "1"}', *['{"user": "2"}'] * 5)
+        await asyncio.sleep(1)
+        assert forgotten == []
+        look_ups.gate.set()
+        await asyncio.sleep(1)
+        assert forgotten == [None]
+        assert (len(one.checks), len(other.checks)) == (2, 2)
+        await say(layer, '{"user": "1"}')
+        await asyncio.sleep(1)
+        assert forgotten == [None, {"1"}]
+        assert (len(one.checks), len(other.checks)) == (3, 2)
+
+    watching(main, EPHEMERAL_QUEUE=3)
+
+
+def test_watch_ends_a_session_that_can_still_be_found(look_ups):
+    async def main(watch: Watch, layer: Any, log: Any) -> None:
+        ended, ticket = (
+            Reader(watch, "mine", source="session"),
+            Reader(watch, "session:mine", source="ticket"),
+        )
+        other = Reader(watch, "other", source="session")
+        await asyncio.sleep(1)
+        await say(layer, f'{{"session": "{digest("mine")}"}}')
+        await asyncio.sleep(1)
+        assert [ended.checks[1:], ticket.checks[1:], other.checks[1:]] == [[None], [None], []]
+        assert identity_cache.is_refused(("session", digest("mine")))
+
+    watching(main)
+
+
+def test_timed_recheck_outlives_a_database_that_fails(look_ups):
+    async def main(watch: Watch, layer: Any, log: Any) -> None:
+        live = Reader(watch, "a")
+        await asyncio.sleep(1)
+        look_ups.is_failing = True
+        await asyncio.sleep(35)
+        assert len(look_ups.made) > 3
+        look_ups.is_failing = False
+        await asyncio.sleep(10)
+        assert live.checks == [live.identity] * 2
+
+    watching(main, RECHECK_SECONDS=10.0)
+
+
+def test_timed_recheck_is_spread_over_its_second_half(look_ups):
+    async def main(watch: Watch, layer: Any, log: Any) -> None:
+        for number in range(CHUNK * 4):
+            Reader(watch, str(number))
+        await asyncio.sleep(1)
+        del look_ups.made[:]
+        await asyncio.sleep(108)
+        times = [time for time, _ in look_ups.made]
+        assert len(times) == 4
+        assert times[0] == pytest.approx(50, abs=1)
+        assert times[-1] - times[0] == pytest.approx(30, abs=1)
+        assert [len(keys) for keys in look_ups.keys] == [CHUNK] * 4
+
+    watching(main, RECHECK_SECONDS=100.0)
+
+
+def test_connection_that_cannot_be_checked_is_closed(look_ups):
+    async def main(watch: Watch, layer: Any, log: Any) -> None:
+        broken, sound = Reader(watch, "a"), Reader(watch, "b")
+        broken.is_broken = True
+        await asyncio.sleep(1)
+        assert (broken.failures, sound.failures) == (1, 0)
+        assert sound.checks == [sound.identity]
+
+    watching(main)
