@@ -17,6 +17,7 @@ from django.db import connections, router
 from django.utils.module_loading import import_string
 
 from .conf import MOVED_PATHS, DottedPath, Setting, Settings, given, settings
+from .eventlog import get_event_log
 from .eventlog.base import EventLog
 from .exceptions import RealtimeConfigurationError
 from .models import Event
@@ -173,6 +174,15 @@ def check_order(**kwargs: Any) -> list[CheckMessage]:
 
 
 @with_usable_settings
+def check_event_log(**kwargs: Any) -> list[CheckMessage]:
+    """Report what the event log finds wrong, such as a database that can't hold it."""
+    unusable = {"realtime.E006", "realtime.E008"}
+    if any(message.id in unusable for message in _check_paths()):
+        return []
+    return get_event_log().check()
+
+
+@with_usable_settings
 def check_retention(**kwargs: Any) -> list[CheckMessage]:
     """A log that is never pruned fills the disk."""
     by_age, by_count = settings.RETENTION_SECONDS, settings.RETENTION_EVENTS
@@ -231,6 +241,7 @@ CHECKS = (
     check_layer_timeout,
     check_hosts,
     check_origins,
+    check_event_log,
     check_retention,
     check_order,
     check_language_models,

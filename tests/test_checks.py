@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -14,6 +16,7 @@ from channels.sessions import SessionMiddlewareStack
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core import checks
+from django.db import connections
 from django.test import override_settings
 from django.urls import path
 from django.utils import timezone
@@ -23,6 +26,7 @@ from realtime import checks as our_checks
 from realtime.checks import WORKERS_VARIABLE
 from realtime.conf import MOVED_PATHS
 from realtime.llm.models import Generation
+from realtime.models import Event
 from realtime.websocket.consumers import WebSocketConsumer
 from realtime.websocket.topic_consumers import TopicConsumer
 
@@ -180,6 +184,46 @@ def test_e007_the_rule_has_to_be_async():
 )
 def test_e008_the_log_has_to_be_one(path):
     assert ids(REALTIME={"EVENT_LOG": path}) == ["realtime.E008"]
+
+
+# -- realtime.E011: the database of the log
+
+
+@pytest.mark.parametrize("vendor", ["mysql", "oracle", "microsoft"])
+def test_e011_databases_that_work_are_named(vendor):
+    with patch.object(connections["default"], "vendor", vendor):
+        [message] = run()
+        assert ids(REALTIME={"EVENT_LOG": "realtime.eventlog.memory.MemoryLog"}) == []
+        assert ids(REALTIME={"EVENT_LOG": "nowhere.Log"}) == ["realtime.E006"]
+    assert (message.id, message.level) == ("realtime.E011", checks.ERROR)
+    assert f"DATABASES['default'], which is {vendor}." in message.msg
+    assert "PostgreSQL" in str(message.hint)
+    assert "SQLite 3.35" in str(message.hint)
+
+
+def test_e011_sqlite_that_is_too_old():
+    with (
+        patch.object(connections["default"], "vendor", "sqlite"),
+        patch("sqlite3.sqlite_version_info", (3, 34, 1)),
+        patch("sqlite3.sqlite_version", "3.34.1"),
+    ):
+        [message] = run()
+    assert (message.id, message.level) == ("realtime.E011", checks.ERROR)
+    assert "SQLite 3.34.1" in message.msg
+
+
+def test_e011_is_about_the_database_of_the_events():
+    class Elsewhere:
+        def db_for_write(self, model, **hints):
+            return "other" if model is Event else None
+
+    other = SimpleNamespace(vendor="mysql")
+    with (
+        patch.object(type(connections), "__getitem__", lambda self, alias: other),
+        override_settings(DATABASE_ROUTERS=[Elsewhere()]),
+    ):
+        [message] = run()
+    assert "DATABASES['other']" in message.msg
 
 
 # -- realtime.E004: the channel layer

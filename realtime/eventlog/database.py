@@ -1,11 +1,13 @@
 """The event log in the site's own database."""
 
 import logging
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import cache
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from django.core.checks import CheckMessage, Error
 from django.db import (
     DatabaseError,
     IntegrityError,
@@ -30,6 +32,8 @@ from .base import EventLog, NewEvent, Page
 logger = logging.getLogger("realtime.eventlog")
 
 NAMES_PER_QUERY: Final = 500  # SQLite limits the parameters of one statement
+DATABASES: Final = ("postgresql", "sqlite")  # by Django's names of their vendors
+SQLITE_RETURNING: Final = (3, 35)  # the first version that has it
 DELETE_BATCH: Final = 1_000  # rows deleted in one transaction, so that publishers can get between
 
 
@@ -117,6 +121,20 @@ class DatabaseLog(EventLog):
             page = models.Topic.objects.filter(pk__in=pks[start : start + NAMES_PER_QUERY])
             count += page.update(epoch=new_epoch())
         return count
+
+    def check(self) -> list[CheckMessage]:
+        """Return an error where an append would be a syntax error of the database."""
+        alias = _alias()
+        vendor = connections[alias].vendor
+        if vendor not in DATABASES:
+            message = f"The event log can't be stored in DATABASES[{alias!r}], which is {vendor}."
+        elif vendor == "sqlite" and sqlite3.sqlite_version_info < SQLITE_RETURNING:
+            message = f"The event log can't be stored in SQLite {sqlite3.sqlite_version}."
+        else:
+            return []
+        least = ".".join(map(str, SQLITE_RETURNING))
+        hint = f"Use PostgreSQL, or SQLite {least} or newer: it needs UPDATE ... RETURNING."
+        return [Error(message, hint=hint, id="realtime.E011")]
 
     async def _append_calls(self, calls: Sequence[Call]) -> list[Event | BaseException]:
         """Store the events of several publishers in one transaction, and tell each at once.
