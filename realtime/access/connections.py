@@ -99,7 +99,7 @@ class Watch:
             has_missed = True  # what has changed before we listened
             while True:
                 try:
-                    if TOPIC not in subscription.cursors:
+                    if TOPIC not in subscription.topics:
                         await subscription.add(TOPIC)
                         identity_cache.trusted = True
                     if has_missed:

@@ -1,245 +1,192 @@
-"""Fan-out: one topic's events to all of its readers in this process.
+"""Fan-out: one topic's events to all of its subscribers in this process.
 
-A reader that stands where the topic stands, with nothing pending, is *in step*: it keeps no
-position of its own, and an event reaches it by one call of its lane's `write`. In a broadcast to
-thousands that is what counts: each object that is looked at on the way to a socket is a cache line
-to fetch. Whoever is not in step (new, slow, awaited) is asked one by one, and falls in when it has
-caught up. A reader that falls out takes along the position it has reached.
+A subscriber that stands where the topic stands, with nothing pending, is *synced*: the fan-out
+writes to its lane, and nothing of it is asked. In a broadcast to thousands that is what counts:
+each object that is looked at on the way to a socket is a cache line to fetch. The others (new,
+slow, on another server) are *lagging*: they are notified one by one, and sync when they have
+caught up. One whose lane takes nothing lags again, from the position that it has reached.
 
-Events that come while others are on their way go out together: one system call brings a reader all
-that have come meanwhile, so that a process that falls behind becomes faster.
+Events that come while others are being sent go out together: one system call brings a subscriber
+all that have come meanwhile, so that a process that falls behind becomes faster.
 """
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import Context
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
-from ..events.event import Event, together
-from ..events.position import UNBORN
+from ..events.event import Event, last_position, together
+from ..events.position import START, Position
+from ..server.extensions import FastLane, Framing, Group
 
 logger = logging.getLogger("realtime.hub")
 
-SLICE_SECONDS: Final = 0.002  # a fan-out that takes longer lets the loop run in between
-SLICE_READERS: Final = 64  # readers served between two looks at the clock
-TOGETHER_EVENTS: Final = 64  # most that are written to a reader at once
+SLICE_SECONDS: Final = 0.002  # a broadcast that takes longer lets the loop run in between
+SLICE_READERS: Final = 64  # subscribers written to between two checks of the clock
+TOGETHER_EVENTS: Final = 64  # most that are written to a subscriber at once
 TOGETHER_BYTES: Final = 16_384  # and their data's bytes: what a socket has room for from the start
 
-Encoder: TypeAlias = Callable[[Event], bytes]
+Encode: TypeAlias = Callable[[Event], bytes]
 
 
-class Writer(Protocol):
-    """Where a reader in step is written to."""
+class Sink(NamedTuple):
+    """Where a synced subscriber's events go, and in which form.
 
-    group_type: "type[Group] | None"  # what serves many of its kind at once, if anything does
+    `encode` is the same function of a module for all connections of a kind, which are a group by
+    it: a closure would make groups of one, and fill each event's cache of encoded forms. A form
+    that depends on the subscriber's other topics, as the ids of a combined stream do, has no sink.
+    """
 
-    def write(self, payload: bytes) -> bool:
-        """Write to the socket at once and whole; False if nothing was taken."""
+    encode: Encode
+    lane: FastLane
 
-
-class Group(Protocol):
-    """Writers that are written to together, each in its slot."""
-
-    writers: Any  # a list of them, and of None where one has been removed
-
-    def add(self, writer: Any) -> None:
-        """In the next slot."""
-
-    def remove(self, slot: int) -> None:
-        """The slot stays, and is empty."""
-
-    def write(self, payload: bytes, start: int, stop: int) -> list[int]:
-        """`Writer.write` for those slots; those that took nothing. Whatever fails, it raises
-        nothing: the event has to come to all the others."""
+    def try_write(self, events: Sequence[Event]) -> bool:
+        """Write the events now, all of them; False if nothing was taken."""
+        framing = self.lane.framing
+        return framing is not None and self.lane.try_write(_join(events, self.encode, framing))
 
 
-class OneByOne:
-    """The group of writers of any kind."""
+class Subscriber(Protocol):
+    """What reads one topic."""
 
-    def __init__(self) -> None:
-        self.writers: list[Writer | None] = []
+    def notify(self, events: Sequence[Event]) -> None:
+        """Take these events, which are new, or have them read; without any, read what is new."""
 
-    def add(self, writer: Writer) -> None:
-        """In the next slot."""
-        self.writers.append(writer)
-
-    def remove(self, slot: int) -> None:
-        """The slot stays, and is empty."""
-        self.writers[slot] = None
-
-    def write(self, payload: bytes, start: int, stop: int) -> list[int]:
-        """`Writer.write` for those slots; those that took nothing."""
-        refused = []
-        for slot, writer in enumerate(self.writers[start:stop], start):
-            try:
-                if writer is not None and not writer.write(payload):
-                    refused.append(slot)
-            except Exception:
-                logger.exception("A reader can't be written to")
-                refused.append(slot)
-        return refused
+    def unsynced(self, position: Position, events: Sequence[Event]) -> None:
+        """Read on from `position`; `events` are the ephemeral ones that were missed since."""
 
 
-class Reader(Protocol):
-    """What is served: a subscriber's place in the topic."""
+class _Synced:
+    """Subscribers that are written to in one form, by the index that their group has given them."""
 
-    def deliver(self, event: Event) -> None:
-        """Take a new event, or take note that there is one."""
+    __slots__ = ("encode", "framing", "group", "removed", "sent_until", "subscribers")
 
-    def wake(self) -> None:
-        """The topic has changed in some other way; look again."""
-
-
-class StepReader(Reader, Protocol):
-    """A reader that can be in step."""
-
-    rank: "Rank | None"
-    slot: int  # in the rank's lists
-    epoch: str
-    offset: int
-
-    @property
-    def writer(self) -> tuple[Writer, Encoder] | None:
-        """Where and in which form it may be written to without asking; None while it may not."""
-
-
-Kind: TypeAlias = tuple[Encoder, type[Group] | None]
-
-
-class Rank:
-    """Readers in step that are written to in one form. Those who have left leave a None behind."""
-
-    __slots__ = ("_group_type", "empty", "encoder", "group", "readers", "served")
-
-    def __init__(self, kind: Kind) -> None:
-        self.encoder, self._group_type = kind
-        self.served = 0  # slots before this one have had the event that is under way
-        self._clear()
-
-    def _clear(self) -> None:
-        self.group: Group = (self._group_type or OneByOne)()
-        self.readers: list[StepReader | None] = []
-        self.empty = 0
-
-    def add(self, reader: StepReader, writer: Writer) -> None:
-        """At the end."""
-        reader.rank, reader.slot = self, len(self.readers)
-        self.readers.append(reader)
-        self.group.add(writer)
-
-    def remove(self, reader: StepReader) -> None:
-        """Its slot stays: the fan-out may be between two slots."""
-        self.readers[reader.slot] = None
-        self.group.remove(reader.slot)
-        reader.rank = None
-        self.empty += 1
-
-    def close_up(self) -> None:
-        """Drop the empty slots once they are the half."""
-        if self.empty * 2 <= len(self.readers):
-            return
-        readers, writers = self.readers, list(self.group.writers)
-        for slot, writer in enumerate(writers):
-            if writer is not None:
-                self.group.remove(slot)
-        self._clear()
-        for reader, writer in zip(readers, writers, strict=True):
-            if reader is not None:
-                self.add(reader, writer)
+    def __init__(self, encode: Encode, framing: Framing, kind: type[Group]) -> None:
+        assert getattr(encode, "__closure__", None) is None, f"{encode} is made for one connection"
+        self.encode = encode
+        self.framing = framing
+        self.group = kind()
+        self.subscribers: list[Subscriber | None] = []
+        self.removed = 0
+        self.sent_until = 0  # the indexes below have the events that are being sent
 
 
 class Fanout:
-    """The topic's readers in this process, and the events on their way to them."""
+    """Write a topic's events to its synced subscribers, and notify the lagging ones."""
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
-        self.readers: dict[Reader, None] = {}  # those not in step; a dict, for its order
-        self._ranks: dict[Kind, Rank] = {}
-        self._sent = (UNBORN, 0)  # the position of all who are in step
-        self._under_way: tuple[str, int] | None = None  # and of those served already
-        self._falling_in: dict[StepReader, None] = {}  # when the event under way has been sent
-        self._had: set[Reader] = set()  # fell out behind it: they need not be asked for it
+        self._lagging: dict[Subscriber, None] = {}  # a dict, for its order
+        self._places: dict[Subscriber, tuple[_Synced, int]] = {}  # of the synced ones
+        self._groups: dict[tuple[Encode, Framing, type[Group]], _Synced] = {}
+        self._sent = START  # the position of all synced subscribers
+        self._sending: Position | None = None  # and of those that have the events being sent
+        self._pending: dict[Subscriber, tuple[Sink, Position]] = {}  # lagging, and to be synced
+        self._already_sent: set[Subscriber] = set()  # unsynced since, or told what they missed
         self._outbox: deque[Event] = deque()
         self._run: Iterator[None] | None = None
         self._later: asyncio.Handle | None = None
 
-    def __iter__(self) -> Iterator[Reader]:
-        """All readers, in step or not."""
-        yield from self.readers
-        for rank in self._ranks.values():
-            yield from (reader for reader in rank.readers if reader is not None)
-
     def __len__(self) -> int:
-        """How many readers there are."""
-        return len(self.readers) + sum(len(r.readers) - r.empty for r in self._ranks.values())
+        return len(self._lagging) + len(self._places)
 
-    # -- in step
+    def add(self, subscriber: Subscriber) -> None:
+        """Notify `subscriber` from now on."""
+        self._lagging[subscriber] = None
 
-    def begin(self, epoch: str, offset: int) -> None:
-        """The topic stands at this position now; whoever was in step has fallen out."""
-        for rank in self._ranks.values():
-            for reader in rank.readers:
-                if reader is not None:
-                    self.fall_out(reader)
-        self._sent = (epoch, offset)
+    def remove(self, subscriber: Subscriber) -> None:
+        """Neither write to `subscriber` nor notify it any more."""
+        self.unsync(subscriber)
+        self._lagging.pop(subscriber, None)
 
-    def fall_in(self, reader: StepReader) -> None:
-        """Have a reader with nothing pending in step, if it stands where the topic stands."""
-        found = reader.writer
-        if found is None or reader.rank is not None or reader not in self.readers:
-            return
-        if self._under_way is not None:
-            self._falling_in[reader] = None
-        elif (reader.epoch, reader.offset) == self._sent:
-            writer, encoder = found
-            kind = encoder, writer.group_type
-            if kind not in self._ranks:
-                self._ranks[kind] = Rank(kind)
-            del self.readers[reader]
-            self._ranks[kind].add(reader, writer)
+    # -- synced or lagging
 
-    def fall_out(self, reader: StepReader) -> None:
-        """Have it asked for each event again, from the position it has reached."""
-        if reader.rank is not None:
-            reader.epoch, reader.offset = self.position_of(reader)
-            if self._is_served(reader):
-                self._had.add(reader)
-            reader.rank.remove(reader)
-            self.readers[reader] = None
+    def sync(self, subscriber: Subscriber, sink: Sink, position: Position) -> bool:
+        """Write to `sink` from now on: `subscriber` stands at `position`, with nothing pending.
 
-    def position_of(self, reader: StepReader) -> tuple[str, int]:
-        """Epoch and offset of the last event that a reader has had."""
-        if reader.rank is None:
-            return reader.epoch, reader.offset
-        under_way = self._under_way if self._is_served(reader) else None
-        return under_way or self._sent
+        While events are being sent, or the log was read ahead of them, this waits until they have
+        been sent up to `position`; `unsynced` is called if they go past it. Return False where
+        it can't be done: the lane is closed, or the topic has other events by now.
+        """
+        framing, sent = sink.lane.framing, self._sent
+        self._pending.pop(subscriber, None)
+        if subscriber not in self._lagging:
+            return subscriber in self._places
+        if framing is None:
+            return False
+        if self._sending is not None or (
+            position.epoch == sent.epoch and position.offset > sent.offset
+        ):
+            self._pending[subscriber] = sink, position
+            return True
+        if position != sent:
+            return False
+        key = sink.encode, framing, sink.lane.kind
+        synced = self._groups.get(key)
+        if synced is None:
+            synced = self._groups[key] = _Synced(*key)
+        del self._lagging[subscriber]
+        self._places[subscriber] = synced, synced.group.add(sink.lane)
+        synced.subscribers.append(subscriber)
+        return True
 
-    def _is_served(self, reader: StepReader) -> bool:
-        """Whether a reader in step has had the event that is under way."""
-        return (
-            self._under_way is not None
-            and reader.rank is not None
-            and reader.slot < reader.rank.served
-        )
+    def unsync(self, subscriber: Subscriber) -> Position | None:
+        """Stop writing to `subscriber`; return the position it has reached, None if not synced."""
+        position = self.position_of(subscriber)
+        if position is None:
+            self._pending.pop(subscriber, None)
+            return None
+        if self._is_sent(subscriber):
+            self._already_sent.add(subscriber)
+        synced, index = self._places.pop(subscriber)
+        synced.group.remove(index)
+        synced.subscribers[index] = None
+        synced.removed += 1
+        self._lagging[subscriber] = None
+        return position
+
+    def position_of(self, subscriber: Subscriber) -> Position | None:
+        """Return the position of the last event a synced subscriber has; None if not synced."""
+        if subscriber not in self._places:
+            return None
+        return self._sending if self._is_sent(subscriber) else self._sent
+
+    def _is_sent(self, subscriber: Subscriber) -> bool:
+        """Return whether a synced subscriber has the events that are being sent."""
+        synced, index = self._places[subscriber]
+        return self._sending is not None and index < synced.sent_until
+
+    def restart(self, position: Position) -> None:
+        """Have all subscribers read on: the topic stands at `position` now."""
+        lagging = list(self._lagging)
+        self._unsync_all()
+        self._sent = position
+        for subscriber in lagging:
+            self._tell(subscriber, ())
+
+    def _unsync_all(self) -> None:
+        for subscriber in list(self._places):
+            position = self.unsync(subscriber)
+            self._tell(subscriber, (), position)
 
     # -- sending
 
-    def send(self, events: list[Event]) -> None:
-        """Bring events to all readers, after those that are still under way."""
+    def send(self, events: Sequence[Event]) -> None:
+        """Bring events to all subscribers, after those that are still being sent."""
         self._outbox.extend(events)
         if self._run is None:
             self._run = self._send_all()
             self._continue()
 
     def close(self) -> None:
-        """Stop; there are no readers any more."""
+        """Stop; there are no subscribers any more."""
         if self._later is not None:
             self._later.cancel()
 
     def _continue(self) -> None:
-        """Serve readers for one slice of time, and the rest after the loop has had its turn."""
+        """Send for one slice of time, and the rest after the loop has had its turn."""
         assert self._run is not None
         for _ in self._run:
             # In an empty context: nothing of the publisher's request is kept alive.
@@ -258,70 +205,87 @@ class Fanout:
                     deadline = now() + SLICE_SECONDS
 
     def _next(self) -> list[Event]:
-        """What goes out together: events without a gap between them, and not too many."""
+        """Take what goes out together: events without a gap between them, and not too many."""
         events = together(self._in_a_row(), TOGETHER_EVENTS, TOGETHER_BYTES)
         for _ in events:
             self._outbox.popleft()
         return events
 
     def _in_a_row(self) -> Iterator[Event]:
-        """The events to send, up to a gap; what comes behind one is by itself."""
+        """Yield the events to send, up to a gap; what comes after one is by itself."""
         position = self._sent
         for number, event in enumerate(self._outbox):
-            is_next = _follows(event, position)
+            is_next = event.follows(position)
             if is_next or not number:
                 yield event
             if not is_next:
                 return
-            position = _after(event, position)
+            position = last_position([event], position)
 
     def _send(self, events: list[Event]) -> Iterator[None]:
-        """Send events to all; yields now and then."""
-        if not _follows(events[0], self._sent):
-            self.begin(*self._sent)  # something is missing: each has to see to it
-        position = self._sent
-        for event in events:
-            position = _after(event, position)
-        for rank in self._ranks.values():
-            rank.close_up()
-            rank.served = 0
-        self._under_way = position
-        for rank in list(self._ranks.values()):
-            yield from self._send_to_rank(rank, events)
-        # Now, so that those are among them who have just fallen out.
-        for served, reader in enumerate(list(self.readers), 1):
-            for event in () if reader in self._had else events:
-                try:
-                    reader.deliver(event)
-                except Exception:
-                    # One broken reader must not keep the event from all that come after it.
-                    logger.exception("A reader of %s failed", self.topic)
-            if not served % SLICE_READERS:
+        """Send events to all; yield now and then."""
+        if not events[0].follows(self._sent):
+            self._unsync_all()  # something is missing: each has to see to it
+        position = last_position(events, self._sent)
+        for synced in self._groups.values():
+            self._compact(synced)
+            synced.sent_until = 0
+        self._sending = position
+        for synced in list(self._groups.values()):
+            yield from self._write(synced, events)
+        # A copy made now: those are in it that were unsynced before they had the events.
+        for number, subscriber in enumerate(list(self._lagging), 1):
+            if subscriber in self._lagging and subscriber not in self._already_sent:
+                self._tell(subscriber, events)
+            if not number % SLICE_READERS:
                 yield
-        self._sent, self._under_way = position, None
-        self._had.clear()
-        falling_in, self._falling_in = self._falling_in, {}
-        for reader in falling_in:
-            self.fall_in(reader)
+        self._sent, self._sending = position, None
+        self._already_sent.clear()
+        pending, self._pending = self._pending, {}
+        for subscriber, (sink, reached) in pending.items():
+            if not self.sync(subscriber, sink, reached):
+                self._tell(subscriber, (), reached)
 
-    def _send_to_rank(self, rank: Rank, events: list[Event]) -> Iterator[None]:
-        payload = b"".join([event.encoded(rank.encoder) for event in events])
-        size = len(rank.readers)
+    def _write(self, synced: _Synced, events: list[Event]) -> Iterator[None]:
+        data = _join(events, synced.encode, synced.framing)
+        size = len(synced.subscribers)
         for start in range(0, size, SLICE_READERS):
             stop = min(start + SLICE_READERS, size)
-            for slot in rank.group.write(payload, start, stop):
-                reader = rank.readers[slot]
-                if reader is not None:
-                    self.fall_out(reader)
-            rank.served = stop
+            for index in synced.group.write(data, start, stop):
+                self._refused(synced.subscribers[index], events)
+            synced.sent_until = stop
             yield
 
+    def _refused(self, subscriber: Subscriber | None, events: list[Event]) -> None:
+        """Have a subscriber whose lane has taken nothing read on from before the events."""
+        if subscriber is not None:
+            position = self.unsync(subscriber)
+            self._already_sent.add(subscriber)
+            self._tell(subscriber, [event for event in events if not event.offset], position)
 
-def _follows(event: Event, position: tuple[str, int]) -> bool:
-    """Whether nothing is missing between a position and the event."""
-    return not event.offset or (event.epoch, event.offset) == (position[0], position[1] + 1)
+    def _tell(
+        self, subscriber: Subscriber, events: Sequence[Event], position: Position | None = None
+    ) -> None:
+        try:
+            if position is None:
+                subscriber.notify(events)
+            else:
+                subscriber.unsynced(position, events)
+        except Exception:
+            # One that is broken must not keep the events from all that come after it.
+            logger.exception("A reader of %s failed", self.topic)
+
+    def _compact(self, synced: _Synced) -> None:
+        """Drop the indexes that nothing has any more, once they are the half."""
+        if synced.removed * 2 <= len(synced.subscribers):
+            return
+        before, synced.subscribers, synced.removed = synced.subscribers, [], 0
+        for index, old in enumerate(synced.group.compact()):
+            subscriber = before[old]
+            assert subscriber is not None
+            synced.subscribers.append(subscriber)
+            self._places[subscriber] = synced, index
 
 
-def _after(event: Event, position: tuple[str, int]) -> tuple[str, int]:
-    """Where a reader at `position` stands once it has had the event; an ephemeral one has none."""
-    return (event.epoch, event.offset) if event.offset else position
+def _join(events: Sequence[Event], encode: Encode, framing: Framing) -> bytes:
+    return b"".join([event.encoded(encode, framing) for event in events])

@@ -48,7 +48,7 @@ class Feed:
     def start(self, position: Position) -> None:
         """Take over the log's head; what was announced before is caught up with."""
         self.epoch, self.head = position.epoch, position.offset
-        self.fanout.begin(position.epoch, position.offset)
+        self.fanout.restart(position)
         self.started = True
         if self._behind:
             self.catch_up()
@@ -148,6 +148,4 @@ class Feed:
         self.epoch, self.head = position.epoch, position.offset
         self._tail.clear()
         self._tail_bytes = 0
-        self.fanout.begin(position.epoch, position.offset)
-        for reader in list(self.fanout):
-            reader.wake()
+        self.fanout.restart(position)

@@ -25,7 +25,7 @@ from ..utils.aio import spawn
 from ..utils.cancellation import cancelled
 from ..utils.threads import in_database_thread
 from .announcements import HELLO_TYPE, from_message, to_message
-from .fanout import Reader
+from .fanout import Subscriber
 from .feed import Feed
 from .layer import Layer
 from .peers import Company
@@ -60,28 +60,28 @@ class Hub:
         self._waiting = 0  # how many
         self._announcing: asyncio.Task[None] | None = None
 
-    async def attach(self, topic: str, reader: Reader) -> Feed:
-        """Serve `reader` from now on; returns once the topic's head is known."""
+    async def attach(self, topic: str, subscriber: Subscriber) -> Feed:
+        """Serve `subscriber` from now on; returns once the topic's head is known."""
         feed = self.feeds.get(topic)
         if feed is None:
             if not self.feeds:
                 self._start()
             feed = self.feeds[topic] = Feed(topic)
             feed.starting = spawn(self._start_feed(feed))
-        feed.fanout.readers[reader] = None
+        feed.fanout.add(subscriber)
         assert feed.starting is not None
         try:
             if not feed.started:
                 # Others may wait for the same start: it must outlive the one who leaves.
                 await asyncio.shield(feed.starting)
         except BaseException:
-            self.detach(feed, reader)
+            self.detach(feed, subscriber)
             raise
         return feed
 
-    def detach(self, feed: Feed, reader: Reader) -> None:
-        """Serve `reader` no more; the last one takes the feed with it, and the last feed all."""
-        feed.fanout.readers.pop(reader, None)
+    def detach(self, feed: Feed, subscriber: Subscriber) -> None:
+        """Serve it no more; the last one takes the feed with it, and the last feed all."""
+        feed.fanout.remove(subscriber)
         if feed.fanout or self.feeds.get(feed.topic) is not feed:
             return
         feed.close()

@@ -1,6 +1,6 @@
 """The event: what is published, logged, announced and delivered."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from .position import Position
 
@@ -16,7 +16,7 @@ class Event:
         self.data = data  # JSON text
         self.epoch = epoch
         self.offset = offset
-        self._encoded: dict[Callable[[Event], bytes], bytes] = {}
+        self._encoded: dict[tuple[Callable[..., bytes], Callable[..., bytes] | None], bytes] = {}
 
     @property
     def position(self) -> Position:
@@ -33,12 +33,31 @@ class Event:
         """The id on the wire; None for an ephemeral event."""
         return f"{self.epoch}-{self.offset}" if self.offset else None
 
-    def encoded(self, encoder: Callable[["Event"], bytes]) -> bytes:
-        """The event in one wire form, made once per process however many sockets it goes to."""
+    def follows(self, position: Position) -> bool:
+        """Return whether nothing is missing between a position and this event."""
+        return not self.offset or (
+            self.offset == position.offset + 1 and self.epoch == position.epoch
+        )
+
+    def is_read_at(self, position: Position) -> bool:
+        """Return whether a reader at this position of the topic has had this event."""
+        return 0 < self.offset <= position.offset and self.epoch == position.epoch
+
+    def encoded(
+        self,
+        encode: Callable[["Event"], bytes],
+        framing: Callable[[bytes], bytes] | None = None,
+    ) -> bytes:
+        """Return the event in one form, and framed for one kind of connection.
+
+        It is made once per process, however many connections it goes to.
+        """
+        form = encode, framing
         try:
-            return self._encoded[encoder]
+            return self._encoded[form]
         except KeyError:
-            return self._encoded.setdefault(encoder, encoder(self))
+            body = encode(self) if framing is None else framing(encode(self))
+            return self._encoded.setdefault(form, body)
 
     def forget_encoded(self) -> None:
         """Few will ask for it now: keep the data alone."""
@@ -57,6 +76,11 @@ class Event:
 
     def __repr__(self) -> str:
         return f"<Event {self.topic} {self.id or 'ephemeral'} {self.type} {self.data[:60]}>"
+
+
+def last_position(events: Sequence[Event], before: Position) -> Position:
+    """Return where a reader at `before` stands with the events; ephemeral ones have no place."""
+    return next((event.position for event in reversed(events) if event.offset), before)
 
 
 def together(events: Iterable[Event], most: int, most_bytes: int) -> list[Event]:

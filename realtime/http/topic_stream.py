@@ -7,12 +7,15 @@ from ..access.connections import get_watch
 from ..access.identity import Identity
 from ..access.permissions import may
 from ..conf import settings
-from ..delivery.lanes import SSE_ENCODERS, EventLane, find_lane
-from ..delivery.subscription import Reset, Subscription
+from ..delivery.fanout import Sink
+from ..delivery.subscription import Subscription
+from ..delivery.topic_subscriber import Reset
 from ..events.event import Event
+from ..events.payload import DEFAULT_TYPE, RESET, encode_data
 from ..events.position import Position, format_positions
+from ..server.extensions import fastlane
 from ..streaming.response import EventStreamResponse
-from ..streaming.sse import KEEPALIVE, encode_event, encode_event_among, encode_reset, encode_sse
+from ..streaming.sse import KEEPALIVE, encode_sse
 
 
 class TopicStreamResponse(EventStreamResponse):
@@ -31,7 +34,8 @@ class TopicStreamResponse(EventStreamResponse):
         *,
         combined: bool = False,
     ) -> None:
-        self._lane = None if combined else find_lane(scope)
+        # The ids of a combined stream depend on its other topics: each is made for one client.
+        self._lane = None if combined else fastlane(scope)
         self._identity = identity
         self._topics = topics
         self._after = after
@@ -60,12 +64,12 @@ class TopicStreamResponse(EventStreamResponse):
         try:
             lost: list[Reset] = []
             for topic in self._topics:
-                if subscription.closed:
+                if subscription.is_closed:
                     break
                 started = await subscription.add(topic, self._after.get(topic))
                 if not started.recovered:
                     lost.append(Reset(topic, started.position))
-            if subscription.closed:
+            if subscription.is_closed:
                 return  # `recheck` has ended it meanwhile
             positions = subscription.positions
             # An id without data dispatches nothing, but is what EventSource sends when it
@@ -74,13 +78,13 @@ class TopicStreamResponse(EventStreamResponse):
             opening += b"".join(encode_reset(*item, self._id(positions)) for item in lost)
             if self._lane is not None and self.is_untouched:
                 self._lane.arm(opening)
-                subscription.lane = EventLane(self._lane, SSE_ENCODERS)
+                subscription.sink = Sink(encode_event, self._lane)
             yield opening
             while True:
                 items = await subscription.read(settings.KEEPALIVE_SECONDS)
                 if items:
                     yield b"".join(self._encode_item(item, positions) for item in items)
-                elif subscription.closed:
+                elif subscription.is_closed:
                     return
                 else:
                     yield KEEPALIVE
@@ -98,6 +102,26 @@ class TopicStreamResponse(EventStreamResponse):
         if not self._combined:
             return item.encoded(encode_event)
         if not item.offset:
-            return encode_event_among(item, None)
+            return encode_multiplexed_event(item, None)
         positions[item.topic] = item.position
-        return encode_event_among(item, self._id(positions))
+        return encode_multiplexed_event(item, self._id(positions))
+
+
+def encode_event(event: Event) -> bytes:
+    """Return an event of a stream over one topic. Its data is JSON, and so has no line break."""
+    name = "" if event.type == DEFAULT_TYPE else f"event: {event.type}\n"
+    event_id = f"id: {event.epoch}-{event.offset}\n" if event.offset else ""
+    return f"{name}{event_id}data: {event.data}\n\n".encode()
+
+
+def encode_multiplexed_event(event: Event, stream_id: str | None) -> bytes:
+    """Return an event of a stream over several topics; `stream_id` covers all of them."""
+    name = "" if event.type == DEFAULT_TYPE else f"event: {event.type}\n"
+    event_id = f"id: {stream_id}\n" if stream_id is not None else ""
+    return f'{name}{event_id}data: {{"topic":"{event.topic}","data":{event.data}}}\n\n'.encode()
+
+
+def encode_reset(topic: str, position: Position, stream_id: str) -> bytes:
+    """Return `event: reset`: what the client has is stale, and its new position is the id."""
+    data = encode_data({"topic": topic, "id": str(position)}, max_bytes=1_000)
+    return encode_sse(data, event=RESET, id=stream_id)

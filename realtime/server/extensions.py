@@ -4,7 +4,7 @@ Other servers offer none of this: there, the functions here return None, or noth
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from realtime.server.disconnect import DisconnectEvent
 from realtime.server.sendfile import FilePart
@@ -13,6 +13,53 @@ FASTLANE: Final = "realtime.lane"
 DISCONNECT: Final = "realtime.disconnect"
 SERVER: Final = "realtime.server"
 SENDFILE: Final = "realtime.sendfile"
+
+#: Make of a body what goes over a connection: a text frame, a chunk, or the same bytes. It is a
+#: function of a module, never a bound method or a lambda: connections of one framing are a group.
+Framing = Callable[[bytes], bytes]
+
+
+class FastLane(Protocol):
+    """Write to a connection without waiting, while nothing else is pending on it.
+
+    What is written here and what is sent may not overtake each other: write only while no `send`
+    is under way.
+    """
+
+    framing: Framing | None  # None while it is closed, or may not be used
+    kind: "type[Group]"  # what writes to many lanes like this one
+
+    def arm(self, body: bytes) -> None:
+        """Open the lane once exactly this object has passed as the next part of the body."""
+
+    def try_write(self, data: bytes) -> bool:
+        """Write framed bytes now, all of them; False if nothing was taken."""
+
+
+class Group(Protocol):
+    """Write to many lanes of one kind; each has an index, that is not reused before `compact`."""
+
+    def add(self, lane: Any) -> int:
+        """Write to the lane from now on; return its index."""
+
+    def remove(self, index: int) -> None:
+        """Write to it no more."""
+
+    def write(self, data: bytes, start: int, stop: int) -> list[int]:
+        """Do what `try_write` does for the indexes from `start` to before `stop`.
+
+        Return the indexes of those that took nothing, in order. Never raises.
+        """
+
+    def compact(self) -> list[int]:
+        """Renumber from 0 without holes; return the old indexes of those left, in order."""
+
+
+def fastlane(scope: Mapping[str, Any]) -> FastLane | None:
+    """Return the connection's fast lane."""
+    extension = _extension(scope, FASTLANE)
+    lane: FastLane | None = extension["lane"] if extension else None
+    return lane
 
 
 def disconnect_event(scope: Mapping[str, Any]) -> DisconnectEvent | None:

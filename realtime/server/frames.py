@@ -68,6 +68,11 @@ def encode(opcode: int, payload: bytes) -> bytes:
     return head + payload
 
 
+def frame_text(body: bytes) -> bytes:
+    """Return one unfragmented, unmasked text frame around body, which is UTF-8."""
+    return encode(TEXT, body)
+
+
 def encode_close(code: int, reason: str = "") -> bytes:
     """A close frame. The reason is cut to what fits, between characters."""
     if code == NO_STATUS:

@@ -9,7 +9,6 @@ from realtime.server import scope
 from realtime.server.disconnect import DisconnectEvent
 from realtime.server.http_request import BadRequest, ChunkedBody, RequestHead, parse_head
 from realtime.server.http_response import Response
-from realtime.server.lane import Framing
 from realtime.server.sendfile import FilePart, span
 from realtime.server.state import ServerState
 from realtime.server.timeouts import cancel_after
@@ -374,10 +373,12 @@ class Exchange:
 
     def _write(self, body: bytes, more: bool) -> None:
         response, lane = self.response, self.lane
-        opens = False
-        if lane.is_armed:
-            opens = lane.armed_with(body) and more and not self._lane_refused
-            self._lane_refused = not opens
+        opening = None
+        if lane is not None and lane.is_armed:
+            if lane.disarm(body) and more and not self._lane_refused:
+                opening = lane
+            else:
+                self._lane_refused = True
         try:
             data = response.body(body, more)
         except RuntimeError:
@@ -391,9 +392,8 @@ class Exchange:
         if not more:
             self._finish()
             return
-        if opens and response.streamable and not self.transport.closed:
-            framing: Framing = "chunked" if response.chunked else "identity"
-            lane.open(framing, ready=not self.transport.pending)
+        if opening is not None and response.streamable and not self.transport.closed:
+            opening.open(response.framing)
         if self._ending:
             self._end_stream()
 
@@ -421,7 +421,8 @@ class Exchange:
     def _finish(self) -> None:
         """The response is complete."""
         self._over = True
-        self.lane.shut()
+        if self.lane is not None:
+            self.lane.shut()
         self.gone.set()
         self._wake()
         self.log()

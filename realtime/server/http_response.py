@@ -6,6 +6,8 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
 
+from realtime.server.extensions import Framing
+
 _REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
 LAST_CHUNK: Final = b"0\r\n\r\n"
 _date: tuple[int, bytes] = (0, b"")
@@ -21,8 +23,13 @@ def date_line() -> bytes:
 
 
 def chunk(body: bytes) -> bytes:
-    """Body as one chunk of the chunked coding (RFC 9112, section 7.1). Not for an empty body."""
+    """Return body as one chunk of the chunked coding (RFC 9112, section 7.1). Not an empty one."""
     return b"%x\r\n%b\r\n" % (len(body), body)
+
+
+def identity(body: bytes) -> bytes:
+    """Return body as it is: what HTTP/1.0 has in place of chunks."""
+    return body
 
 
 class Response:
@@ -64,6 +71,11 @@ class Response:
     @property
     def started(self) -> bool:
         return self.status != 0
+
+    @property
+    def framing(self) -> Framing:
+        """Return what makes of a part of the body the bytes on the connection."""
+        return chunk if self.chunked else identity
 
     @property
     def streamable(self) -> bool:

@@ -47,12 +47,10 @@ def build(
         "headers": headers,
         "client": client,
         "server": transport.host,
-        "extensions": {
-            FASTLANE: {"lane": transport.lane},
-            DISCONNECT: {"event": gone},
-            SERVER: server.scope_extension,
-        },
+        "extensions": {DISCONNECT: {"event": gone}, SERVER: server.scope_extension},
     }
+    if transport.lane is not None:
+        built["extensions"][FASTLANE] = {"lane": transport.lane}
     if kind == "http":
         if transport.copies_files:
             built["extensions"] |= EXTENSIONS

@@ -16,7 +16,7 @@ from twisted.internet.protocol import Protocol as TwistedProtocol
 
 from realtime.server import sendfile
 from realtime.server.access_log import logger
-from realtime.server.lane import Lane, SocketLane, TwistedLane
+from realtime.server.fastlane import SocketLane
 from realtime.server.timeouts import Timeouts
 
 READ_SIZE = 65_536
@@ -54,7 +54,6 @@ class Transport(Protocol):
     """The interface both transports have."""
 
     receiver: Receiver
-    lane: Lane
     secure: bool
     copies_files: bool
     closed: bool
@@ -66,7 +65,12 @@ class Transport(Protocol):
     def pending(self) -> bool:
         """Whether something written has not gone out yet."""
 
-    def renew_lane(self) -> Lane: ...
+    @property
+    def lane(self) -> SocketLane | None:
+        """Return the fast lane, where the transport has one."""
+
+    def renew_lane(self) -> SocketLane | None:
+        """Return a closed lane for the next response, where the transport has lanes."""
 
     def write(self, data: bytes) -> None: ...
 
@@ -102,7 +106,6 @@ class SocketTransport:
         "_loop",
         "_out",
         "_recv",
-        "_send",
         "_sock",
         "_timeouts",
         "_waiters",
@@ -112,6 +115,7 @@ class SocketTransport:
         "peer",
         "reading",
         "receiver",
+        "send",
     )
     secure = False
     copies_files = sendfile.AVAILABLE
@@ -129,7 +133,7 @@ class SocketTransport:
         self._sock = sock
         self._fd = sock.fileno()
         self._recv = sock.recv
-        self._send = sock.send
+        self.send = sock.send  # at once, and perhaps only a part
         self._out: list[bytes | memoryview] = []
         self._waiters: list[asyncio.Future[None]] | None = None
         self._closing = False
@@ -139,13 +143,13 @@ class SocketTransport:
         self.reading = False
         self.peer = peer
         self.host = host
-        self.lane: Lane = SocketLane(self, sock)
+        self.lane = SocketLane(self)
         self.receiver: Receiver
 
-    def renew_lane(self) -> Lane:
-        """A closed lane for the next response; whoever holds the last one can't reach it."""
+    def renew_lane(self) -> SocketLane:
+        # A new one: an application that has kept the last one must not reach this response.
         self.lane.shut()
-        self.lane = SocketLane(self, self._sock)
+        self.lane = SocketLane(self)
         return self.lane
 
     @property
@@ -207,7 +211,7 @@ class SocketTransport:
         if self.closed:
             return
         try:
-            sent = self._send(data)
+            sent = self.send(data)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
@@ -227,7 +231,7 @@ class SocketTransport:
         out = self._out
         data = out[0] if len(out) == 1 else b"".join(out)
         try:
-            sent = self._send(data)
+            sent = self.send(data)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -367,8 +371,10 @@ class TwistedTransport(TwistedProtocol):
     """The same over a Twisted transport, for endpoints with TLS.
 
     It is the protocol at the top of Twisted's stack and its push producer: Twisted says when its
-    buffers are full by pausing it.
+    buffers are full by pausing it. It has no fast lane: what of its buffers is empty is not told.
     """
+
+    lane = None
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -376,7 +382,6 @@ class TwistedTransport(TwistedProtocol):
         self._waiters: list[asyncio.Future[None]] = []
         self.closed = False
         self.reading = True
-        self.lane: Lane = TwistedLane(self)
         self.peer: Address = None
         self.host: Address = None
         self.secure = True
@@ -385,10 +390,8 @@ class TwistedTransport(TwistedProtocol):
         self.accepted: Any = None  # called with this transport once it is connected
         self._closing: asyncio.TimerHandle | None = None
 
-    def renew_lane(self) -> Lane:
-        self.lane.shut()
-        self.lane = TwistedLane(self)
-        return self.lane
+    def renew_lane(self) -> None:
+        pass
 
     # Called by Twisted
 
@@ -406,7 +409,6 @@ class TwistedTransport(TwistedProtocol):
     def connectionLost(self, reason: Any = None) -> None:
         if not self.closed:
             self.closed = True
-            self.lane.shut()
             self._wake()
         if self._closing is not None:
             self._closing.cancel()
@@ -435,16 +437,6 @@ class TwistedTransport(TwistedProtocol):
     @property
     def pending(self) -> bool:
         return self._paused
-
-    def buffered(self) -> bool:
-        """Whether any layer underneath holds bytes back."""
-        tcp = self.transport.transport
-        return bool(
-            self._paused
-            or self.transport._appSendBuffer
-            or len(tcp.dataBuffer) > tcp.offset
-            or tcp._tempDataBuffer
-        )
 
     def write(self, data: bytes) -> None:
         if not self.closed:
@@ -475,7 +467,6 @@ class TwistedTransport(TwistedProtocol):
         if not self.closed:
             self.resume_reading()  # TLS needs to read in order to finish writing
             self.closed = True
-            self.lane.shut()
             # Twisted keeps the connection until its producer is done.
             self.transport.unregisterProducer()
             self._wake()
@@ -485,6 +476,5 @@ class TwistedTransport(TwistedProtocol):
     def abort(self) -> None:
         if not self.closed:
             self.closed = True
-            self.lane.shut()
             self._wake()
             self.transport.abortConnection()

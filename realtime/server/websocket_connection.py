@@ -170,7 +170,8 @@ class WebSocket:
         self.transport.write(b"".join(lines))
         if self.transport.closed:
             return
-        self.transport.lane.open("websocket", ready=not self.transport.pending)
+        if self.transport.lane is not None:
+            self.transport.lane.open(frames.frame_text)
         self._log("connected")
         if self._parser is not None:
             self._parse()
@@ -410,7 +411,8 @@ class WebSocket:
             return
         self.state = CLOSING
         self._code = code
-        self.transport.lane.shut()
+        if self.transport.lane is not None:
+            self.transport.lane.shut()
         self.transport.write(frames.encode_close(code, reason))
         if self._last is not None:
             self._finish_now()

@@ -2,10 +2,6 @@
 
 from typing import Final
 
-from ..events.event import Event
-from ..events.payload import DEFAULT_TYPE, RESET, encode_data
-from ..events.position import Position
-
 KEEPALIVE: Final = b": keepalive\n\n"
 _FORBIDDEN_IN_FIELD: Final = ("\r", "\n", "\0")
 
@@ -43,26 +39,6 @@ def encode_sse(
 def encode_comment(text: str) -> bytes:
     """A comment, which clients ignore; it keeps proxies from closing an idle stream."""
     return "".join(f": {line}\n" for line in text.splitlines() or [""]).encode() + b"\n"
-
-
-def encode_event(event: Event) -> bytes:
-    """An event of a stream over one topic. Its data is JSON text and so has no line break."""
-    name = "" if event.type == DEFAULT_TYPE else f"event: {event.type}\n"
-    event_id = f"id: {event.epoch}-{event.offset}\n" if event.offset else ""
-    return f"{name}{event_id}data: {event.data}\n\n".encode()
-
-
-def encode_event_among(event: Event, stream_id: str | None) -> bytes:
-    """An event of a stream over several topics; `stream_id` covers all of them."""
-    name = "" if event.type == DEFAULT_TYPE else f"event: {event.type}\n"
-    event_id = f"id: {stream_id}\n" if stream_id is not None else ""
-    return f'{name}{event_id}data: {{"topic":"{event.topic}","data":{event.data}}}\n\n'.encode()
-
-
-def encode_reset(topic: str, position: Position, stream_id: str) -> bytes:
-    """`event: reset`: history is gone; what the client has is stale, its new position is the id."""
-    data = encode_data({"topic": topic, "id": str(position)}, max_bytes=1_000)
-    return encode_sse(data, event=RESET, id=stream_id)
 
 
 def _field(name: str, value: str) -> str:

@@ -19,8 +19,7 @@ from ..access.identity import (
 from ..access.origins import origin_allowed
 from ..access.permissions import User, may
 from ..conf import settings
-from ..delivery.lanes import WEBSOCKET_ENCODERS, EventLane, find_lane
-from ..delivery.subscription import Reset, Started, Subscription
+from ..delivery.topic_subscriber import Reset, Started
 from ..events.event import Event
 from ..events.payload import decode_data
 from ..events.position import parse_position
@@ -31,20 +30,14 @@ from ..exceptions import (
     NotIdentified,
     RealtimeError,
 )
-from ..server.extensions import disconnect_event
+from ..server.extensions import disconnect_event, fastlane
 from ..utils.aio import spawn
-from ..utils.cancellation import cancelled
 from . import messages as frames
 from .receive import BufferedReceive, Receive
+from .topic_writer import TopicWriter
 
 logger = logging.getLogger("realtime.consumers")
 
-CLOSE_BAD_MESSAGE: Final = 4400
-CLOSE_NOT_IDENTIFIED: Final = 4401
-CLOSE_NOT_ALLOWED: Final = 4403
-CLOSE_NO_AUTH_IN_TIME: Final = 4408
-CLOSE_TOO_MANY: Final = 4429
-CLOSE_ERROR: Final = 1011
 MAX_REASON_BYTES: Final = 123  # RFC 6455, section 5.5: a control frame has 125, two for the code
 
 
@@ -89,10 +82,9 @@ class WebSocketConsumer(AsyncConsumer):
     _out_of_time = False  # the peer has left, and the handler had its grace
     _handling: asyncio.Task[Any] | None = None
     _pinging: asyncio.Task[None] | None = None
-    _writer: asyncio.Task[None] | None = None
     _timer: asyncio.TimerHandle | None = None
     _grace: asyncio.TimerHandle | None = None
-    _subscription: Subscription | None = None
+    _writer: TopicWriter | None = None
 
     # -- to override
 
@@ -212,7 +204,7 @@ class WebSocketConsumer(AsyncConsumer):
     async def _refuse(self, status: int, detail: str) -> None:
         """An HTTP answer where the server can give one, else the bare 403 of a close."""
         if "websocket.http.response" not in (self.scope.get("extensions") or {}):
-            code = CLOSE_NOT_IDENTIFIED if status == 401 else CLOSE_NOT_ALLOWED
+            code = frames.CLOSE_NOT_IDENTIFIED if status == 401 else frames.CLOSE_NOT_ALLOWED
             await self.base_send({"type": "websocket.close", "code": code, "reason": detail[:100]})
             return
         body = frames.dumps({"detail": detail}).encode()
@@ -251,7 +243,7 @@ class WebSocketConsumer(AsyncConsumer):
             await self._close_for(error)
         except Exception:
             logger.exception("A WebSocket consumer failed: %s", type(self).__name__)
-            await self.close(CLOSE_ERROR, "The server failed to handle this; reconnect.")
+            await self.close(frames.CLOSE_ERROR, "The server failed to handle this; reconnect.")
         except asyncio.CancelledError:
             if not self._out_of_time:
                 raise
@@ -306,11 +298,11 @@ class WebSocketConsumer(AsyncConsumer):
         self._bad_messages += 1
         await self.send_error(code, detail, ref)
         if self._bad_messages >= settings.MAX_BAD_MESSAGES:
-            await self.close(CLOSE_BAD_MESSAGE, f"{self._bad_messages} messages were wrong.")
+            await self.close(frames.CLOSE_BAD_MESSAGE, f"{self._bad_messages} messages were wrong.")
 
     def _no_token_came(self) -> None:
         seconds = settings.FIRST_MESSAGE_SECONDS
-        spawn(self.close(CLOSE_NO_AUTH_IN_TIME, f"No token came within {seconds:g} s."))
+        spawn(self.close(frames.CLOSE_NO_AUTH_IN_TIME, f"No token came within {seconds:g} s."))
 
     async def _authenticate_by(self, message: Mapping[str, Any]) -> None:
         if self._timer is not None:
@@ -328,11 +320,11 @@ class WebSocketConsumer(AsyncConsumer):
         await self.prepare()
 
     async def _close_for(self, error: RealtimeError) -> None:
-        code = CLOSE_BAD_MESSAGE
+        code = frames.CLOSE_BAD_MESSAGE
         if isinstance(error, NotAllowed):
-            code = CLOSE_NOT_ALLOWED
+            code = frames.CLOSE_NOT_ALLOWED
         elif isinstance(error, NotIdentified):
-            code = CLOSE_NOT_IDENTIFIED
+            code = frames.CLOSE_NOT_IDENTIFIED
         await self.close(code, str(error))
 
     async def _clean_up(self, code: int) -> None:
@@ -342,10 +334,8 @@ class WebSocketConsumer(AsyncConsumer):
             if timer is not None:
                 timer.cancel()
         get_watch().discard(self.identity, self)
-        if self._subscription is not None:
-            self._subscription.close()
         if self._writer is not None:
-            await cancelled(self._writer)
+            await self._writer.close()
         await self.disconnected(code)
 
     # -- while it lives
@@ -353,7 +343,7 @@ class WebSocketConsumer(AsyncConsumer):
     async def recheck(self, identity: Identity | None) -> None:
         """Called when the user may have changed; close the socket of who may no longer have it."""
         if identity is None:
-            await self.close(CLOSE_NOT_IDENTIFIED, "You are signed out.")
+            await self.close(frames.CLOSE_NOT_IDENTIFIED, "You are signed out.")
             return
         self.identity = identity
         try:
@@ -367,11 +357,11 @@ class WebSocketConsumer(AsyncConsumer):
 
     async def fail(self) -> None:
         """Called when it can't be told whether the socket may stay."""
-        await self.close(CLOSE_ERROR, "The server could not check your rights; reconnect.")
+        await self.close(frames.CLOSE_ERROR, "The server could not check your rights; reconnect.")
 
     async def lost_permission(self, topic: str) -> None:
         """The user may no longer read a topic that this socket is subscribed to."""
-        await self.close(CLOSE_NOT_ALLOWED, f"You may not read {topic!r} any more.")
+        await self.close(frames.CLOSE_NOT_ALLOWED, f"You may not read {topic!r} any more.")
 
     def _start_heartbeat(self) -> None:
         if self.heartbeat:
@@ -383,7 +373,7 @@ class WebSocketConsumer(AsyncConsumer):
         loop = asyncio.get_running_loop()
         interval = settings.HEARTBEAT_SECONDS
         if self._answered_ping and loop.time() - self._last_received > 2 * interval:
-            spawn(self.close(CLOSE_ERROR, "No answer to two heartbeats; reconnect."))
+            spawn(self.close(frames.CLOSE_ERROR, "No answer to two heartbeats; reconnect."))
             return
         self._timer = loop.call_later(interval, self._beat)
         if self._pinging is None or self._pinging.done():  # it waits while the peer does not read
@@ -394,7 +384,7 @@ class WebSocketConsumer(AsyncConsumer):
     @property
     def topics(self) -> list[str]:
         """What this socket is subscribed to."""
-        return list(self._subscription.cursors) if self._subscription is not None else []
+        return self._writer.subscription.topics if self._writer is not None else []
 
     async def subscribe(
         self,
@@ -408,17 +398,17 @@ class WebSocketConsumer(AsyncConsumer):
         `event` writes them. Raises `InvalidTopic`, `InvalidPosition`, ValueError when subscribed.
         """
         position = None if after is None else parse_position(after)
-        if self._subscription is None:
-            self._subscription = Subscription()
+        if self._writer is None:
+            self._writer = TopicWriter(self)
         if self._live:
             self._start_writing()
-        return await self._subscription.add(validate_topic(topic), position, on_start)
+        return await self._writer.subscription.add(validate_topic(topic), position, on_start)
 
     def unsubscribe(self, topic: str) -> bool:
         """Send no more of this topic; False if it was not subscribed."""
-        if self._subscription is None or topic not in self._subscription.cursors:
+        if self._writer is None or topic not in self.topics:
             return False
-        self._subscription.remove(topic)
+        self._writer.subscription.remove(topic)
         return True
 
     async def event(self, event: Event) -> None:
@@ -429,35 +419,8 @@ class WebSocketConsumer(AsyncConsumer):
         """Tell the client that history is gone."""
         await self.send_text(frames.reset_text(reset.topic, reset.position))
 
-    def _event_lane(self) -> EventLane | None:
-        # The lane writes the standard frame: a consumer that writes its own goes without.
-        if type(self).event is not WebSocketConsumer.event:
-            return None
-        lane = find_lane(self.scope)
-        return EventLane(lane, WEBSOCKET_ENCODERS) if lane is not None else None
-
     def _start_writing(self) -> None:
-        subscription = self._subscription
-        if subscription is not None and subscription.on_ready is None:
-            subscription.lane = self._event_lane()
-            subscription.on_ready = self._write_events
-            if not subscription.waiting:
-                self._write_events()
-
-    def _write_events(self) -> None:
-        # A task only while there is something to write: an idle socket has none.
-        if self._writer is None and self._subscription is not None:
-            self._writer = spawn(self._write(self._subscription))
-
-    async def _write(self, subscription: Subscription) -> None:
-        try:
-            async for item in subscription.ready():
-                if isinstance(item, Reset):
-                    await self.reset(item)
-                else:
-                    await self.event(item)
-        except Exception:
-            logger.exception("A subscription failed; its socket is closed")
-            await self.close(CLOSE_ERROR, "The server failed to read the log; reconnect.")
-        finally:
-            self._writer = None
+        if self._writer is not None:
+            # A consumer that writes its own events goes without the fast lane.
+            is_standard = type(self).event is WebSocketConsumer.event
+            self._writer.start(fastlane(self.scope) if is_standard else None)

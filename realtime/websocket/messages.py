@@ -10,6 +10,13 @@ from ..exceptions import InvalidData
 dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 PING: Final = '{"type":"ping"}'
 
+CLOSE_BAD_MESSAGE: Final = 4400
+CLOSE_NOT_IDENTIFIED: Final = 4401
+CLOSE_NOT_ALLOWED: Final = 4403
+CLOSE_NO_AUTH_IN_TIME: Final = 4408
+CLOSE_TOO_MANY: Final = 4429
+CLOSE_ERROR: Final = 1011
+
 
 def event_text(event: Event) -> str:
     """The JSON text of an event's frame. An ephemeral event has no id."""
@@ -20,9 +27,9 @@ def event_text(event: Event) -> str:
     )
 
 
-def event_frame(event: Event) -> bytes:
-    """The event's complete WebSocket frame, for the server's fast lane."""
-    return text_frame(event_text(event).encode())
+def encode_event(event: Event) -> bytes:
+    """Return the body of an event's frame, in UTF-8."""
+    return event_text(event).encode()
 
 
 def reset_text(topic: str, position: Position) -> str:
@@ -60,13 +67,3 @@ def ref_of(content: Any) -> Any:
 def error_text(code: str, detail: str, ref: Any = None) -> str:
     """An error frame: `code` for programs, `detail` says what to do."""
     return reply("error", ref, code=code, detail=detail)
-
-
-def text_frame(payload: bytes) -> bytes:
-    """An unfragmented, unmasked text frame (RFC 6455, section 5.2)."""
-    length = len(payload)
-    if length < 126:
-        return bytes((0x81, length)) + payload
-    if length < 65_536:
-        return b"\x81\x7e" + length.to_bytes(2, "big") + payload
-    return b"\x81\x7f" + length.to_bytes(8, "big") + payload

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 from ..access.permissions import require
 from ..conf import settings
 from ..delivery.publish import publish_now
-from ..delivery.subscription import Reset, Started
+from ..delivery.topic_subscriber import Reset, Started
 from ..events.payload import DEFAULT_TYPE
 from ..events.position import parse_position
 from ..events.topic import validate_topic

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import time
+from collections.abc import Sequence
 
 from realtime.delivery.feed import Feed
 from realtime.events.event import Event
@@ -18,7 +19,7 @@ def test_a_feed_does_not_catch_up_before_it_has_started():
 
         async def main() -> None:
             reader, feed = Reader(), Feed("a")
-            feed.fanout.readers[reader] = None
+            feed.fanout.add(reader)
             for _ in range(5):
                 log.put("a", "message", "1")
             feed.catch_up()
@@ -66,12 +67,13 @@ def make_feed() -> Feed:
 async def test_a_large_fan_out_lets_the_loop_run_in_between():
     # asyncio's debug mode makes each step slower: what is measured is an upper bound.
     class Slow(Reader):
-        def deliver(self, event: Event) -> None:
-            super().deliver(event)
+        def notify(self, events: Sequence[Event]) -> None:
+            super().notify(events)
             sum(range(100))
 
     feed, readers = make_feed(), [Slow() for _ in range(10_000)]
-    feed.fanout.readers = dict.fromkeys(readers)
+    for reader in readers:
+        feed.fanout.add(reader)
     gc.collect()  # or what the tests before this one have left may be collected in the middle
     stall = Stall()
     measuring = asyncio.create_task(stall.run())
@@ -88,11 +90,12 @@ async def test_a_large_fan_out_lets_the_loop_run_in_between():
 
 async def test_a_reader_that_raises_hurts_no_other(caplog):
     class Broken(Reader):
-        def deliver(self, event: Event) -> None:
+        def notify(self, events: Sequence[Event]) -> None:
             raise RuntimeError("broken on purpose")
 
     feed, readers = make_feed(), [Reader(), Broken(), Reader()]
-    feed.fanout.readers = dict.fromkeys(readers)
+    for reader in readers:
+        feed.fanout.add(reader)
     for offset in (1, 2):
         feed.offer([Event("a", "message", "1", "epoch", offset)])
     assert [reader.offsets for reader in readers] == [[1, 2], [], [1, 2]]

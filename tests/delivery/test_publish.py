@@ -85,7 +85,7 @@ class Listener:
 
     async def _settle(self) -> None:
         feeds = get_hub().feeds.values()
-        while not self._subscription.waiting or any(
+        while not self._subscription.is_waiting or any(
             feed._catching_up is not None and not feed._catching_up.done() for feed in feeds
         ):
             await asyncio.sleep(0.001)

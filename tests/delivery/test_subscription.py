@@ -6,13 +6,16 @@ from typing import Any
 import pytest
 
 from realtime.delivery import subscription as subscription_module
+from realtime.delivery.fanout import Sink
 from realtime.delivery.hub import get_hub, running_hubs
 from realtime.delivery.publish import publish_now
-from realtime.delivery.subscription import Reset, Started, Subscription
+from realtime.delivery.subscription import Subscription
+from realtime.delivery.topic_subscriber import Reset, Started
 from realtime.events.event import Event
 from realtime.events.position import OLDEST, START, Position
 
 from ..support.clients import FaultyLog, LogFailed, Noise, eventually, from_elsewhere, stage
+from ..support.lanes import FakeLane
 
 
 @pytest.fixture
@@ -67,6 +70,29 @@ async def test_history_and_live_join_without_a_gap(world):
         await publish_now("a", 1)
         assert offsets([*first, *await read_all(subscription)]) == list(range(3, 12))
         assert subscription.positions == {"a": Position("epoch001", 11)}
+
+
+async def test_the_first_page_is_read_once(world):
+    _, log = world
+    append(log, "a", 10)
+    async with Subscription() as subscription:
+        assert (await subscription.add("a", Position("epoch001", 2))).recovered
+        assert log.reads == 1
+        append(log, "a", 1)
+        assert subscription.positions == {"a": Position("epoch001", 2)}  # it is not handed out yet
+        assert offsets(await subscription.read()) == [3, 4, 5, 6]
+        assert log.reads == 1
+        assert offsets(await subscription.read()) == [7, 8, 9, 10]
+
+
+async def test_the_first_page_goes_with_its_topic(world):
+    _, log = world
+    append(log, "a", 10)
+    async with Subscription() as subscription:
+        await subscription.add("a", Position("epoch001", 2))
+        subscription.remove("a")
+        await subscription.add("a", Position("epoch001", 8))
+        assert offsets(await read_all(subscription)) == [9, 10]
 
 
 async def test_the_oldest_of_a_pruned_topic_is_where_history_begins(world):
@@ -302,27 +328,19 @@ async def test_a_topic_that_is_left_while_the_log_is_read(world):
 # -- the fast lane
 
 
-class Lane:
-    """Takes what it is given while it is open; what was written is the offsets."""
-
-    group_type: Any = None
+class Lane(FakeLane):
+    """Takes something so many times; what was written is the offsets."""
 
     def __init__(self, takes: int = 1_000) -> None:
-        self.takes = takes  # so many times
-        self.written: list[list[int]] = []
+        super().__init__()
+        self.left = takes
+        self.written: Any = []
 
-    def push(self, *events: Event) -> bool:
-        if not self.takes:
+    def try_write(self, data: bytes) -> bool:
+        if not self.left:
             return False
-        self.takes -= 1
-        self.written.append(offsets(list(events)))
-        return True
-
-    def direct(self) -> tuple[Any, Any]:
-        return self, lambda event: b"%d," % event.offset
-
-    def write(self, payload: bytes) -> bool:
-        self.written.append([int(offset) for offset in payload.split(b",")[:-1]])
+        self.left -= 1
+        self.written.append([int(offset) for offset in data.split(b",")[:-1]])
         return True
 
     @property
@@ -330,15 +348,23 @@ class Lane:
         return [offset for offsets in self.written for offset in offsets]
 
 
+def encode(event: Event) -> bytes:
+    return b"%d," % event.offset
+
+
+def is_synced(topic: str) -> bool:
+    return bool(get_hub().feeds[topic].fanout._places)
+
+
 async def test_what_a_new_subscriber_has_missed_goes_to_the_lane_by_pages(world):
     _, log = world
     append(log, "a", 10)
     lane = Lane()
-    async with Subscription(lane) as subscription:
+    async with Subscription(Sink(encode, lane)) as subscription:
         await subscription.add("a", START)
         assert [item async for item in subscription.ready()] == []
         assert lane.written == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
-        assert subscription.cursors["a"].rank is not None
+        assert is_synced("a")
         await publish_now("a", 1)
         assert lane.offsets == list(range(1, 12))
 
@@ -348,7 +374,7 @@ async def test_what_the_lane_does_not_take_is_handed_out(world, takes):
     _, log = world
     append(log, "a", 10)
     lane = Lane(takes)
-    async with Subscription(lane) as subscription:
+    async with Subscription(Sink(encode, lane)) as subscription:
         await subscription.add("a", START)
         handed_out = offsets([item async for item in subscription.ready()])
         assert lane.offsets == list(range(1, 4 * takes + 1))
@@ -359,12 +385,12 @@ async def test_nothing_goes_past_a_reset_or_what_was_left_unread(world):
     _, log = world
     append(log, "a", 10)
     lane = Lane(takes=0)
-    async with Subscription(lane) as subscription:
+    async with Subscription(Sink(encode, lane)) as subscription:
         await subscription.add("a", OLDEST)
         async for item in subscription.ready():
             assert item.offset == 1
             break
-        lane.takes = 9
+        lane.left = 9
         handed_out = [item async for item in subscription.ready()]
         assert offsets(handed_out) == [2, 3, 4]  # the rest of the page
         assert lane.offsets == [5, 6, 7, 8, 9, 10]
@@ -399,13 +425,13 @@ async def test_not_too_much_is_written_at_once(world, monkeypatch, events, size)
     _, log = world
     append(log, "a", 5)
     lane = Lane()
-    async with Subscription(lane) as subscription:
+    async with Subscription(Sink(encode, lane)) as subscription:
         await subscription.add("a", START)
         assert [item async for item in subscription.ready()] == []
         assert lane.written == [[1, 2], [3, 4], [5]]
 
 
-async def test_who_comes_to_a_busy_topic_is_in_step_soon(world):
+async def test_a_new_reader_of_a_busy_topic_is_synced_soon(world):
     """Each event that is written by itself costs more than it takes to publish one."""
     _, log = world
     append(log, "a", 10)
@@ -423,30 +449,15 @@ async def test_who_comes_to_a_busy_topic_is_in_step_soon(world):
             await publish_now("a", 1)
             await asyncio.sleep(0)
 
-    async with Subscription(Lane()) as subscription:
+    async with Subscription(Sink(encode, Lane())) as subscription:
         publishing = asyncio.create_task(publish())
         await subscription.add("a", START)
         writing = asyncio.create_task(write(subscription))
-        await eventually(lambda: subscription.cursors["a"].rank is not None)
+        await eventually(lambda: is_synced("a"))
         assert written < 100
         for task in (publishing, writing):
             task.cancel()
         await asyncio.gather(publishing, writing, return_exceptions=True)
-
-
-async def test_a_fan_out_passes_over_who_has_left_since(world):
-    lane = Lane()
-    async with Subscription(lane) as subscription:
-        await subscription.add("a")
-        await subscription.add("b")
-        reading = asyncio.create_task(subscription.read(0.2))
-        await eventually(lambda: subscription.waiting)
-        cursor = subscription.cursors["a"]
-        subscription.remove("a")
-        cursor.deliver(Event("a", "message", "1", "epoch001", 1))
-        cursor.deliver(Event("a", "message", "1"))
-        assert await reading == []
-        assert lane.written == []
 
 
 async def test_the_end_while_it_waits_and_while_it_reads(world):
@@ -484,5 +495,5 @@ async def test_the_end_while_a_topic_is_attached(world, end):
         adding.cancel()
     await asyncio.gather(adding, return_exceptions=True)
     assert started == []
-    assert subscription.cursors == {}
+    assert subscription.topics == []
     assert running_hubs() == []

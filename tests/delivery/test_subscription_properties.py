@@ -7,7 +7,6 @@ fails, a layer that drops, repeats, delays, hangs and forgets. The clock is not 
 
 import asyncio
 import json
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,9 +14,11 @@ from hypothesis import HealthCheck, Phase, event, given, note, settings
 from hypothesis import strategies as st
 
 from realtime.delivery import fanout
+from realtime.delivery.fanout import Sink
 from realtime.delivery.hub import running_hubs
 from realtime.delivery.publish import publish_now
-from realtime.delivery.subscription import Reset, Subscription
+from realtime.delivery.subscription import Subscription
+from realtime.delivery.topic_subscriber import Reset
 from realtime.eventlog.base import NewEvent
 from realtime.eventlog.database import DatabaseLog
 from realtime.events.event import Event
@@ -34,6 +35,7 @@ from ..support.clients import (
     from_elsewhere,
     stage,
 )
+from ..support.lanes import FakeGroup, identity
 
 TOPICS = ["a", "b", "c"]
 CONSTANTS = {
@@ -51,6 +53,19 @@ def encode(event: Event) -> bytes:
     """A line, as several go out together."""
     fields = (event.topic, event.type, event.data, event.epoch, event.offset)
     return json.dumps(fields).encode() + b"\n"
+
+
+class Group(FakeGroup):
+    """Has each client count what was written to many."""
+
+    def write(self, data: bytes, start: int, stop: int) -> list[int]:
+        refused = super().write(data, start, stop)
+        for index in {*range(start, stop)} - {*refused}:
+            client: Any = self.lanes[index]
+            if client is not None:
+                client.synced += 1
+                client.together += data.count(b"\n") > 1
+        return refused
 
 
 class Client:
@@ -72,32 +87,30 @@ class Client:
         self.resets = 0
         self.got = 0
         self.pushed = 0
-        self.in_step = 0
+        self.synced = 0
         self.together = 0
 
     # The fast lane
 
-    def push(self, *events: Event) -> bool:
+    kind = Group
+
+    @property
+    def framing(self) -> Any:
+        """None now and then, as for a lane that is not open yet."""
+        return None if self.world.noise.happens(0.2) else identity
+
+    def arm(self, body: bytes) -> None:
+        raise NotImplementedError
+
+    def try_write(self, data: bytes) -> bool:
+        events = [Event(*json.loads(line)) for line in data.splitlines()]
         assert not self.writing, f"{self.name} got {events} past what it is still being sent"
         if self.world.noise.happens(0.5):
             return False
         for each in events:
-            self.pushed += 1
             self.take(each)
+        self.pushed += len(events)
         return True
-
-    def direct(self) -> tuple[Any, Any] | None:
-        """In step."""
-        if self.world.noise.happens(0.2):
-            return None
-        return SimpleNamespace(write=self.write_in_step, group_type=None), encode
-
-    def write_in_step(self, payload: bytes) -> bool:
-        events = [Event(*json.loads(line)) for line in payload.splitlines()]
-        taken = self.push(*events)
-        self.in_step += taken
-        self.together += taken and len(events) > 1
-        return taken
 
     # The awaited path
 
@@ -135,7 +148,7 @@ class Client:
                 self.writer = None
 
         def begin() -> None:
-            if subscription.closed:
+            if subscription.is_closed:
                 if not ended.done():
                     ended.set_result(None)
             elif self.writer is None:
@@ -158,7 +171,7 @@ class Client:
         self.writing = False
 
     async def read(self, subscription: Subscription) -> None:
-        while not subscription.closed:
+        while not subscription.is_closed:
             items = await subscription.read(self.world.noise.random.choice([None, 0.0, 2.0]))
             self.writing = True
             for item in items:
@@ -176,7 +189,7 @@ class Client:
 
         async def on_start(started: Any) -> None:
             await self.world.noise.wait()
-            if subscription is not self.subscription or topic not in subscription.cursors:
+            if subscription is not self.subscription or topic not in subscription.topics:
                 return
             if not started.recovered:
                 assert after is not None
@@ -222,7 +235,7 @@ class Client:
 
     async def come(self, after: dict[str, Position | None]) -> None:
         await self.leave()
-        self.subscription = Subscription(self if self.lane else None)
+        self.subscription = Subscription(Sink(encode, self) if self.lane else None)
         self.reader = asyncio.create_task(self.run(self.subscription, after), name=self.name)
 
     async def leave(self) -> None:
@@ -350,7 +363,7 @@ async def play(world: World, crowd: list[Client], script: list[Any]) -> None:
             case "add", number, topic, kind:
                 client = crowd[number]
                 reading = client.reader is not None and not client.reader.done()
-                if reading and client.subscription and topic not in client.subscription.cursors:
+                if reading and client.subscription and topic not in client.subscription.topics:
                     world.begin(client.add(topic, start(client, topic, kind)))
             case "remove", number, topic:
                 crowd[number].remove(topic)
@@ -422,8 +435,8 @@ def run(noise: Noise, script: list[Any], lanes: list[bool], slowness: float, sli
                 event("somebody was reset")
             if any(client.pushed for client in crowd):
                 event("the fast lane was used")
-            if any(client.in_step for client in crowd):
-                event("in step")
+            if any(client.synced for client in crowd):
+                event("synced")
             if any(client.together for client in crowd):
                 event("several events in one write")
             await put_away(world, crowd)

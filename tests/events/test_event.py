@@ -2,7 +2,7 @@
 
 import pytest
 
-from realtime.events.event import Event
+from realtime.events.event import Event, last_position
 from realtime.events.position import Position, parse_position
 
 
@@ -32,6 +32,36 @@ def test_it_is_encoded_once_for_each_encoder():
     assert first[0] is first[2]
     assert event.encoded(other) == b"1"
     assert calls == ["one", "other"]
+
+
+def test_it_is_framed_once_for_each_framing():
+    calls = []
+
+    def encode(event):
+        return event.data.encode()
+
+    def framed(body):
+        calls.append(body)
+        return b"<%b>" % body
+
+    event = Event("t", "message", "1", "abc", 7)
+    assert event.encoded(encode, framed) is event.encoded(encode, framed)
+    assert (event.encoded(encode, framed), event.encoded(encode)) == (b"<1>", b"1")
+    assert calls == [b"1"]
+    event.forget_encoded()
+    assert event.encoded(encode, framed) == b"<1>"
+    assert calls == [b"1", b"1"]
+
+
+def test_what_follows_a_position_and_what_was_read_there():
+    here = Position("abc", 7)
+    at_7, at_8, at_9 = (Event("t", "message", "1", "abc", offset) for offset in (7, 8, 9))
+    elsewhere, ephemeral = Event("t", "message", "1", "new", 8), Event("t", "message", "1")
+    every = (at_7, at_8, at_9, elsewhere, ephemeral)
+    assert [event.follows(here) for event in every] == [False, True, False, False, True]
+    assert [event.is_read_at(here) for event in every] == [True, False, False, False, False]
+    assert last_position([at_8, ephemeral], here) == Position("abc", 8)
+    assert last_position([ephemeral], here) is here
 
 
 def test_an_encoder_that_fails_is_asked_again():

@@ -1,20 +1,32 @@
 """A subscription as server-sent events, chunk by chunk."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import AnonymousUser
+from hypothesis import given
+from hypothesis import strategies as st
 
 from realtime.access.connections import get_watch
 from realtime.access.identity import ANONYMOUS, Identity
 from realtime.delivery.hub import running_hubs
 from realtime.delivery.publish import publish_now
+from realtime.events.event import Event
+from realtime.events.payload import encode_data
 from realtime.events.position import OLDEST, START, Position
-from realtime.http.topic_stream import TopicStreamResponse
+from realtime.http.topic_stream import (
+    TopicStreamResponse,
+    encode_event,
+    encode_multiplexed_event,
+    encode_reset,
+)
 from realtime.streaming.sse import KEEPALIVE
 
 from ..support.clients import LogFailed, Noise, eventually, stage
+from ..support.event_streams import Stream, httpx_events
+from ..support.lanes import FakeLane
 
 TOPIC = "public.a"
 
@@ -32,27 +44,7 @@ async def _nothing_left(world):
     await eventually(lambda: len(asyncio.all_tasks()) == 1)
 
 
-class Lane:
-    """What the server offers for a connection: takes everything, or nothing."""
-
-    framing = "identity"
-    group_type = None
-
-    def __init__(self) -> None:
-        self.armed: bytes | None = None
-        self.written: list[bytes] = []
-        self.ready = False
-
-    def arm(self, body: bytes) -> None:
-        self.armed = body
-
-    def write(self, payload: bytes) -> bool:
-        if self.ready:
-            self.written.append(payload)
-        return self.ready
-
-
-def response(*topics: str, lane: Lane | None = None, **options: Any) -> TopicStreamResponse:
+def response(*topics: str, lane: FakeLane | None = None, **options: Any) -> TopicStreamResponse:
     scope = {"extensions": {"realtime.lane": {"lane": lane}} if lane else {}}
     after = options.pop("after", {})
     combined = options.pop("combined", len(topics) > 1)
@@ -104,13 +96,13 @@ async def test_a_combined_id_covers_all_topics_and_moves_with_each(world):
 
 
 async def test_the_lane_takes_over_behind_the_opening(world):
-    lane = Lane()
+    lane = FakeLane(takes=False)
     stream = aiter(response(TOPIC, lane=lane))
     opening = await anext(stream)
     assert lane.armed is opening
     waiting = asyncio.ensure_future(anext(stream))
     await asyncio.sleep(0)
-    lane.ready = True
+    lane.takes = True
     # The first event of a topic comes by the log, the others past it.
     await publish_now(TOPIC, 1)
     got = await waiting
@@ -121,7 +113,7 @@ async def test_the_lane_takes_over_behind_the_opening(world):
     await asyncio.sleep(0)
     await publish_now(TOPIC, 2)
     assert lane.written == [b"id: epoch001-2\ndata: 2\n\n"]
-    lane.ready = False
+    lane.takes = False
     await publish_now(TOPIC, 3)
     got = await waiting
     while got == KEEPALIVE:
@@ -131,8 +123,7 @@ async def test_the_lane_takes_over_behind_the_opening(world):
 
 
 async def test_a_middleware_that_wraps_the_body_keeps_the_lane_out(world):
-    lane = Lane()
-    lane.ready = True
+    lane = FakeLane()
     wrapped = response(TOPIC, lane=lane)
     inner = wrapped.streaming_content
 
@@ -189,3 +180,56 @@ async def test_a_log_that_fails_ends_the_stream_with_its_error(world, caplog):
 async def test_one_that_was_never_begun_holds_nothing(world):
     response(TOPIC).close()
     assert running_hubs() == []
+
+
+# -- how an event looks
+
+
+@pytest.mark.parametrize(
+    ("event", "stream"),
+    [
+        (Event("t", "message", "1", "abc", 7), b"id: abc-7\ndata: 1\n\n"),
+        (Event("t", "joined", "{}", "abc", 7), b"event: joined\nid: abc-7\ndata: {}\n\n"),
+        (Event("t", "message", '""'), b'data: ""\n\n'),
+        (Event("t", "typing", "null"), b"event: typing\ndata: null\n\n"),
+    ],
+)
+def test_encode_event(event, stream):
+    assert encode_event(event) == stream
+
+
+@pytest.mark.parametrize(
+    ("event", "stream_id", "stream"),
+    [
+        (
+            Event("room.a", "message", '"x"', "abc", 7),
+            "room.a=abc-7,b=0",
+            b'id: room.a=abc-7,b=0\ndata: {"topic":"room.a","data":"x"}\n\n',
+        ),
+        (
+            Event("t", "typing", "[1]"),
+            None,
+            b'event: typing\ndata: {"topic":"t","data":[1]}\n\n',
+        ),
+    ],
+)
+def test_encode_multiplexed_event(event, stream_id, stream):
+    assert encode_multiplexed_event(event, stream_id) == stream
+
+
+def test_encode_reset():
+    stream = Stream(encode_reset("room.a", Position("abc", 9), "room.a=abc-9,b=x1y-2"))
+    [event] = stream.events
+    assert (event.type, event.id) == ("reset", "room.a=abc-9,b=x1y-2")
+    assert json.loads(event.data) == {"topic": "room.a", "id": "abc-9"}
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.integers(1, 2**63 - 1))
+def test_events_of_two_topics_on_one_stream(text, offset):
+    event = Event("room.a", "said", encode_data({"text": text}, 10**6), "abcdefgh", offset)
+    stream = encode_event(event) + encode_multiplexed_event(event, f"room.a={event.id}")
+    alone, multiplexed = Stream(stream).events
+    assert alone == ("said", event.data, f"abcdefgh-{offset}")
+    assert multiplexed[::2] == ("said", f"room.a=abcdefgh-{offset}")
+    assert json.loads(multiplexed.data) == {"topic": "room.a", "data": {"text": text}}
+    assert httpx_events(stream) == [alone, multiplexed]

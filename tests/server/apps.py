@@ -271,6 +271,10 @@ async def http_events(scope: Scope, receive: Any, send: Any) -> None:
     await respond(send, json.dumps(data).encode())
 
 
+def framing_of(lane: Any) -> str:
+    return str(lane.framing and lane.framing.__name__)
+
+
 async def http_lane(scope: Scope, receive: Any, send: Any) -> None:
     """An event stream with an open lane. `arm=other` breaks the promise."""
     lane = scope["extensions"]["realtime.lane"]["lane"]
@@ -285,12 +289,12 @@ async def http_lane(scope: Scope, receive: Any, send: Any) -> None:
     lane.arm(first)
     await body(send, bytes(bytearray(first)) if options.get("arm") == "other" else first)
     LANES.append(lane)
-    EVENTS.append(f"lane {lane.framing}")
+    EVENTS.append(f"lane {framing_of(lane)}")
     try:
         while (await receive())["type"] != "http.disconnect":
             pass
     finally:
-        EVENTS.append(f"lane after {lane.framing} {lane.write(b'x')}")
+        EVENTS.append(f"lane after {framing_of(lane)} {lane.try_write(b'x')}")
         LANES.remove(lane)
 
 
@@ -303,18 +307,14 @@ async def http_broadcast(scope: Scope, receive: Any, send: Any) -> None:
     taken = 0
     for _ in range(times):
         for lane in list(LANES):
-            payload = data
-            if lane.framing == "chunked":
-                payload = b"%x\r\n%b\r\n" % (len(data), data)
-            elif lane.framing == "websocket":
-                payload = bytes((0x82, 126)) + len(data).to_bytes(2, "big") + data
-            if together and lane.group_type is not None:
-                group = lane.group_type()
-                group.add(lane)
-                taken += 1 - len(group.write(payload, 0, 1))
-                group.remove(0)
+            payload = data if lane.framing is None else lane.framing(data)
+            if together:
+                group = lane.kind()
+                index = group.add(lane)
+                taken += 1 - len(group.write(payload, index, index + 1))
+                group.remove(index)
             else:
-                taken += lane.write(payload)
+                taken += lane.try_write(payload)
     await respond(send, b"%d" % taken)
 
 
@@ -413,15 +413,15 @@ async def ws_slow(scope: Scope, receive: Any, send: Any) -> None:
 async def ws_lane(scope: Scope, receive: Any, send: Any) -> None:
     lane = scope["extensions"]["realtime.lane"]["lane"]
     await receive()
-    before = lane.framing
+    before = framing_of(lane)
     await send({"type": "websocket.accept"})
     LANES.append(lane)
-    EVENTS.append(f"lane {before} {lane.framing}")
+    EVENTS.append(f"lane {before} {framing_of(lane)}")
     try:
         while (await receive())["type"] == "websocket.receive":
             pass
     finally:
-        EVENTS.append(f"lane after {lane.framing} {lane.write(b'x')}")
+        EVENTS.append(f"lane after {framing_of(lane)} {lane.try_write(b'x')}")
         LANES.remove(lane)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from realtime.server.extensions import disconnect_event, file_part, server_state
+from realtime.server.extensions import disconnect_event, fastlane, file_part, server_state
 
 
 @pytest.mark.parametrize(
@@ -12,19 +12,22 @@ from realtime.server.extensions import disconnect_event, file_part, server_state
 )
 def test_other_servers_offer_nothing(scope: dict[str, Any]) -> None:
     assert disconnect_event(scope) is None
+    assert fastlane(scope) is None
     assert file_part(scope) is None
     assert server_state(scope) == {}
 
 
 def test_each_extension_under_its_key() -> None:
-    event, part, state = object(), object(), {"draining": True}
+    event, lane, part, state = object(), object(), object(), {"draining": True}
     scope = {
         "extensions": {
             "realtime.disconnect": {"event": event},
+            "realtime.lane": {"lane": lane},
             "realtime.sendfile": {"part": part},
             "realtime.server": state,
         }
     }
     assert disconnect_event(scope) is event
+    assert fastlane(scope) is lane
     assert file_part(scope) is part
     assert server_state(scope) is state

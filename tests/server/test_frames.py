@@ -3,9 +3,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from websockets.frames import Opcode
+from websockets.protocol import CLIENT, OPEN, Protocol
 
 from realtime.server import frames
-from realtime.server.frames import Frame, FrameError, FrameParser
+from realtime.server.frames import Frame, FrameError, FrameParser, frame_text
 
 from .support import frame
 
@@ -101,3 +103,33 @@ def test_a_close_reason_is_cut_between_characters() -> None:
     assert len(encoded) <= 2 + frames.MAX_CONTROL
     assert frames.decode_close(encoded[2:]) == (1000, "ü" * 61)
     assert frames.encode_close(frames.NO_STATUS) == b"\x88\x00"
+
+
+def read_frames(stream: bytes) -> list[bytes | memoryview | bytearray]:
+    """The payloads of the text frames that `websockets`, as a client, reads from `stream`."""
+    protocol = Protocol(CLIENT, state=OPEN, max_size=None)
+    protocol.receive_data(stream)
+    assert protocol.parser_exc is None, protocol.parser_exc
+    frames = protocol.events_received()
+    assert all(frame.opcode is Opcode.TEXT and frame.fin for frame in frames)
+    return [frame.data for frame in frames]
+
+
+@pytest.mark.parametrize("length", [0, 1, 125, 126, 127, 65_535, 65_536, 70_000])
+def test_text_frame_is_read_by_another_implementation(length: int) -> None:
+    body = b"x" * length
+    # Two, so that a wrong length shifts what follows.
+    assert read_frames(frame_text(body) + frame_text(b"end")) == [body, b"end"]
+
+
+@pytest.mark.parametrize(
+    ("length", "header"),
+    [
+        (125, "817d"),
+        (126, "817e007e"),
+        (65_535, "817effff"),
+        (65_536, "817f0000000000010000"),
+    ],
+)
+def test_the_length_is_written_in_its_shortest_form(length: int, header: str) -> None:
+    assert frame_text(b"x" * length).hex().startswith(header + "78")

@@ -1,6 +1,7 @@
 """The same over a Unix socket and over TLS."""
 
 import datetime
+import json
 import socket
 import ssl
 import time
@@ -102,21 +103,12 @@ def test_a_tls_client_that_does_not_read_pauses_the_generator(secure: Secure) ->
     assert secure.worker.wait_for("firehose finally", 1.5) < 1.5
 
 
-def test_the_lane_over_tls(secure: Secure) -> None:
-    with secure.client(receive_buffer=65_536) as client:
-        client.request("/lane")
-        secure.worker.wait_for("lane chunked")
-        assert secure.worker.get("/broadcast?size=20&times=1") == b"1"
-        client.until(b": hi\n\n\r\n")
-        assert client.until(b"\n\n\r\n") == b"1c\r\ndata: " + b"d" * 20 + b"\n\n\r\n"
-        before = secure.worker.rss()
-        taken = sum(int(secure.worker.get("/broadcast?size=60000")) for _ in range(60))
-        assert 0 < taken < 60
-        assert secure.worker.rss() - before < 8_000_000
-        expected = b"%x\r\ndata: " % 60_008 + b"d" * 60_000 + b"\n\n\r\n"
-        for _ in range(taken):
-            assert client.exactly(len(expected)) == expected
-    secure.worker.wait_for("lane after None False")
+def test_tls_has_no_fast_lane(secure: Secure) -> None:
+    with secure.client() as client:
+        client.request("/scope")
+        extensions = json.loads(client.response().body)["extensions"]
+    assert "realtime.disconnect" in extensions
+    assert "realtime.lane" not in extensions
 
 
 def test_a_tls_stream_ends_at_shutdown(secure: Secure) -> None:
@@ -143,7 +135,7 @@ def test_a_unix_socket(start: Start, tmp_path: Path) -> None:
         assert client.frame() == (0x81, b"hi")
     with worker.client() as client:
         client.request("/lane")
-        worker.wait_for("lane chunked")
+        worker.wait_for("lane chunk")
         assert worker.get("/broadcast?size=20") == b"1"
 
 

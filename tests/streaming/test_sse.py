@@ -1,71 +1,16 @@
 """`realtime.streaming.sse`: the bytes, and what two independent parsers make of them."""
 
-import json
-import re
-from typing import NamedTuple
-
 import pytest
-from httpx_sse._decoders import SSEDecoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.events.event import Event
-from realtime.events.payload import encode_data
-from realtime.events.position import Position
 from realtime.streaming.sse import (
     KEEPALIVE,
     encode_comment,
-    encode_event,
-    encode_event_among,
-    encode_reset,
     encode_sse,
 )
 
-
-class Dispatched(NamedTuple):
-    type: str
-    data: str
-    id: str
-
-
-class Stream:
-    """The "event stream interpretation" of WHATWG HTML, section 9.2.6, step by step."""
-
-    def __init__(self, stream: bytes) -> None:
-        self.events: list[Dispatched] = []
-        self.retry: int | None = None
-        self.last_event_id = ""
-        text = stream.decode("utf-8").removeprefix("\ufeff")
-        data = kind = id_buffer = ""
-        *lines, rest = re.split("\r\n|\r|\n", text)
-        assert rest == "", "the stream ends in the middle of a line"
-        for line in lines:
-            if line == "":
-                self.last_event_id = id_buffer
-                if data:
-                    message = Dispatched(kind or "message", data[:-1], id_buffer)
-                    self.events.append(message)
-                data = kind = ""
-                continue
-            field, _, value = line.partition(":")
-            value = value.removeprefix(" ")
-            if field == "event":
-                kind = value
-            elif field == "data":
-                data += value + "\n"
-            elif field == "id" and "\0" not in value:
-                id_buffer = value
-            elif field == "retry" and re.fullmatch("[0-9]+", value):
-                self.retry = int(value)
-        assert data == kind == "", "the stream ends in the middle of an event"
-
-
-def httpx_events(stream: bytes) -> list[Dispatched]:
-    """What httpx-sse reads that has data; once an id was sent, it also gives what has none."""
-    decoder = SSEDecoder()
-    lines = re.split("\r\n|\r|\n", stream.decode())
-    found = [event for line in lines if (event := decoder.decode(line)) is not None]
-    return [Dispatched(event.event, event.data, event.id) for event in found if event.data]
+from ..support.event_streams import Dispatched, Stream, httpx_events
 
 
 @pytest.mark.parametrize(
@@ -134,45 +79,6 @@ def test_what_dispatches_nothing():
     assert (stream.events, stream.last_event_id, stream.retry) == ([], "x-1", 1500)
 
 
-@pytest.mark.parametrize(
-    ("event", "stream"),
-    [
-        (Event("t", "message", "1", "abc", 7), b"id: abc-7\ndata: 1\n\n"),
-        (Event("t", "joined", "{}", "abc", 7), b"event: joined\nid: abc-7\ndata: {}\n\n"),
-        (Event("t", "message", '""'), b'data: ""\n\n'),
-        (Event("t", "typing", "null"), b"event: typing\ndata: null\n\n"),
-    ],
-)
-def test_encode_event(event, stream):
-    assert encode_event(event) == stream
-
-
-@pytest.mark.parametrize(
-    ("event", "stream_id", "stream"),
-    [
-        (
-            Event("room.a", "message", '"x"', "abc", 7),
-            "room.a=abc-7,b=0",
-            b'id: room.a=abc-7,b=0\ndata: {"topic":"room.a","data":"x"}\n\n',
-        ),
-        (
-            Event("t", "typing", "[1]"),
-            None,
-            b'event: typing\ndata: {"topic":"t","data":[1]}\n\n',
-        ),
-    ],
-)
-def test_encode_event_among(event, stream_id, stream):
-    assert encode_event_among(event, stream_id) == stream
-
-
-def test_encode_reset():
-    stream = Stream(encode_reset("room.a", Position("abc", 9), "room.a=abc-9,b=x1y-2"))
-    [event] = stream.events
-    assert (event.type, event.id) == ("reset", "room.a=abc-9,b=x1y-2")
-    assert json.loads(event.data) == {"topic": "room.a", "id": "abc-9"}
-
-
 # Surrogates have no UTF-8; the rest is what `encode_sse` promises to write.
 characters = st.characters(exclude_categories=["Cs"])
 texts = st.text(characters) | st.text(st.sampled_from("a: \r\n\0\u2028\x85\ufeff"))
@@ -189,14 +95,3 @@ def test_round_trip(sent):
     ]
     assert Stream(stream).events == got
     assert httpx_events(stream) == [event for event in got if event.data]
-
-
-@given(st.text(characters), st.integers(1, 2**63 - 1))
-def test_events_of_two_topics_on_one_stream(text, offset):
-    event = Event("room.a", "said", encode_data({"text": text}, 10**6), "abcdefgh", offset)
-    stream = encode_event(event) + encode_event_among(event, f"room.a={event.id}")
-    alone, among = Stream(stream).events
-    assert alone == ("said", event.data, f"abcdefgh-{offset}")
-    assert among[::2] == ("said", f"room.a=abcdefgh-{offset}")
-    assert json.loads(among.data) == {"topic": "room.a", "data": {"text": text}}
-    assert httpx_events(stream) == [alone, among]

@@ -1,10 +1,11 @@
 """Readers of a feed, and a loop to run a hub on."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from realtime.events.event import Event
+from realtime.events.position import Position
 
 from .clients import InstantLoop
 
@@ -16,11 +17,12 @@ class Reader:
         self.got: list[Event] = []
         self.wakes = 0
 
-    def deliver(self, event: Event) -> None:
-        self.got.append(event)
+    def notify(self, events: Sequence[Event]) -> None:
+        self.got += events
+        self.wakes += not events
 
-    def wake(self) -> None:
-        self.wakes += 1
+    def unsynced(self, position: Position, events: Sequence[Event]) -> None:
+        raise NotImplementedError
 
     @property
     def offsets(self) -> list[int]:

@@ -3,15 +3,17 @@
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
 import pytest
 
-from realtime.delivery.fanout import Fanout, Rank
+from realtime.delivery.fanout import Fanout, Sink
 from realtime.events.event import Event
-from realtime.server.lane import SocketGroup, SocketLane
+from realtime.events.position import Position
+from realtime.server.fastlane import SocketGroup, SocketLane
+from realtime.server.http_response import identity
 
 from .support import Client, Worker, frame
 
@@ -44,7 +46,7 @@ def broadcast(request: pytest.FixtureRequest) -> Broadcast:
 
 def test_chunked_streams(worker: Worker, broadcast: Broadcast) -> None:
     with worker.client() as client:
-        assert opened(worker, client, "/lane") == "chunked"
+        assert opened(worker, client, "/lane") == "chunk"
         assert broadcast(worker, 20) == 1
         client.until(b": hi\n\n\r\n")
         assert client.until(b"\n\n\r\n") == b"1c\r\ndata: " + b"d" * 20 + b"\n\n\r\n"
@@ -63,9 +65,9 @@ def test_http_1_0_streams(worker: Worker, broadcast: Broadcast) -> None:
 def test_websockets(worker: Worker, broadcast: Broadcast) -> None:
     with worker.client() as client:
         client.upgrade("/lane")
-        assert lane_event(worker) == "None websocket"
+        assert lane_event(worker) == "None frame_text"
         assert broadcast(worker, 200) == 1
-        assert client.frame() == (0x82, b"data: " + b"d" * 200 + b"\n\n")
+        assert client.frame() == (0x81, b"data: " + b"d" * 200 + b"\n\n")
         client.send(frame(8, b"\x03\xe8"))
         assert client.closed() == 1000
     worker.wait_for("lane after None False")
@@ -93,7 +95,7 @@ def test_a_slow_subscriber_costs_one_partial_payload_and_comes_back(
 ) -> None:
     before = worker.rss()
     with worker.client(receive_buffer=8_192) as client:
-        assert opened(worker, client, "/lane") == "chunked"
+        assert opened(worker, client, "/lane") == "chunk"
         taken = broadcast(worker, 60_000, 400)
         assert 0 < taken < 400
         assert broadcast(worker, 10) == 0, "something is pending"
@@ -110,7 +112,7 @@ def test_a_dead_subscriber_is_a_false(worker: Worker, broadcast: Broadcast) -> N
     clients = [worker.client() for _ in range(3)]
     for client in clients:
         client.upgrade("/lane")
-    worker.wait_for("lane None websocket")
+    worker.wait_for("lane None frame_text")
     clients[0].reset()
     assert broadcast(worker, 10) in (2, 3)
     worker.wait_for("lane after None False")
@@ -124,7 +126,7 @@ def test_a_connection_s_next_stream_has_a_lane_of_its_own(worker: Worker) -> Non
         client.request("/scope")
         extensions = json.loads(client.response().body)["extensions"]
         assert "realtime.lane" in extensions
-        assert opened(worker, client, "/lane") == "chunked"
+        assert opened(worker, client, "/lane") == "chunk"
 
 
 class Peer:
@@ -136,13 +138,15 @@ class Peer:
             end.setblocking(False)
         self.kept: list[tuple[bytes, int]] = []
         self.aborted = 0
-        transport: Any = self
-        self.lane = SocketLane(transport, self.ours)
-        self.lane.open("identity", ready=True)
+        self.send: Any = self.ours.send
+        self.pending = False
+        self.lane = SocketLane(self)
+        self.lane.open(identity)
         group.add(self.lane)
 
     def keep(self, data: bytes, sent: int) -> None:
         self.kept.append((data, sent))
+        self.pending = True
         self.lane.pause()
 
     def abort(self) -> None:
@@ -178,7 +182,7 @@ def peers(group: SocketGroup) -> Iterator[list[Peer]]:
         peer.close()
 
 
-def test_a_group_writes_to_the_slots_it_is_told(group: SocketGroup, peers: list[Peer]) -> None:
+def test_a_group_writes_to_the_indexes_it_is_told(group: SocketGroup, peers: list[Peer]) -> None:
     assert group.write(b"a", 0, 6) == []
     assert group.write(b"b", 2, 4) == []
     assert [peer.read() for peer in peers] == [b"a", b"a", b"ab", b"ab", b"a", b"a"]
@@ -206,10 +210,10 @@ def test_one_that_fails_hurts_no_other(
 
     peers[1].theirs.close()
     monkeypatch.setattr(peers[1], "abort", fail)
-    peers[2].lane.send = fail
-    group.renew(2, peers[2].lane)
-    peers[3].lane.send = lambda payload: 1  # a part, and what is left can't be kept
-    group.renew(3, peers[3].lane)
+    peers[2].send = fail
+    peers[3].send = lambda data: 1  # a part, and what is left can't be kept
+    for peer in peers[2:4]:
+        peer.lane.resume()
     monkeypatch.setattr(peers[3], "keep", fail)
     assert group.write(b"abc", 0, 6) == [1, 2, 3]
     assert [peer.read() for peer in peers[4:]] == [b"abc", b"abc"]
@@ -217,56 +221,90 @@ def test_one_that_fails_hurts_no_other(
 
 
 class Reader:
-    """In step on a peer's lane."""
+    """A subscriber that syncs on a peer's lane, and is unsynced once."""
 
     def __init__(self, peer: Peer, crowd: Fanout) -> None:
-        self.peer = peer
-        self.rank: Rank | None = None
-        self.slot = 0
-        self.epoch, self.offset = "epoch001", 0
-        crowd.readers[self] = None
-        crowd.fall_in(self)
-        assert self.rank is not None
+        self.position: Position | None = None
+        crowd.add(self)
+        assert crowd.sync(self, Sink(encode, peer.lane), Position("epoch001", 0))
 
-    @property
-    def writer(self) -> Any:
-        return self.peer.lane, encoder
+    def notify(self, events: Sequence[Event]) -> None:
+        """Stay where it is."""
 
-    def deliver(self, event: Event) -> None:
-        """Stays where it is."""
-
-    def wake(self) -> None:
-        raise NotImplementedError
+    def unsynced(self, position: Position, events: Sequence[Event]) -> None:
+        assert self.position is None
+        self.position = position
 
 
-def encoder(event: Event) -> bytes:
+def encode(event: Event) -> bytes:
     return event.data.encode()
 
 
-async def test_a_fan_out_over_real_sockets_closes_up(group: SocketGroup, peers: list[Peer]) -> None:
-    for slot in range(len(peers)):
-        group.remove(slot)
+async def test_a_fan_out_over_real_sockets_is_compacted(
+    group: SocketGroup, peers: list[Peer]
+) -> None:
+    for index in range(len(peers)):
+        group.remove(index)
     crowd = Fanout("a")
-    crowd.begin("epoch001", 0)
+    crowd.restart(Position("epoch001", 0))
     readers = [Reader(peer, crowd) for peer in peers]
     crowd.send([Event("a", "message", "1", "epoch001", 1)])
     assert [peer.read() for peer in peers] == [b"1"] * 6
-    for reader in (readers[0], readers[1], readers[3]):  # half of the slots are empty
-        crowd.fall_out(reader)
-        del crowd.readers[reader]
+    for reader in (readers[0], readers[1], readers[3], readers[2]):  # more than half of them
+        crowd.remove(reader)
     peers[4].fill()
     for offset in (2, 3):
         crowd.send([Event("a", "message", str(offset), "epoch001", offset)])
-    assert [peer.read() for peer in peers if peer is not peers[4]] == [b"", b"", b"23", b"", b"23"]
-    rank = readers[5].rank
-    assert rank is not None
-    assert len(rank.readers) == 2  # the full one has fallen out
-    assert [list(peer.lane.groups) for peer in peers] == [
-        *([], [], [rank.group]),
-        *([], [], [rank.group]),
-    ]
-    assert (readers[4].epoch, readers[4].offset) == ("epoch001", 1)
+    assert [peer.read() for peer in peers if peer is not peers[4]] == [b"", b"", b"", b"", b"23"]
+    assert [list(peer.lane.groups.values()) for peer in peers] == [[], [], [], [], [], [1]]
+    assert readers[4].position == Position("epoch001", 1)
+    assert crowd.position_of(readers[5]) == Position("epoch001", 3)
     crowd.close()
+
+
+def test_compacting_keeps_the_order_and_who_is_ready(group: SocketGroup, peers: list[Peer]) -> None:
+    for index in (0, 3):
+        group.remove(index)
+    peers[2].lane.pause()
+    assert group.compact() == [1, 2, 4, 5]
+    assert group.write(b"a", 0, 4) == [1]
+    peers[2].lane.resume()
+    peers[5].lane.pause()
+    assert group.write(b"b", 0, 4) == [3]
+    assert [peer.read() for peer in peers] == [b"", b"ab", b"b", b"", b"ab", b"a"]
+    assert group.add(peers[0].lane) == 4
+
+
+def test_one_lane_takes_all_or_nothing(group: SocketGroup, peers: list[Peer]) -> None:
+    lane = peers[0].lane
+    assert lane.try_write(b"a")
+    lane.pause()
+    assert not lane.try_write(b"b")
+    lane.resume()
+    assert lane.try_write(b"c")
+    assert peers[0].read() == b"ac"
+    peers[0].fill()
+    assert not lane.try_write(b"d")
+    assert peers[0].kept == []
+    peers[1].theirs.close()
+    assert not peers[1].lane.try_write(b"e")
+    assert peers[1].aborted == 1
+    large = b"z" * 10_000_000
+    assert peers[2].lane.try_write(large)
+    ((data, sent),) = peers[2].kept
+    assert data is large
+    assert 0 < sent < len(large)
+
+
+def test_a_lane_does_not_open_while_something_is_pending(peers: list[Peer]) -> None:
+    peers[0].keep(b"a", 0)
+    lane = SocketLane(peers[0])
+    lane.open(identity)
+    assert not lane.try_write(b"b")
+    peers[0].pending = False
+    lane.resume()
+    assert lane.try_write(b"c")
+    assert peers[0].read() == b"c"
 
 
 def test_a_part_that_was_taken_counts_and_the_rest_is_kept(
@@ -280,7 +318,7 @@ def test_a_part_that_was_taken_counts_and_the_rest_is_kept(
     assert group.write(b"a", 0, 6) == [1, 2]  # something is pending
 
 
-def test_a_lane_comes_back_to_its_slot(group: SocketGroup, peers: list[Peer]) -> None:
+def test_a_lane_comes_back_to_its_index(group: SocketGroup, peers: list[Peer]) -> None:
     peers[1].lane.pause()
     assert group.write(b"a", 0, 6) == [1]
     peers[1].lane.resume()

@@ -1,0 +1,76 @@
+"""A subscription written to a socket."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from typing import Protocol
+
+from ..delivery.fanout import Sink
+from ..delivery.subscription import Subscription
+from ..delivery.topic_subscriber import Reset
+from ..events.event import Event
+from ..server.extensions import FastLane
+from ..utils.aio import spawn
+from ..utils.cancellation import cancelled
+from .messages import CLOSE_ERROR, encode_event
+
+logger = logging.getLogger("realtime.consumers")
+
+
+class _Socket(Protocol):
+    """What the events are sent with, one by one, where the fast lane does not take them."""
+
+    def event(self, event: Event) -> Awaitable[None]:
+        """Send an event."""
+
+    def reset(self, reset: Reset) -> Awaitable[None]:
+        """Say that history is gone."""
+
+    def close(self, code: int, reason: str) -> Awaitable[None]:
+        """Close the socket."""
+
+
+class TopicWriter:
+    """Write the events of a subscription to a socket, as they come."""
+
+    __slots__ = ("_socket", "_task", "subscription")
+
+    def __init__(self, socket: _Socket) -> None:
+        self.subscription = Subscription()
+        self._socket = socket
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, lane: FastLane | None) -> None:
+        """Write from now on, first what has come since the subscription began.
+
+        `lane` takes what `encode_event` makes: give None for a socket whose events look otherwise.
+        """
+        subscription = self.subscription
+        if subscription.on_ready is None:
+            subscription.sink = Sink(encode_event, lane) if lane is not None else None
+            subscription.on_ready = self._write_soon
+            self._write_soon()
+
+    async def close(self) -> None:
+        """Stop, also in the middle of a message that the peer does not read."""
+        self.subscription.close()
+        if self._task is not None:
+            await cancelled(self._task)
+
+    def _write_soon(self) -> None:
+        # A task only while there is something to write: an idle socket has none.
+        if self._task is None and not self.subscription.is_closed:
+            self._task = spawn(self._write())
+
+    async def _write(self) -> None:
+        try:
+            async for item in self.subscription.ready():
+                if isinstance(item, Reset):
+                    await self._socket.reset(item)
+                else:
+                    await self._socket.event(item)
+        except Exception:
+            logger.exception("A subscription failed; its socket is closed")
+            await self._socket.close(CLOSE_ERROR, "The server failed to read the log; reconnect.")
+        finally:
+            self._task = None
