@@ -16,9 +16,9 @@ class LLMConfig(AppConfig):
         from ..delivery import hub
         from ..server import lifespan
         from . import checks
-        from .generation import look_after
+        from .generation import reap_orphans
         from .providers import preload
 
         checks.register_checks()
-        hub.LOOKS.append(look_after)
+        hub.LOOKS.append(reap_orphans)
         lifespan.CALLBACKS.append(preload)

@@ -429,7 +429,7 @@ async def test_what_is_old_is_forgotten(here):
         await read_to_end(stream)
     left = here.shell.run(
         "from datetime import timedelta\nfrom django.utils import timezone\n"
-        "from realtime.llm.generation import sweep\n"
+        "from realtime.llm.store import sweep\n"
         "from realtime.llm.models import Generation\nfrom realtime.models import Topic\n"
         f"ours = Generation.objects.filter(topic='{answer['topic']}')\n"
         "sweep()\nkept = ours.count()\n"

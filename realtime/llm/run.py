@@ -1,0 +1,155 @@
+"""One generation at work in this process: reads the provider's answer, publishes it as events."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
+from typing import Any, Final
+from weakref import WeakSet
+
+from ..delivery.publish import announce
+from ..events.event import Event
+from ..exceptions import ProviderError
+from ..utils.aio import at_loop_end, spawn
+from ..utils.cancellation import cancelled
+from ..utils.threads import in_database_thread
+from . import store
+from .conf import settings
+from .models import Generation
+from .provider import Answer, Provider
+
+logger = logging.getLogger("realtime.llm")
+
+SHUTDOWN_SECONDS: Final = 5.0  # for the last events of what a stopping process was answering
+BYTES_PER_CHAR: Final = 6  # the most that JSON needs for one (an escaped control character)
+
+STOPPING: Final = "The server stopped before the answer was complete; ask again."
+BROKEN: Final = "The answer could not be completed; ask again."
+
+RUNNING: Final[dict[str, "Run"]] = {}  # this process's, by the generation's name
+_watched: WeakSet[asyncio.AbstractEventLoop] = WeakSet()  # loops whose end ends their answers
+
+
+class Run:
+    """One generation at work in this process."""
+
+    def __init__(self, row: Generation, slot: ExitStack, provider: Provider, prompt: str) -> None:
+        self._row = row
+        self._slot = slot  # held until the end
+        self._provider = provider
+        self._prompt = prompt
+        self._pending: list[str] = []  # read and not yet published
+        self._news = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start a task that outlives the request."""
+        loop = asyncio.get_running_loop()
+        if loop not in _watched:
+            _watched.add(loop)
+            at_loop_end(_stop_all)
+        RUNNING[self._row.name] = self
+        self._task = spawn(self._run())
+
+    def cancel(self) -> None:
+        """Close the upstream request and end."""
+        assert self._task is not None
+        self._task.cancel()
+
+    async def ended(self) -> None:
+        """Wait for the end."""
+        assert self._task is not None
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        try:
+            with self._slot:
+                await self._publish_answer()
+        except asyncio.CancelledError:
+            # Whoever cancelled a single answer has ended it already; then this does nothing.
+            await self._end("error", {"detail": STOPPING})
+            raise
+        except ProviderError as error:
+            await self._end("error", {"detail": str(error)})
+        except Exception:
+            logger.exception("An answer on %s failed", self._row.topic)
+            await self._end("error", {"detail": BROKEN})
+        finally:
+            RUNNING.pop(self._row.name, None)
+
+    async def _publish_answer(self) -> None:
+        now = asyncio.get_running_loop().time
+        async with Answer(self._provider, self._prompt) as answer:
+            reading = asyncio.create_task(self._read(answer))
+            reading.add_done_callback(lambda _: self._news.set())
+            try:
+                last = -settings.LLM_BATCH_SECONDS
+                while True:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(settings.LLM_HEARTBEAT_SECONDS):
+                            await self._news.wait()
+                    # The first piece goes out at once, those that follow soon after in one event.
+                    pause = last + settings.LLM_BATCH_SECONDS - now()
+                    if self._pending and pause > 0:
+                        await asyncio.sleep(pause)
+                    self._news.clear()
+                    is_complete = reading.done()
+                    text = "".join(self._pending)
+                    self._pending.clear()
+                    last = now()
+                    if not await self._write(text):
+                        return
+                    if is_complete:
+                        break
+                reading.result()
+            finally:
+                await cancelled(reading)
+        assert answer.stop is not None
+        await self._end("done", answer.stop.data())
+
+    async def _read(self, answer: Answer) -> None:
+        # Ahead of the log by as much as LLM_MAX_ANSWER_CHARS allows.
+        async for text in answer:
+            self._pending.append(text)
+            self._news.set()
+
+    async def _write(self, text: str) -> bool:
+        """Publish some text, or just a sign of life; return False when the answer has ended."""
+        events = await in_database_thread(store.append, self._row, _in_batches(text))
+        if events is None:
+            seconds = settings.LLM_UNHEARD_SECONDS
+            detail = f"Nobody has listened for {seconds:g} s, so the answer was not completed."
+            await self._end("error", {"detail": detail})  # if nobody else has ended it
+            return False
+        await announce_all(events)
+        return True
+
+    async def _end(self, type: str, data: dict[str, Any]) -> None:
+        try:
+            row = store.running(self._row.pk)
+            await announce_all([await in_database_thread(store.end, row, type, data)])
+        except Exception:
+            # The search for answers without a sign of life will end it.
+            logger.exception("The end of the answer on %s could not be published", self._row.topic)
+
+
+async def _stop_all() -> None:
+    """End what this process is answering, since its loop ends."""
+    runs = list(RUNNING.values())
+    for run in runs:
+        run.cancel()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(SHUTDOWN_SECONDS):
+            await asyncio.gather(*(run.ended() for run in runs))
+
+
+def _in_batches(text: str) -> list[str]:
+    size = min(settings.LLM_BATCH_CHARS, (settings.MAX_EVENT_BYTES - 20) // BYTES_PER_CHAR)
+    return [text[first : first + size] for first in range(0, len(text), max(1, size))]
+
+
+async def announce_all(events: Iterable[Event | None]) -> None:
+    """Announce those that are events."""
+    for event in events:
+        if event is not None:
+            await announce(event)

@@ -1,0 +1,143 @@
+"""Generations in the database: each function here is one short transaction, run in a thread.
+
+The row decides. What sets its `ended` publishes the last event in the same transaction, and nothing
+is published once it is set: the process at work, a DELETE in another process, and the search for
+answers whose process has died can't contradict each other, and each topic ends once.
+"""
+
+import secrets
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+from django.contrib.auth import get_user_model
+from django.db import router, transaction
+from django.db.models import QuerySet
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from ..delivery.publish import make_event
+from ..eventlog import get_event_log
+from ..events.event import Event
+from ..events.topic import user_topic
+from ..exceptions import InvalidPrompt
+from ..models import Event as EventRow
+from ..models import Topic
+from .conf import settings
+from .models import Generation
+from .slots import too_many_of_one_user
+
+SWEEP_BATCH: Final = 200  # rows read in one go
+
+GONE: Final = "The server that was answering has gone before the answer was complete; ask again."
+
+
+def running(pk: int | None = None) -> QuerySet[Generation]:
+    """Return the generations that have not ended; with `pk`, at most that one."""
+    rows = Generation.objects.filter(ended=None)
+    return rows if pk is None else rows.filter(pk=pk)
+
+
+def find(user: Any, key: str, digest: str) -> Generation | None:
+    """Return the user's generation of this key; raise `InvalidPrompt` for another prompt."""
+    row = Generation.objects.filter(user=user, key=key).first()
+    if row is not None and row.digest != digest:
+        raise InvalidPrompt("This Idempotency-Key came with another prompt before; use a new one.")
+    return row
+
+
+def create(user: Any, key: str | None, digest: str, model: str) -> tuple[Generation, bool]:
+    """Return a new generation and True, or the one that the key has already, and False."""
+    with transaction.atomic(using=_alias()):
+        # Locks the user: of two requests at once, the second sees what the first has begun.
+        get_user_model()._base_manager.select_for_update().get(pk=user.pk)
+        if key is not None and (row := find(user, key, digest)):
+            return row, False
+        if running().filter(user=user).count() >= settings.LLM_PER_USER:
+            raise too_many_of_one_user()
+        name = secrets.token_hex(8)
+        topic = f"{user_topic(user.pk)}.chat.{name}"
+        row = Generation.objects.create(
+            user=user,
+            name=name,
+            topic=topic,
+            key=key,
+            digest=digest,
+            model=model[:100],
+            beat=Now(),
+            heard=Now(),
+        )
+        return row, True
+
+
+def append(row: Generation, texts: list[str]) -> list[Event] | None:
+    """Log the texts with a sign of life; return None if it has ended or has no listeners."""
+    log = get_event_log()
+    with transaction.atomic(using=_alias()):
+        unheard = timedelta(seconds=settings.LLM_UNHEARD_SECONDS)
+        if not running(row.pk).filter(heard__gte=Now() - unheard).update(beat=Now()):
+            return None
+        return log.append([make_event(row.topic, {"token": text}, "message") for text in texts])
+
+
+def end(rows: QuerySet[Generation], type: str, data: dict[str, Any]) -> Event | None:
+    """End the one row and return its last event; None if it has ended already."""
+    row = rows.first()
+    if row is None:
+        return None
+    with transaction.atomic(using=_alias()):
+        outcome = data.get("stop_reason", "error")[:20]
+        usage = data.get("usage", {})
+        tokens = {name: usage.get(name) for name in ("input_tokens", "output_tokens")}
+        if not rows.filter(pk=row.pk).update(ended=Now(), outcome=outcome, **tokens):
+            return None
+        return get_event_log().append([make_event(row.topic, data, type)])[0]
+
+
+def cancel(name: str, user: Any) -> tuple[bool, Event | None]:
+    """Return whether `user` may cancel a generation of that name, and its last event."""
+    row = Generation.objects.filter(name=name).first()
+    if row is None or not (row.user_id == user.pk or getattr(user, "is_staff", False)):
+        return False, None
+    return True, end_cancelled(name)
+
+
+def end_cancelled(name: str) -> Event | None:
+    """End a generation as cancelled; return its last event, or None if it has ended."""
+    return end(running().filter(name=name), "done", {"stop_reason": "cancelled"})
+
+
+def note_listeners(topics: Sequence[str]) -> list[Event]:
+    """Note that these topics have readers; return the last events of the orphans among them."""
+    events: list[Event] = []
+    for first in range(0, len(topics), SWEEP_BATCH):
+        rows = running().filter(topic__in=topics[first : first + SWEEP_BATCH])
+        if pks := list(rows.values_list("pk", flat=True)):
+            running().filter(pk__in=pks).update(heard=Now())
+            events += sweep(rows)
+    return events
+
+
+def sweep(among: QuerySet[Generation] | None = None) -> list[Event]:
+    """End the answers without a sign of life for `LLM_LEASE_SECONDS`, and drop the oldest."""
+    rows = running() if among is None else among
+    # By the database's clock throughout: those of several hosts may disagree.
+    late = rows.filter(beat__lt=Now() - timedelta(seconds=settings.LLM_LEASE_SECONDS))
+    events = []
+    for row in late[:SWEEP_BATCH]:
+        dead = late.filter(pk=row.pk)  # still, when it is our turn
+        if event := end(dead, "error", {"detail": GONE}):
+            events.append(event)
+    if among is None and settings.RETENTION_SECONDS is not None:
+        cutoff = timezone.now() - timedelta(seconds=settings.RETENTION_SECONDS)
+        old = Generation.objects.filter(ended__lt=cutoff)[:SWEEP_BATCH]
+        names = list(old.values_list("topic", flat=True))
+        if names:  # retention has dropped, or is about to drop, their events
+            Topic.objects.filter(name__in=names).delete()
+            Generation.objects.filter(topic__in=names).delete()
+    return events
+
+
+def _alias() -> str:
+    # That of the log: rows and events commit together.
+    return router.db_for_write(EventRow)
