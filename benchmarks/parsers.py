@@ -24,7 +24,7 @@ import httptools
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side, State
 
-from realtime.server.frames import FrameParser
+from realtime.server.frames import FrameParser, parse_whole
 from realtime.server.http_request import parse_head
 from realtime.server.limits import Limits
 
@@ -112,15 +112,15 @@ def frames() -> Iterator[Case]:
         ("a frame of 64 KiB in four reads", _cut(large, 4)),
     ):
         kept, theirs = FrameParser(MAX, MAX), _protocol()
-        yield (
-            name,
-            {
-                f"{OURS}, kept": lambda reads=reads, kept=kept: _feed(kept, reads),
-                f"{OURS}, made for it": lambda reads=reads: _feed(FrameParser(MAX, MAX), reads),
-                "websockets, kept": lambda reads=reads, theirs=theirs: _receive(theirs, reads),
-                "websockets, made for it": lambda reads=reads: _receive(_protocol(), reads),
-            },
-        )
+        calls = {
+            f"{OURS}, kept": lambda reads=reads, kept=kept: _feed(kept, reads),
+            f"{OURS}, made for it": lambda reads=reads: _feed(FrameParser(MAX, MAX), reads),
+            "websockets, kept": lambda reads=reads, theirs=theirs: _receive(theirs, reads),
+            "websockets, made for it": lambda reads=reads: _receive(_protocol(), reads),
+        }
+        if reads == [small]:
+            calls[f"{OURS}, without a parser"] = lambda: [parse_whole(small, MAX)]
+        yield name, calls
 
 
 def _cut(data: bytes, count: int) -> list[bytes]:

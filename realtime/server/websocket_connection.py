@@ -77,9 +77,8 @@ class WebSocket:
         self._denial: Response | None = None
         self._parser: FrameParser | None = None  # only while something is incomplete
         self._fast = min(
-            125,
-            server.websocket_max_frame_size or 125,
-            server.websocket_max_message_size or 125,
+            server.websocket_max_frame_size or 65_535,
+            server.websocket_max_message_size or 65_535,
         )
         self._queue: list[Message] = [{"type": "websocket.connect"}]
         self._bytes = 0  # of the messages in the queue
@@ -181,28 +180,15 @@ class WebSocket:
     def data_received(self, data: bytes) -> None:
         self._silent = 0
         if self.state == OPEN and self._parser is None:
-            # The common case, without a parser: one whole small message.
-            size = len(data) - 6
-            if 0 <= size <= self._fast and data[1] == 0x80 | size:
-                first = data[0]
-                if first == 0x81 or first == 0x82:
-                    payload = data[6:]
-                    key = data[2:6]
-                    if key != b"\0\0\0\0":
-                        payload = (
-                            int.from_bytes(payload, "little")
-                            ^ int.from_bytes((key * (size // 4 + 1))[:size], "little")
-                        ).to_bytes(size, "little")
-                    if first == 0x82:
-                        self._deliver({"type": "websocket.receive", "bytes": payload}, size)
-                        return
-                    try:
-                        text = payload.decode()
-                    except UnicodeDecodeError:
-                        self._fail(frames.INVALID_TEXT, "The text is not UTF-8")
-                        return
-                    self._deliver({"type": "websocket.receive", "text": text}, len(text))
-                    return
+            # The common case, without a parser: one whole message.
+            try:
+                message = frames.parse_whole(data, self._fast)
+            except FrameError as error:
+                self._fail(error.code, error.reason)
+                return
+            if message is not None:
+                self._deliver(message)
+                return
         if self.state == CLOSED or self._last is not None:
             return
         if self._parser is None:
@@ -240,10 +226,8 @@ class WebSocket:
             self._closed_by_peer(payload)
         elif self.state == CLOSING:
             pass  # section 1.4: what comes after our close frame is not ours to read
-        elif opcode == frames.TEXT:
-            self._deliver({"type": "websocket.receive", "text": payload}, len(payload))
-        elif opcode == frames.BINARY:
-            self._deliver({"type": "websocket.receive", "bytes": payload}, len(payload))
+        elif opcode in (frames.TEXT, frames.BINARY):
+            self._deliver(payload)
         elif opcode == frames.PING:
             if self.transport.pending:
                 self._pong = payload  # section 5.5.3: only the latest ping needs a pong
@@ -309,10 +293,10 @@ class WebSocket:
         limits = self.server.limits
         return len(self._queue) >= limits.receive_messages or self._bytes >= limits.receive_bytes
 
-    def _deliver(self, message: Message, size: int) -> None:
-        queue = self._queue
-        queue.append(message)
-        self._bytes += size
+    def _deliver(self, message: str | bytes) -> None:
+        key = "text" if isinstance(message, str) else "bytes"
+        self._queue.append({"type": "websocket.receive", key: message})
+        self._bytes += len(message)
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)

@@ -25,11 +25,41 @@ def parse(data: bytes, pieces: int = 0, limit: int = LIMIT) -> list[Frame]:
     return found
 
 
-@given(st.binary(max_size=300), st.binary(min_size=4, max_size=4))
-def test_masking_is_its_own_inverse_and_byte_by_byte(payload: bytes, key: bytes) -> None:
-    masked = frames.mask(payload, key)
-    assert masked == bytes(byte ^ key[i % 4] for i, byte in enumerate(payload))
-    assert frames.mask(masked, key) == payload
+@pytest.mark.parametrize("opcode", [1, 2])
+@pytest.mark.parametrize("size", [0, 1, 5, 125, 126, 65_535])
+def test_a_whole_frame_needs_no_parser(opcode: int, size: int) -> None:
+    data = frame(opcode, b"z" * size)
+    assert frames.parse_whole(data, size) == ("z" * size if opcode == 1 else b"z" * size)
+    assert size == 0 or frames.parse_whole(data, size - 1) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        frame(2, b"Hello")[:-1],
+        frame(2, b"Hello") + b"\x82",
+        frame(2, b"z" * 126)[:-1],
+        frame(2, b"z" * 126) + b"\x82",
+        frame(2, b"z" * 65_536),
+        frame(2, b"Hello", fin=False),
+        frame(0, b"Hello"),
+        frame(9, b"Hello"),
+        frame(2, b"Hello", rsv=1),
+        frame(2, b"Hello", masked=False),
+        frame(2, b"z" * 126, masked=False),
+        frame(2, b"z" * 125, head=b"\xfe" + (125).to_bytes(2, "big")),
+        frame(2, b"z" * 300, head=b"\xff" + (300).to_bytes(8, "big")),
+    ],
+)
+def test_everything_else_needs_a_parser(data: bytes) -> None:
+    assert frames.parse_whole(data, LIMIT) is None
+
+
+def test_a_whole_frame_of_text_is_checked() -> None:
+    with pytest.raises(FrameError) as error:
+        frames.parse_whole(frame(1, b"\xff"), LIMIT)
+    assert error.value.code == 1007
 
 
 @given(st.lists(st.text(max_size=40), min_size=1, max_size=4), st.integers(1, 30))
