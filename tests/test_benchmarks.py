@@ -593,7 +593,7 @@ def test_parsers_find_the_same_before_they_are_timed() -> None:
     names = [line.split(" | ")[:2] for line in lines]
     assert ["| a request's head, 15 headers", "httptools"] in names
     assert ["| a frame of 64 KiB in four reads", "websockets, made for it"] in names
-    assert len(names) == 2 * 3 + 3 * 4
+    assert len(names) == 2 * 3 + 3 * 4 + 1
     assert all(line.endswith(" 1.00x |") for line in lines if re.search(r"ours(, kept)? \|", line))
 
 
