@@ -1,3 +1,143 @@
-"""Durable topics for Django: every event is logged, numbered and delivered once, in order."""
+"""Durable topics for Django: every event is logged, numbered and delivered once, in order.
+
+The public names. Each is imported when it is first used (PEP 562), so that `import realtime` loads
+neither Django nor asyncio, and an app may stand in INSTALLED_APPS under this name.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from .access.identity import identify as authenticate
+    from .access.permissions import default_rule as default_rule
+    from .access.permissions import require as require
+    from .delivery.progress import Progress as Progress
+    from .delivery.publish import apublish as apublish
+    from .delivery.publish import publish as publish
+    from .delivery.publish import publish_now as publish_now
+    from .delivery.publish import send_to_user as send_to_user
+    from .delivery.subscription import Subscription as Subscription
+    from .delivery.topic_subscriber import Reset as Reset
+    from .delivery.topic_subscriber import Started as Started
+    from .events.event import Event as Event
+    from .events.payload import decode_data as decode_data
+    from .events.position import Position as Position
+    from .events.topic import user_topic as user_topic
+    from .exceptions import HistoryGone as HistoryGone
+    from .exceptions import InvalidData as InvalidData
+    from .exceptions import InvalidPrompt as InvalidPrompt
+    from .exceptions import InvalidTopic as InvalidTopic
+    from .exceptions import NotAllowed as NotAllowed
+    from .exceptions import NotIdentified as NotIdentified
+    from .exceptions import ProviderError as ProviderError
+    from .exceptions import RealtimeError as RealtimeError
+    from .exceptions import TooManyRequests as TooManyRequests
+    from .http.views import answers_errors as json_errors
+    from .http.views import problem as error_response
+    from .http.views import signed_in as require_user
+    from .streaming.exports import CSVResponse as CSVResponse
+    from .streaming.exports import ZipResponse as ZipResponse
+    from .streaming.exports import files_below as files_below
+    from .streaming.files import FileStreamResponse as FileStreamResponse
+    from .streaming.files import open_in as open_file
+    from .streaming.files import open_stored as open_stored
+    from .streaming.ndjson import NDJSONResponse as NDJSONResponse
+    from .streaming.ndjson import after_and_limit as after_and_limit
+    from .streaming.response import AsyncStreamResponse as StreamResponse
+    from .streaming.response import EventStreamResponse as EventStreamResponse
+    from .streaming.sse import encode_sse as encode_sse
+    from .websocket.consumers import WebSocketConsumer as WebSocketConsumer
+    from .websocket.topic_consumers import MultiplexConsumer as MultiplexConsumer
+    from .websocket.topic_consumers import TopicConsumer as TopicConsumer
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "CSVResponse",
+    "Event",
+    "EventStreamResponse",
+    "FileStreamResponse",
+    "HistoryGone",
+    "InvalidData",
+    "InvalidPrompt",
+    "InvalidTopic",
+    "MultiplexConsumer",
+    "NDJSONResponse",
+    "NotAllowed",
+    "NotIdentified",
+    "Position",
+    "Progress",
+    "ProviderError",
+    "RealtimeError",
+    "Reset",
+    "Started",
+    "StreamResponse",
+    "Subscription",
+    "TooManyRequests",
+    "TopicConsumer",
+    "WebSocketConsumer",
+    "ZipResponse",
+    "after_and_limit",
+    "apublish",
+    "authenticate",
+    "decode_data",
+    "default_rule",
+    "encode_sse",
+    "error_response",
+    "files_below",
+    "json_errors",
+    "open_file",
+    "open_stored",
+    "publish",
+    "publish_now",
+    "require",
+    "require_user",
+    "send_to_user",
+    "user_topic",
+]
+
+# By module; `public=name` where it is called otherwise there.
+_PLACES: Final = {
+    "access.identity": ("authenticate=identify"),
+    "access.permissions": ("require default_rule"),
+    "delivery.progress": ("Progress"),
+    "delivery.publish": ("publish apublish publish_now send_to_user"),
+    "delivery.subscription": ("Subscription"),
+    "delivery.topic_subscriber": ("Started Reset"),
+    "events.event": ("Event"),
+    "events.payload": ("decode_data"),
+    "events.position": ("Position"),
+    "events.topic": ("user_topic"),
+    "exceptions": (
+        "RealtimeError NotAllowed NotIdentified InvalidData InvalidTopic InvalidPrompt HistoryGone "
+        "TooManyRequests ProviderError"
+    ),
+    "http.views": ("require_user=signed_in json_errors=answers_errors error_response=problem"),
+    "streaming.exports": ("CSVResponse ZipResponse files_below"),
+    "streaming.files": ("FileStreamResponse open_file=open_in open_stored"),
+    "streaming.ndjson": ("NDJSONResponse after_and_limit"),
+    "streaming.response": ("StreamResponse=AsyncStreamResponse EventStreamResponse"),
+    "streaming.sse": ("encode_sse"),
+    "websocket.consumers": ("WebSocketConsumer"),
+    "websocket.topic_consumers": ("TopicConsumer MultiplexConsumer"),
+}
+_MODULES: Final = {
+    name.partition("=")[0]: (module, name.rpartition("=")[2])
+    for module, names in _PLACES.items()
+    for name in names.split()
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module of a public name, and return what it is there."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _MODULES[name]
+    found = getattr(import_module(f".{module}", __name__), attribute)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """Return the public names beside what has been imported already."""
+    return sorted({*globals(), *__all__})

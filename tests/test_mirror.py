@@ -28,6 +28,7 @@ WITHOUT_SOURCE = {
     "llm/test_providers.py": "the package's own module",
     "llm/test_upstream.py": "llm/providers/upstream.py and both SDKs",
     "streaming/test_sql_json.py": "the package's own module",
+    "test_api.py": "the public names",
     "test_benchmarks.py": "the benchmark's own parts",
     "test_docs.py": "the documentation's code, commands and links",
     "test_layers.py": "the folders of the package",

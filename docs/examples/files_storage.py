@@ -1,7 +1,7 @@
 from django.core.files.storage import default_storage
 from django.db import transaction
 
-from realtime.streaming.files import FileStreamResponse, open_stored
+from realtime import FileStreamResponse, open_stored
 
 
 @transaction.non_atomic_requests

@@ -1,15 +1,14 @@
 from django.contrib.auth.models import Group
 from django.db import transaction
 
-from realtime.streaming.exports import CSVResponse, ZipResponse, files_below
-from realtime.streaming.files import FileStreamResponse, open_in
+from realtime import CSVResponse, FileStreamResponse, ZipResponse, files_below, open_file
 
 REPORTS = "/srv/reports"
 
 
 @transaction.non_atomic_requests
 async def report(request, name):
-    return FileStreamResponse(request, await open_in(REPORTS, name))
+    return FileStreamResponse(request, await open_file(REPORTS, name))
 
 
 @transaction.non_atomic_requests

@@ -1,8 +1,8 @@
-from realtime.http.views import answers_errors, signed_in
+from realtime import json_errors, require_user
 from realtime.llm.answer_stream import answer_on_request
 
 
-@answers_errors("GET")
+@json_errors("GET")
 async def ask(request):
-    user = await signed_in(request)
+    user = await require_user(request)
     return await answer_on_request(request, request.GET.get("prompt"), user)

@@ -1,6 +1,6 @@
 from django.db import transaction
 
-from realtime.streaming.ndjson import NDJSONResponse
+from realtime import NDJSONResponse
 
 
 @transaction.non_atomic_requests

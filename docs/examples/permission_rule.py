@@ -1,4 +1,4 @@
-from realtime.access.permissions import default_rule
+from realtime import default_rule
 
 
 async def rule(user, topic, action):

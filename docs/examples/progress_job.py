@@ -1,4 +1,4 @@
-from realtime.delivery.progress import Progress
+from realtime import Progress
 
 
 def import_rows(user, rows):

@@ -3,8 +3,7 @@ import json
 
 from django.db import transaction
 
-from realtime.streaming.response import EventStreamResponse
-from realtime.streaming.sse import encode_sse
+from realtime import EventStreamResponse, encode_sse
 
 released = []
 

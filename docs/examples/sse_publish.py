@@ -1,6 +1,6 @@
 from django.http import HttpResponse
 
-from realtime.delivery.publish import publish
+from realtime import publish
 
 
 def ring(request):

@@ -3,8 +3,7 @@ import asyncio
 from django.db import transaction
 from django.utils import timezone
 
-from realtime.streaming.response import EventStreamResponse
-from realtime.streaming.sse import encode_sse
+from realtime import EventStreamResponse, encode_sse
 
 
 @transaction.non_atomic_requests

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from realtime.websocket.consumers import WebSocketConsumer
+from realtime import WebSocketConsumer
 
 
 class Echo(WebSocketConsumer):

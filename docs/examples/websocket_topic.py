@@ -1,4 +1,4 @@
-from realtime.websocket.consumers import WebSocketConsumer
+from realtime import WebSocketConsumer
 
 
 class Orders(WebSocketConsumer):

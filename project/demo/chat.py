@@ -4,14 +4,12 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 
-from realtime.events.payload import decode_data
-from realtime.exceptions import InvalidPrompt
-from realtime.http.views import answers_errors, problem, signed_in
+from realtime import InvalidPrompt, decode_data, error_response, json_errors, require_user
 from realtime.llm import generation
 from realtime.llm.answer_stream import answer_on_request
 
 
-@answers_errors("GET", "POST")
+@json_errors("GET", "POST")
 async def chat(request: HttpRequest) -> HttpResponseBase:
     """`GET /chat?prompt=` streams the answer; `POST /chat` begins one that survives a reload."""
     return await (on_request if request.method == "GET" else resumable)(request)
@@ -19,14 +17,14 @@ async def chat(request: HttpRequest) -> HttpResponseBase:
 
 async def on_request(request: HttpRequest) -> HttpResponseBase:
     """The answer as the body of this response: who leaves has ended it."""
-    user = await signed_in(request)
+    user = await require_user(request)
     return await answer_on_request(request, request.GET.get("prompt"), user)
 
 
 async def resumable(request: HttpRequest) -> HttpResponseBase:
     """The answer as events of a topic, which can be read again from the first to the last."""
     body = request.body
-    user = await signed_in(request)
+    user = await require_user(request)
     data = decode_data(body)
     if not isinstance(data, dict):
         raise InvalidPrompt('Send a JSON object: {"prompt": "..."}')
@@ -42,9 +40,9 @@ async def resumable(request: HttpRequest) -> HttpResponseBase:
     )
 
 
-@answers_errors("DELETE")
+@json_errors("DELETE")
 async def cancel(request: HttpRequest, name: str) -> HttpResponseBase:
     """`DELETE /chat/<id>`: the answer ends with what it has."""
-    if not await generation.cancel(name, await signed_in(request)):
-        return problem(404, "There is no such answer.")
+    if not await generation.cancel(name, await require_user(request)):
+        return error_response(404, "There is no such answer.")
     return HttpResponse(status=204)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from realtime.websocket.consumers import WebSocketConsumer
+from realtime import WebSocketConsumer
 
 
 class Echo(WebSocketConsumer):

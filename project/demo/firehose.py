@@ -6,28 +6,34 @@ from typing import Final
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from realtime.access.identity import identify
-from realtime.exceptions import NotAllowed, NotIdentified
-from realtime.http.views import answers_errors, problem
-from realtime.streaming.response import AsyncStreamResponse
+from realtime import (
+    NotAllowed,
+    NotIdentified,
+    StreamResponse,
+    authenticate,
+    error_response,
+    json_errors,
+)
 
 PIECE: Final = b"\0" * 65_536
 PIECES_PER_MB: Final = 16
 MAX_MB: Final = 1_000_000
 
 
-@answers_errors("GET")
+@json_errors("GET")
 async def firehose(request: HttpRequest) -> HttpResponseBase:
     """`GET /firehose?mb=N`: staff only."""
-    user = (await identify(request.scope)).user  # type: ignore[attr-defined]
+    user = (await authenticate(request.scope)).user  # type: ignore[attr-defined]
     if not user.is_authenticated:
         raise NotIdentified("Sign in, or send an access token.")
     if not user.is_staff:
         raise NotAllowed("The firehose is for staff.")
     mb = request.GET.get("mb", "")
     if not (mb.isascii() and mb.isdigit()) or not 0 < int(mb[:20]) <= MAX_MB:
-        return problem(400, f"mb={mb[:40]!r}: a number of megabytes up to {MAX_MB}, as mb=100.")
-    return AsyncStreamResponse(pieces(int(mb) * PIECES_PER_MB))
+        return error_response(
+            400, f"mb={mb[:40]!r}: a number of megabytes up to {MAX_MB}, as mb=100."
+        )
+    return StreamResponse(pieces(int(mb) * PIECES_PER_MB))
 
 
 async def pieces(count: int) -> AsyncIterator[bytes]:

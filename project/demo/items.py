@@ -2,15 +2,14 @@
 
 from django.http import HttpRequest
 
-from realtime.http.views import answers_errors
-from realtime.streaming.ndjson import NDJSONResponse, after_and_limit
+from realtime import NDJSONResponse, after_and_limit, json_errors
 
 from .models import Item
 
 FIELDS = ("id", "name", "price", "created", "uuid")
 
 
-@answers_errors("GET")
+@json_errors("GET")
 async def items(request: HttpRequest) -> NDJSONResponse:
     """`GET /stream/items?after=&limit=`: a line per item, in the order of their ids."""
     return NDJSONResponse(Item.objects.all(), fields=FIELDS, **after_and_limit(request))

@@ -10,9 +10,7 @@ from typing import Final
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-from realtime.http.views import answers_errors, problem, signed_in
-from realtime.streaming.response import EventStreamResponse
-from realtime.streaming.sse import encode_sse
+from realtime import EventStreamResponse, encode_sse, error_response, json_errors, require_user
 
 logger = logging.getLogger("project.demo.progress")
 
@@ -20,18 +18,18 @@ MAX_STEPS: Final = 10_000
 MAX_INTERVAL: Final = 60.0  # seconds
 
 
-@answers_errors("GET")
+@json_errors("GET")
 async def progress(request: HttpRequest) -> HttpResponseBase:
     """`GET /progress?steps=N&interval=S`: a step each S seconds. It goes on after the
     `Last-Event-ID` of an EventSource that has lost its connection."""
-    await signed_in(request)
+    await require_user(request)
     steps = _number(request.GET.get("steps", "10"), 1, MAX_STEPS)
     interval = _number(request.GET.get("interval", "0.5"), 0, MAX_INTERVAL)
     done = _number(request.headers.get("Last-Event-ID", "0"), 0, MAX_STEPS)
     if steps is None or not steps.is_integer():
-        return problem(400, f"steps is a whole number from 1 to {MAX_STEPS}.")
+        return error_response(400, f"steps is a whole number from 1 to {MAX_STEPS}.")
     if interval is None:
-        return problem(400, f"interval is a number of seconds from 0 to {MAX_INTERVAL:g}.")
+        return error_response(400, f"interval is a number of seconds from 0 to {MAX_INTERVAL:g}.")
     if done is not None and done >= steps:
         return HttpResponse(status=204)  # it is done: an EventSource stays away now
     return EventStreamResponse(_work(int(done or 0), int(steps), interval))

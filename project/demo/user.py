@@ -2,10 +2,7 @@
 
 from typing import Any
 
-from realtime.delivery.publish import publish_now
-from realtime.events.event import Event
-from realtime.events.topic import user_topic
-from realtime.websocket.consumers import WebSocketConsumer
+from realtime import Event, WebSocketConsumer, publish_now, user_topic
 
 
 class UserSocket(WebSocketConsumer):

@@ -4,12 +4,14 @@ import inspect
 import re
 from typing import Any, Final
 
+import realtime
 from realtime.conf import Setting, Settings
 from realtime.llm import conf as llm_conf
 
 from .servers import ROOT
 
 PAGE: Final = ROOT / "docs" / "settings.md"
+API: Final = ROOT / "docs" / "api.md"
 HEADING: Final = re.compile(r"    # ([A-Z].*)")
 KEY: Final = re.compile(r"    ([A-Z_]+) = ")
 COLUMNS: Final = "| name | default | unit | at the limit |\n|---|---|---|---|\n"
@@ -56,5 +58,19 @@ def written(default: object) -> str:
     return f'"{default}"' if isinstance(default, str) else repr(default)
 
 
+def with_names(page: str) -> str:
+    """Return the text of docs/api.md with its table of names as the package has them."""
+    before, head, rest = page.partition("| name | what it is |\n|---|---|\n")
+    after = rest[rest.index("\n\n") + 1 :] if not rest.startswith("\n") else rest
+    return before + head + "".join(f"| `{n}` | {summary(n)} |\n" for n in realtime.__all__) + after
+
+
+def summary(name: str) -> str:
+    """Return the first paragraph of a public name's docstring."""
+    text = inspect.getdoc(getattr(realtime, name)) or ""
+    return " ".join(text.partition("\n\n")[0].split()).replace("|", "\\|")
+
+
 if __name__ == "__main__":
+    API.write_text(with_names(API.read_text()))
     PAGE.write_text(with_tables(PAGE.read_text()))
