@@ -44,6 +44,7 @@ _MAX_CHUNKS: Final = 1_024
 MAX_CONTROL: Final = 125
 MAX_REASON: Final = MAX_CONTROL - 2  # the code takes two bytes
 
+MAX_WHOLE: Final = 65_535  # bytes of a message that `parse_whole` can take
 NOT_UTF8: Final = "The text is not UTF-8"
 
 _WHOLE_TEXT: Final = 0x80 | TEXT  # the first byte of a message in one frame
@@ -55,7 +56,7 @@ _SMALL_HEADS: Final = {
 
 
 class FrameError(Exception):
-    """The peer broke the protocol: the connection is to be failed with this code and reason."""
+    """A breach of the protocol: the connection is to be closed with this code and reason."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -71,12 +72,12 @@ class Frame(NamedTuple):
 
 
 def may_arrive(code: int) -> bool:
-    """Whether a close frame may carry the code (section 7.4, and IANA's registry for 1012-1014)."""
+    """Return whether a close frame may carry the code (section 7.4; IANA for 1012-1014)."""
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
 def encode(opcode: int, payload: bytes) -> bytes:
-    """One unfragmented, unmasked frame, as a server sends it."""
+    """Return one unfragmented, unmasked frame, as a server sends it."""
     size = len(payload)
     if size < 126:
         heads = _SMALL_HEADS.get(opcode)
@@ -94,7 +95,7 @@ def frame_text(body: bytes) -> bytes:
 
 
 def encode_close(code: int, reason: str = "") -> bytes:
-    """A close frame. The reason is cut to what fits, between characters."""
+    """Return a close frame. The reason is cut to what fits, between characters."""
     if code == NO_STATUS:
         return encode(CLOSE, b"")
     text = reason.encode()[:MAX_REASON].decode(errors="ignore").encode()
@@ -102,7 +103,7 @@ def encode_close(code: int, reason: str = "") -> bytes:
 
 
 def decode_close(payload: bytes) -> tuple[int, str]:
-    """The code and reason of a close frame's payload. Raises FrameError."""
+    """Return the code and reason of a close frame's payload. Raises FrameError."""
     if not payload:
         return NO_STATUS, ""
     code = int.from_bytes(payload[:2], "big")
@@ -142,7 +143,7 @@ def parse_whole(data: bytes, limit: int) -> str | bytes | None:
 
 
 class FrameParser:
-    """Turns what arrives from a client into messages and control frames, in order.
+    """Turn what arrives from a client into messages and control frames, in order.
 
     `feed()` it, then call `next()` until it returns None. Text is checked as it arrives, so
     invalid UTF-8 is found before its frame is complete. `max_frame` and `max_message` are bytes;
@@ -179,26 +180,26 @@ class FrameParser:
         self._decoder: codecs.IncrementalDecoder | None = None
 
     @property
-    def idle(self) -> bool:
-        """Nothing is left over: no frame or message has begun."""
+    def is_idle(self) -> bool:
+        """Return whether nothing is left over: no frame or message has begun."""
         return self._left < 0 and not self._message and self._position == len(self._data)
 
     @property
     def waiting(self) -> int:
-        """Bytes that were fed and not parsed yet."""
+        """Return the number of bytes that were fed and not parsed yet."""
         return len(self._data) - self._position
 
     def feed(self, data: bytes) -> None:
-        """Take what arrived."""
+        """Take what has arrived, to be parsed by `next`."""
         if self._position < len(self._data):
             data = self._data[self._position :] + data
         self._data = data
         self._position = 0
 
     def next(self) -> Frame | None:
-        """The next whole message or control frame, or None until more arrives.
+        """Return the next whole message or control frame, or None until more arrives.
 
-        Raises FrameError when the connection is to be failed.
+        Raises FrameError.
         """
         while self._left >= 0 or self._header():
             frame = self._payload()

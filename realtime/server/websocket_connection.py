@@ -1,61 +1,63 @@
-"""WebSocket connections (RFC 6455): the handshake, the frames, and the ASGI side.
+"""WebSocket connections (RFC 6455): from the bytes of a transport to ASGI messages and back.
 
-Daphne builds an HTTP request, writes it out again for Autobahn to parse, and keeps both; here the
-handshake is a few lines, and what it needed is dropped once the connection is open.
+Daphne builds an HTTP request, writes it out again for Autobahn to parse, and keeps both; here a
+handshake is dropped once it is answered, and a parser where nothing is incomplete.
 """
 
 import asyncio
-import binascii
-import hashlib
+from enum import IntEnum, auto
 from typing import Any, Final
 
-from realtime.server import access_log as access
-from realtime.server import frames, scope
+from realtime.server import access_log, frames, scope
 from realtime.server.disconnect import DisconnectEvent
 from realtime.server.frames import FrameError, FrameParser
+from realtime.server.handshake import Handshake, HandshakeError, Header
 from realtime.server.http_request import RequestHead
-from realtime.server.http_response import Response
 from realtime.server.state import ServerState
 from realtime.server.timeouts import CHECKS_BEFORE_PING, cancel_after
 from realtime.server.transport import Transport
 
 Message = dict[str, Any]
 
-GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
-MAX_EARLY = 65_536
+MAX_EARLY: Final = 65_536
 """Bytes a client may send before it has been accepted."""
-LAST_WORDS = 1.0
-"""Seconds in which an application may deal with the messages before a close."""
-RESTART_REASON = "The server is restarting"
+CLOSE_DELAY: Final = 1.0
+"""Seconds in which an application may deal with what came before a close, until it is answered."""
+RESTART_REASON: Final = "The server is restarting"
+RETRY_AFTER: Final = (b"retry-after", b"1")
 
-CONNECTING, OPEN, CLOSING, CLOSED = range(4)
 
-_ACCEPT_HEADERS = frozenset(
-    (b"upgrade", b"connection", b"sec-websocket-accept", b"sec-websocket-extensions")
-)
+class State(IntEnum):
+    """The states of a connection, in the order in which they can follow one another."""
+
+    CONNECTING = auto()  # the handshake is not answered
+    DENYING = auto()  # the application answers it with an HTTP response
+    OPEN = auto()
+    CLOSE_RECEIVED = auto()  # or a breach of the protocol: our close frame is due
+    CLOSE_SENT = auto()  # the peer's is due
+    CLOSED = auto()  # nothing more is read or written; the transport flushes and closes
+
+
+CONNECTING, DENYING, OPEN, CLOSE_RECEIVED, CLOSE_SENT, CLOSED = State
 
 
 class WebSocket:
     """One WebSocket connection and its application."""
 
     __slots__ = (
-        "_accept_key",
         "_bucket",
         "_bytes",
-        "_code",
-        "_denial",
-        "_eager",
-        "_fast",
-        "_head",
-        "_last",
+        "_ending",
+        "_handshake",
+        "_has_disconnect",
+        "_has_sent",
         "_opened",
         "_parser",
         "_pong",
         "_queue",
         "_silent",
-        "_subprotocols",
-        "_told",
         "_waiter",
+        "_whole_limit",
         "gone",
         "path",
         "server",
@@ -67,129 +69,129 @@ class WebSocket:
     def __init__(self, server: ServerState, transport: Transport, head: RequestHead) -> None:
         self.server = server
         self.transport = transport
-        self.path = access.redact(head.target.decode("ascii"))
+        self.path = access_log.redact(head.target.decode("ascii"))
         self.gone = DisconnectEvent()
         self.state = CONNECTING
         self.task: asyncio.Task[None] | None = None
-        self._head: RequestHead | None = head
-        self._accept_key = b""
-        self._subprotocols: list[str] = []
-        self._denial: Response | None = None
+        self._handshake: Handshake | None = Handshake(head, server.server_header)
         self._parser: FrameParser | None = None  # only while something is incomplete
-        self._fast = min(
-            server.websocket_max_frame_size or 65_535,
-            server.websocket_max_message_size or 65_535,
+        self._whole_limit = min(
+            server.websocket_max_frame_size or frames.MAX_WHOLE,
+            server.websocket_max_message_size or frames.MAX_WHOLE,
         )
         self._queue: list[Message] = [{"type": "websocket.connect"}]
         self._bytes = 0  # of the messages in the queue
         self._waiter: asyncio.Future[None] | None = None
-        self._told = False  # the disconnect is in the queue, or has been received
-        self._code = frames.ABNORMAL  # of the close frame that was sent
-        self._eager = False  # the application has sent since it last waited
-        self._silent = 0  # checks since something was heard
-        self._last: tuple[bytes, int, str] | None = None  # what ends it, while that has to wait
+        self._has_sent = False  # the application has, since it last waited
+        self._has_disconnect = False  # it is in the queue, or has been received
+        # The close frame that is due, and the code and reason that the application is told.
+        self._ending = b"", frames.ABNORMAL, ""
         self._pong: bytes | None = None  # a ping's payload, when its pong has to wait
+        self._silent = 0  # checks since something was heard
         self._opened = server.loop.time()
         transport.receiver = self
         self._bucket = server.timeouts.add(self)
+
+    def _transition(self, state: State) -> None:
+        """Enter a later state, and do what has to be done there by whatever way it is reached."""
+        before, self.state = self.state, state
+        assert before < state, f"{state.name} can't follow {before.name}"
+        if state is OPEN:
+            self._handshake = None  # a large part of an idle connection's memory
+        elif state is CLOSE_RECEIVED:
+            self.gone.set()
+        elif state is CLOSE_SENT:
+            if self.transport.lane is not None:
+                self.transport.lane.shut()
+            self.transport.resume_reading()
+            self.server.loop.call_later(self.server.limits.close_timeout, self.transport.abort)
+        elif state is CLOSED:
+            self._parser = None
+            _, code, reason = self._ending
+            self._queue_disconnect(code, reason)
+            self.gone.set()
+            self._log("disconnected" if before >= OPEN else "rejected")
+            self.server.timeouts.remove(self, self._bucket)
+            self.transport.close(linger=True)
+            self._cancel_later()
 
     # The handshake
 
     def begin(self, rest: bytes) -> None:
         """Check the handshake and start the application; rest is what followed the request."""
-        head, server = self._head, self.server
-        assert head is not None
+        server, handshake = self.server, self._handshake
+        assert handshake is not None
         server.connections.add(self)
-        problem = _handshake_problem(head)
-        if problem is not None:
-            self._refuse(*problem)
+        try:
+            handshake.check()
+        except HandshakeError as error:
+            self._refuse(error.status, error.reason, *error.headers)
             return
         if server.is_draining:
-            self._refuse(503, RESTART_REASON, (b"retry-after", b"1"))
+            self._refuse(503, RESTART_REASON, RETRY_AFTER)
             return
-        self._accept_key = accept_key(head.get(b"sec-websocket-key")[0])
-        self._subprotocols = [
-            name.strip()
-            for value in head.get(b"sec-websocket-protocol")
-            for name in value.decode("latin1").split(",")
-        ]
         if rest:
             self.data_received(rest)
-        gone = self.gone
-        built = scope.build("websocket", head, self.transport, gone, server)
-        built["subprotocols"] = list(self._subprotocols)
+        built = scope.build("websocket", handshake.head, self.transport, self.gone, server)
+        built["subprotocols"] = list(handshake.subprotocols)
         built["extensions"]["websocket.http.response"] = {}
         server.sessions.add(self)
         self.task = server.loop.create_task(server.application(built, self.receive, self.send))
         self.task.add_done_callback(self._done)
         self._log("connecting")
 
-    def _refuse(self, status: int, detail: str, *headers: tuple[bytes, bytes]) -> None:
-        """Answer the handshake with an HTTP error of the server's own."""
-        self._deny(status, [(b"content-type", b"text/plain; charset=utf-8"), *headers])
-        self._deny_body(detail.encode() + b"\n", False)
-
-    def _deny(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        assert self._head is not None
-        self._denial = Response(self._head.method, self._head.minor, False)
-        self._denial.start(status, headers, self.server.server_header)
-
-    def _deny_body(self, body: bytes, more: bool) -> None:
-        assert self._denial is not None
-        self.transport.write(self._denial.body(body, more))
-        if not more:
-            self._tell(frames.ABNORMAL, "")
-            self._end(linger=True)
+    def _refuse(self, status: int, reason: str, *headers: Header) -> None:
+        assert self._handshake is not None
+        self.transport.write(self._handshake.refuse(status, reason, *headers))
+        self._transition(CLOSED)
 
     def _accept(self, message: Message) -> None:
-        lines = [
-            b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
-            b"sec-websocket-accept: %b\r\n" % self._accept_key
-        ]
-        chosen = message.get("subprotocol")
-        if chosen is not None:
-            if chosen not in self._subprotocols:
-                raise ValueError(f"The client did not offer the subprotocol {chosen!r}.")
-            lines.append(b"sec-websocket-protocol: %b\r\n" % chosen.encode("ascii"))
-        for name, value in message.get("headers", ()):
-            lower = bytes(name).lower()
-            if lower in _ACCEPT_HEADERS or (lower == b"sec-websocket-protocol" and chosen):
-                raise ValueError(f"The header {name!r} is the server's business.")
-            if b"\r" in name + value or b"\n" in name + value or b"\0" in name + value:
-                raise ValueError("A header contains CR, LF or NUL.")
-            lines.append(b"%b: %b\r\n" % (name, value))
-        if self.server.server_header:
-            lines.append(b"server: %b\r\n" % self.server.server_header)
-        lines.append(b"\r\n")
-        self.state = OPEN
-        # A large part of an idle connection's memory, and of no use any more.
-        self._head = None
-        self._accept_key = b""
-        self._subprotocols = []
-        self.transport.write(b"".join(lines))
+        assert self._handshake is not None
+        answer = self._handshake.accept(message)
+        self._transition(OPEN)
+        self.transport.write(answer)
         if self.transport.closed:
             return
         if self.transport.lane is not None:
             self.transport.lane.open(frames.frame_text)
         self._log("connected")
-        if self._parser is not None:
-            self._parse()
+        self._parse()
+
+    async def _answer_handshake(self, message: Message) -> None:
+        kind = message["type"]
+        assert self._handshake is not None
+        if self.state is DENYING:
+            if kind != "websocket.http.response.body":
+                raise ValueError(f"After a denial's start, {kind!r} can't be sent.")
+            more = message.get("more_body", False)
+            self.transport.write(self._handshake.denial_body(message.get("body", b""), more))
+            if not more:
+                self._transition(CLOSED)
+            await self.transport.drain()
+        elif kind == "websocket.accept":
+            self._accept(message)
+        elif kind == "websocket.http.response.start":
+            self._handshake.deny(message["status"], message.get("headers", ()))
+            self._transition(DENYING)
+        else:
+            raise ValueError(f"A WebSocket that is not accepted yet can't send {kind!r}.")
 
     # Called by the transport
 
     def data_received(self, data: bytes) -> None:
+        """Take what the peer has sent."""
         self._silent = 0
-        if self.state == OPEN and self._parser is None:
-            # The common case, without a parser: one whole message.
+        if self._parser is None and self.state is OPEN:
+            # The common case: one whole message.
             try:
-                message = frames.parse_whole(data, self._fast)
+                message = frames.parse_whole(data, self._whole_limit)
             except FrameError as error:
-                self._fail(error.code, error.reason)
+                self._fail(error)
                 return
             if message is not None:
                 self._deliver(message)
                 return
-        if self.state == CLOSED or self._last is not None:
+        if self.state in (DENYING, CLOSE_RECEIVED, CLOSED):
             return
         if self._parser is None:
             server = self.server
@@ -197,34 +199,34 @@ class WebSocket:
                 server.websocket_max_frame_size, server.websocket_max_message_size
             )
         self._parser.feed(data)
-        if self.state == CONNECTING:
-            if self._parser.waiting > MAX_EARLY:
-                self._refuse(400, "Too much data before the handshake was answered.")
-        else:
+        if self.state is not CONNECTING:
             self._parse()
+        elif self._parser.waiting > MAX_EARLY:
+            self._refuse(400, "Too much data before the handshake was answered.")
 
     def _parse(self) -> None:
+        """Take one frame after the other, as long as there is room for messages."""
         parser = self._parser
-        if parser is None or self._last is not None:
+        if parser is None:
             return
         try:
-            while self.state == CLOSING or not self._full:
+            while self.state is CLOSE_SENT or (self.state is OPEN and not self._is_full):
                 frame = parser.next()
                 if frame is None:
-                    if parser.idle:
+                    if parser.is_idle:
                         self._parser = None
                     return
-                self._frame(frame.opcode, frame.payload)
-                if self.state == CLOSED or self._last is not None:
-                    return
-            self.transport.pause_reading()
+                self._receive_frame(frame.opcode, frame.payload)
         except FrameError as error:
-            self._fail(error.code, error.reason)
+            self._fail(error)
+        if self.state is OPEN:
+            self.transport.pause_reading()
 
-    def _frame(self, opcode: int, payload: Any) -> None:
+    def _receive_frame(self, opcode: int, payload: Any) -> None:
         if opcode == frames.CLOSE:
-            self._closed_by_peer(payload)
-        elif self.state == CLOSING:
+            code, reason = frames.decode_close(payload)
+            self._receive_close(frames.encode_close(code), code, reason)
+        elif self.state is CLOSE_SENT:
             pass  # section 1.4: what comes after our close frame is not ours to read
         elif opcode in (frames.TEXT, frames.BINARY):
             self._deliver(payload)
@@ -235,63 +237,64 @@ class WebSocket:
                 self.transport.write(frames.encode(frames.PONG, payload))
 
     def eof_received(self) -> None:
-        if self._last is not None:
-            self._finish_now()  # it may still be reading, and waits for our close frame
+        """Answer a close that is due, for the peer may still be reading; else give it up."""
+        if self.state is CLOSE_RECEIVED:
+            self._answer_close()
         else:
             self.transport.abort()
 
     def peer_left(self, reset: bool) -> None:
+        """Tell the application, which may take what the peer sent before it left."""
         if reset:
             self.transport.abort()
         elif not self.gone.is_set():
             self.gone.set()
-            # What it sent before it left is delivered, for as long as it may take an application
-            # to end.
             self._cancel_later()
 
     def flushed(self) -> None:
-        if self._pong is not None and self.state == OPEN:
+        """Send the pong that had to wait."""
+        if self._pong is not None and self.state is OPEN:
             pong, self._pong = self._pong, None
             self.transport.write(frames.encode(frames.PONG, pong))
 
     def connection_lost(self) -> None:
+        """End what has not ended before the transport did."""
         self.server.connections.discard(self)
-        if self.state != CLOSED:
-            code = self._code if self.state == CLOSING else frames.ABNORMAL
-            _, code, reason = self._last or (b"", code, "")
-            self._tell(code, reason)
-            self._end()
+        if self.state is not CLOSED:
+            self._transition(CLOSED)
 
     # Called by the timeouts
 
     def check(self, now: float) -> None:
         """Ping a peer that has been silent, and give up one that does not answer."""
-        server = self.server
-        if self.state == CONNECTING:
-            if 0 <= server.websocket_connect_timeout < now - self._opened and not self._denial:
+        server, age = self.server, now - self._opened
+        if self.state is CONNECTING:
+            if 0 <= server.websocket_connect_timeout < age:
                 self._refuse(503, "The application did not respond in time.")
-                self._cancel_later()
+        elif self.state is not OPEN:
             return
-        if self.state != OPEN:
-            return
-        if 0 <= server.websocket_timeout < now - self._opened:
+        elif 0 <= server.websocket_timeout < age:
             self.close(frames.NORMAL, "")
-            return
-        if self.transport.pending or not self.transport.reading:
+        elif self.transport.pending or not self.transport.reading:
             self._silent = 0  # it can't get a ping, or we do not read its pong
-            return
-        self._silent += 1
-        if self._silent == CHECKS_BEFORE_PING:
-            self.transport.write(frames.encode(frames.PING, b""))
-        elif self._silent >= server.dead_after:
-            self.transport.abort()
+        else:
+            self._silent += 1
+            if self._silent == CHECKS_BEFORE_PING:
+                self.transport.write(frames.encode(frames.PING, b""))
+            elif self._silent >= server.dead_after:
+                self.transport.abort()
 
     # The application
 
     @property
-    def _full(self) -> bool:
+    def _is_full(self) -> bool:
         limits = self.server.limits
         return len(self._queue) >= limits.receive_messages or self._bytes >= limits.receive_bytes
+
+    @property
+    def _is_awaited(self) -> bool:
+        """Return whether the application waits for a message."""
+        return self._waiter is not None and not self._waiter.done()
 
     def _deliver(self, message: str | bytes) -> None:
         key = "text" if isinstance(message, str) else "bytes"
@@ -300,28 +303,28 @@ class WebSocket:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
-        elif self._full:
+        elif self._is_full:
             self.transport.pause_reading()
 
-    def _tell(self, code: int, reason: str) -> None:
-        """Put the disconnect at the end of the queue, once."""
-        if not self._told:
-            self._told = True
-            self._queue.append({"type": "websocket.disconnect", "code": code, "reason": reason})
-            if self._waiter is not None and not self._waiter.done():
-                self._waiter.set_result(None)
+    def _queue_disconnect(self, code: int, reason: str) -> None:
+        if self._has_disconnect:
+            return
+        self._has_disconnect = True
+        self._queue.append({"type": "websocket.disconnect", "code": code, "reason": reason})
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def receive(self) -> Message:
-        """ASGI's receive."""
+        """Return the next message: ASGI's receive."""
         queue = self._queue
         while not queue:
-            if self._last is not None:
-                self._finish_now()
+            if self.state is CLOSE_RECEIVED:
+                self._answer_close()
                 continue
-            if self._waiter is not None and not self._waiter.done():
+            if self._is_awaited:
                 raise RuntimeError("receive() is already being awaited.")
             waiter = self._waiter = self.server.loop.create_future()
-            self._eager = False
+            self._has_sent = False
             try:
                 await waiter
             finally:
@@ -330,178 +333,129 @@ class WebSocket:
         message = queue.pop(0)
         if self._bytes:
             self._bytes -= len(message.get("text") or message.get("bytes") or b"")
-        if not self.transport.reading and not self._full and self.state != CLOSED:
-            if self._parser is not None:
-                self._parse()
-            if not self._full and self.state != CLOSED:
+        if not self.transport.reading and not self._is_full and self.state is not CLOSED:
+            self._parse()
+            if not self._is_full and self.state is not CLOSED:
                 self.transport.resume_reading()
         return message
 
     async def send(self, message: Message) -> None:
-        """ASGI's send: returns when the transport has taken everything."""
-        kind = message["type"]
-        if self.state == OPEN and kind == "websocket.send":
-            text, data = message.get("text"), message.get("bytes")
-            if text is not None:
-                if data is not None:
-                    raise ValueError("A message is text or bytes, not both.")
-                payload = frames.encode(frames.TEXT, text.encode())
-            elif data is not None:
-                payload = frames.encode(frames.BINARY, data)
-            else:
-                raise ValueError("A message needs text or bytes.")
-            self.transport.write(payload)
+        """Return when the transport has taken everything: ASGI's send."""
+        kind, state = message["type"], self.state
+        if kind == "websocket.send" and (state is OPEN or state is CLOSE_RECEIVED):
+            self.transport.write(_encode(message))
             if self.transport.pending:
-                self._eager = False
+                self._has_sent = False
                 await self.transport.drain()
-            elif self._eager:
+            elif self._has_sent:
                 await asyncio.sleep(0)
             else:
-                self._eager = True
+                self._has_sent = True
         elif kind == "websocket.close":
-            code = message.get("code")
-            self._application_closes(frames.NORMAL if code is None else code, message)
-        elif self.state in (CLOSING, CLOSED):
+            self._application_closes(message)
+        elif state >= CLOSE_SENT:
             await asyncio.sleep(0)  # the peer is gone; let the application notice
-        elif self.state == OPEN:
+        elif state >= OPEN:
             raise ValueError(f"An accepted WebSocket can't send {kind!r}.")
-        elif self._denial is not None:
-            if kind != "websocket.http.response.body":
-                raise ValueError(f"After a denial's start, {kind!r} can't be sent.")
-            self._deny_body(message.get("body", b""), message.get("more_body", False))
-            await self.transport.drain()
-        elif kind == "websocket.accept":
-            self._accept(message)
-        elif kind == "websocket.http.response.start":
-            self._deny(message["status"], list(message.get("headers", ())))
         else:
-            raise ValueError(f"A WebSocket that is not accepted yet can't send {kind!r}.")
+            await self._answer_handshake(message)
 
-    def _application_closes(self, code: int, message: Message) -> None:
-        if self.state == CONNECTING:
-            if self._denial is None:
-                self._deny(403, [(b"content-type", b"text/plain; charset=utf-8")])
-                self._deny_body(b"Access denied\n", False)
-        elif self.state == OPEN:
+    def _application_closes(self, message: Message) -> None:
+        code = message.get("code")
+        if code is None:
+            code = frames.NORMAL
+        if self.state is CONNECTING:
+            self._refuse(403, "Access denied")
+        elif self.state in (OPEN, CLOSE_RECEIVED):
             if not frames.may_arrive(code):
                 raise ValueError(f"{code} is not a close code that can be sent.")
             self.close(code, message.get("reason") or "")
 
-    # Closing
-
-    def close(self, code: int, reason: str) -> None:
-        """Send a close frame and wait for the peer's."""
-        if self.state != OPEN:
-            return
-        self.state = CLOSING
-        self._code = code
-        if self.transport.lane is not None:
-            self.transport.lane.shut()
-        self.transport.write(frames.encode_close(code, reason))
-        if self._last is not None:
-            self._finish_now()
-            return
-        self.transport.resume_reading()
-        if self._parser is not None:
-            self._parse()
-        self.server.loop.call_later(self.server.limits.close_timeout, self.transport.abort)
-
-    def _closed_by_peer(self, payload: bytes) -> None:
-        code, reason = frames.decode_close(payload)
-        self._finish(frames.encode_close(code), code, reason)
-
-    def _fail(self, code: int, reason: str) -> None:
-        """Section 7.1.7: the peer broke the protocol."""
-        self._finish(frames.encode_close(code, reason), code, reason)
-
-    def _finish(self, answer: bytes, code: int, reason: str) -> None:
-        """Answer with a close frame and end, once the application has dealt with what came before.
-
-        It may still answer that: section 5.5.1 lets an endpoint finish what it is sending.
-        """
-        waiting = self._waiter is not None and not self._waiter.done()
-        if self.state == OPEN and (self._queue or not waiting):
-            self._last = (answer, code, reason)
-            if self._parser is None:  # what else arrives must not take the short way
-                self._parser = FrameParser(0, 0)
-            self.gone.set()
-            self.server.loop.call_later(LAST_WORDS, self._finish_now)
-        else:
-            self._last = (answer, code, reason)
-            self._finish_now()
-
-    def _finish_now(self) -> None:
-        if self._last is None or self.state == CLOSED:
-            return
-        answer, code, reason = self._last
-        self._last = None
-        if self.state == OPEN:
-            self.transport.write(answer)
-        self._tell(code, reason)
-        self._end(linger=True)
-
-    def _end(self, *, linger: bool = False) -> None:
-        """Nothing more is read or written; the transport flushes and closes."""
-        denied = self.state == CONNECTING
-        self.state = CLOSED
-        self._parser = None
-        self.gone.set()
-        self._log("rejected" if denied else "disconnected")
-        self.server.timeouts.remove(self, self._bucket)
-        self.transport.close(linger=linger)
-        self._cancel_later()
-
-    def _cancel_later(self) -> None:
-        if self.task is not None and not self.task.done():
-            cancel_after(self.server.application_close_timeout, self.task)
-
     def _done(self, task: "asyncio.Task[None]") -> None:
+        """End what the application has left open."""
         self.server.session_ended(self, task)
-        failed = not task.cancelled() and task.exception() is not None
-        if self.state == CONNECTING:
-            if self._denial is not None and self._denial.head_sent:
+        if self.state <= DENYING:
+            assert self._handshake is not None
+            if self._handshake.is_denied:
                 self.transport.abort()
             elif task.cancelled():
                 self._refuse(503, RESTART_REASON)
             else:
                 self._refuse(500, "Internal server error")
-        elif self._last is not None:
-            self._finish_now()
-        elif self.state == OPEN:
-            self.close(frames.INTERNAL_ERROR if failed else frames.NORMAL, "")
+        elif self.state is CLOSE_RECEIVED:
+            self._answer_close()
+        elif self.state is OPEN:
+            has_failed = not task.cancelled() and task.exception() is not None
+            self.close(frames.INTERNAL_ERROR if has_failed else frames.NORMAL, "")
+
+    # Closing
+
+    def close(self, code: int, reason: str) -> None:
+        """Send a close frame, and wait for the peer's if it is due."""
+        if self.state not in (OPEN, CLOSE_RECEIVED):
+            return
+        self.transport.write(frames.encode_close(code, reason))
+        if self.state is CLOSE_RECEIVED:
+            self._transition(CLOSED)
+        else:
+            self._ending = b"", code, ""
+            self._transition(CLOSE_SENT)
+            self._parse()
+
+    def _fail(self, error: FrameError) -> None:
+        """Close because of a breach of the protocol (section 7.1.7)."""
+        answer = frames.encode_close(error.code, error.reason)
+        self._receive_close(answer, error.code, error.reason)
+
+    def _receive_close(self, answer: bytes, code: int, reason: str) -> None:
+        """Answer once the application has dealt with what came before, and has sent its own.
+
+        Section 5.5.1 lets an endpoint finish what it is sending.
+        """
+        self._ending = answer, code, reason
+        if self.state is CLOSE_SENT:
+            self._transition(CLOSED)
+            return
+        self._transition(CLOSE_RECEIVED)
+        if self._queue or not self._is_awaited:
+            self.server.loop.call_later(CLOSE_DELAY, self._answer_close)
+        else:
+            self._answer_close()
+
+    def _answer_close(self) -> None:
+        if self.state is CLOSE_RECEIVED:
+            answer, *_ = self._ending
+            self.transport.write(answer)
+            self._transition(CLOSED)
+
+    def _cancel_later(self) -> None:
+        if self.task is not None and not self.task.done():
+            cancel_after(self.server.application_close_timeout, self.task)
 
     def drain(self) -> None:
-        """The server is shutting down."""
-        if self.state == OPEN:
+        """Close because the server shuts down."""
+        if self.state is CONNECTING:
+            self._refuse(503, RESTART_REASON, RETRY_AFTER)
+        elif self.state in (OPEN, CLOSE_RECEIVED):
             self.close(frames.RESTARTING, RESTART_REASON)
-            self._tell(frames.RESTARTING, RESTART_REASON)
+            self._queue_disconnect(frames.RESTARTING, RESTART_REASON)
             self.gone.set()
-        elif self.state == CONNECTING and self._denial is None:
-            self._refuse(503, RESTART_REASON, (b"retry-after", b"1"))
+
+    @property
+    def is_idle(self) -> bool:
+        """Return False: a WebSocket is told before it is closed."""
+        return False
 
     def _log(self, action: str) -> None:
         self.server.log_action("websocket", action, self.transport.peer, path=self.path)
 
-    @property
-    def is_idle(self) -> bool:
-        return False
 
-
-def accept_key(key: bytes) -> bytes:
-    """Sec-WebSocket-Accept for a Sec-WebSocket-Key (section 4.2.2)."""
-    digest = hashlib.sha1(key + GUID, usedforsecurity=False).digest()
-    return binascii.b2a_base64(digest, newline=False)
-
-
-def _handshake_problem(head: RequestHead) -> Any:
-    """Status, detail and headers of the refusal, or None for a valid request (section 4.2.1)."""
-    if head.method != b"GET" or not head.minor or head.has_body:
-        return 400, "A WebSocket handshake is a GET of HTTP/1.1 without a body."
-    if head.get(b"sec-websocket-version") != [b"13"]:
-        return 426, "Version 13 is spoken here.", (b"sec-websocket-version", b"13")
-    keys = head.get(b"sec-websocket-key")
-    try:
-        valid = len(keys) == 1 and len(binascii.a2b_base64(keys[0], strict_mode=True)) == 16
-    except binascii.Error:
-        valid = False
-    return None if valid else (400, "Sec-WebSocket-Key is not 16 bytes in base64.")
+def _encode(message: Message) -> bytes:
+    text, data = message.get("text"), message.get("bytes")
+    if text is None:
+        if data is None:
+            raise ValueError("A message needs text or bytes.")
+        return frames.encode(frames.BINARY, data)
+    if data is not None:
+        raise ValueError("A message is text or bytes, not both.")
+    return frames.encode(frames.TEXT, text.encode())

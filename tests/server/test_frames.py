@@ -21,7 +21,7 @@ def parse(data: bytes, pieces: int = 0, limit: int = LIMIT) -> list[Frame]:
         parser.feed(data[start : start + (pieces or len(data))])
         while (one := parser.next()) is not None:
             found.append(one)
-    assert parser.idle
+    assert parser.is_idle
     return found
 
 
