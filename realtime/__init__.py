@@ -35,17 +35,17 @@ if TYPE_CHECKING:
     from .http.views import answers_errors as json_errors
     from .http.views import problem as error_response
     from .http.views import signed_in as require_user
-    from .streaming.exports import CSVResponse as CSVResponse
-    from .streaming.exports import ZipResponse as ZipResponse
-    from .streaming.exports import files_below as files_below
+    from .streaming.csv_export import CSVResponse as CSVResponse
     from .streaming.files import FileStreamResponse as FileStreamResponse
-    from .streaming.files import open_in as open_file
-    from .streaming.files import open_stored as open_stored
     from .streaming.ndjson import NDJSONResponse as NDJSONResponse
     from .streaming.ndjson import after_and_limit as after_and_limit
     from .streaming.response import AsyncStreamResponse as StreamResponse
     from .streaming.response import EventStreamResponse as EventStreamResponse
+    from .streaming.sources import open_in as open_file
+    from .streaming.sources import open_stored as open_stored
     from .streaming.sse import encode_sse as encode_sse
+    from .streaming.zip_export import ZipResponse as ZipResponse
+    from .streaming.zip_export import files_below as files_below
     from .websocket.consumers import WebSocketConsumer as WebSocketConsumer
     from .websocket.topic_consumers import MultiplexConsumer as MultiplexConsumer
     from .websocket.topic_consumers import TopicConsumer as TopicConsumer
@@ -113,11 +113,13 @@ _PLACES: Final = {
         "TooManyRequests ProviderError"
     ),
     "http.views": ("require_user=signed_in json_errors=answers_errors error_response=problem"),
-    "streaming.exports": ("CSVResponse ZipResponse files_below"),
-    "streaming.files": ("FileStreamResponse open_file=open_in open_stored"),
+    "streaming.csv_export": ("CSVResponse"),
+    "streaming.files": ("FileStreamResponse"),
     "streaming.ndjson": ("NDJSONResponse after_and_limit"),
     "streaming.response": ("StreamResponse=AsyncStreamResponse EventStreamResponse"),
+    "streaming.sources": ("open_file=open_in open_stored"),
     "streaming.sse": ("encode_sse"),
+    "streaming.zip_export": ("ZipResponse files_below"),
     "websocket.consumers": ("WebSocketConsumer"),
     "websocket.topic_consumers": ("TopicConsumer MultiplexConsumer"),
 }

@@ -22,8 +22,9 @@ from realtime.delivery.subscription import Subscription
 from realtime.exceptions import NotAllowed
 from realtime.http.views import answers_errors, signed_in
 from realtime.llm.slots import slots
-from realtime.streaming.files import FileStreamResponse, open_in
+from realtime.streaming.files import FileStreamResponse
 from realtime.streaming.response import EventStreamResponse
+from realtime.streaming.sources import open_in
 from realtime.streaming.sse import encode_sse
 
 _DIGITS = re.compile("[0-9]+")  # of an executor's number

@@ -16,9 +16,11 @@ from django.urls import path
 from django.utils import timezone
 
 from project.demo.models import Item
-from realtime.streaming.exports import CSVResponse, ZipResponse, files_below
-from realtime.streaming.files import FileStreamResponse, Source, open_in, open_stored
+from realtime.streaming.csv_export import CSVResponse
+from realtime.streaming.files import FileStreamResponse
 from realtime.streaming.ndjson import NDJSONResponse
+from realtime.streaming.sources import Source, open_in, open_stored
+from realtime.streaming.zip_export import ZipResponse, files_below
 
 from .site_urls import finished
 from .site_urls import urlpatterns as site_urlpatterns

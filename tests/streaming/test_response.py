@@ -1,6 +1,7 @@
 """Event streams over a site's own generators."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,12 @@ import pytest
 from django.http import StreamingHttpResponse
 from django.test import override_settings
 
-from realtime.streaming.response import AsyncStreamResponse, EventStreamResponse, keep_alive
+from realtime.streaming.response import (
+    AsyncStreamResponse,
+    EventStreamResponse,
+    content_disposition,
+    keep_alive,
+)
 from realtime.streaming.sse import KEEPALIVE
 
 from ..support.clients import InstantLoop, eventually, open_stream, site_for_module
@@ -249,3 +255,8 @@ async def test_a_source_that_fails_cuts_the_stream_off(here):
             await stream.ended()
     assert await asyncio.to_thread(finished, here, "fail")
     await eventually(lambda: any("failed on purpose" in line for line in here.log))
+
+
+def test_a_name_that_is_not_utf8():
+    header = content_disposition(os.fsdecode(b"a\xff\nb.txt"), False)
+    assert header == "inline; filename=\"a__b.txt\"; filename*=UTF-8''a%3F%0Ab.txt"

@@ -1,0 +1,89 @@
+"""Many files as one ZIP, made while it is sent."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..conf import settings
+from ..exceptions import MissingPackage
+from ..utils.transfers import in_pieces, in_transfer_thread
+from .response import DownloadResponse
+from .sources import Source, open_now
+
+
+class Member(NamedTuple):
+    """A file for an archive: its name there, its size if that is known, and how to open it, which
+    may block."""
+
+    name: str
+    open: Callable[[], Source]
+    size: int | None = None
+
+
+class ZipResponse(DownloadResponse):
+    """An archive of `members`, made while it is sent; any size, as ZIP64 where it has to be.
+
+    Stored, not compressed, unless `compress` is a level from 1 to 9. Of stored members whose sizes
+    are all known the archive's size is known too, and sent.
+    """
+
+    stream_content_type = "application/zip"
+
+    def __init__(
+        self,
+        members: Iterable[Member],
+        *,
+        filename: str = "files.zip",
+        compress: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        try:  # here: a site without ZIPs needs none
+            import zipstream  # type: ignore[import-untyped]
+        except ModuleNotFoundError as error:
+            raise MissingPackage("ZipResponse", "zipstream-ng", "zip") from error
+        members = list(members)
+        sized = not compress and all(member.size is not None for member in members)
+        method = zipstream.ZIP_DEFLATED if compress else zipstream.ZIP_STORED
+        archive = zipstream.ZipStream(
+            compress_type=method, compress_level=compress or None, sized=sized
+        )
+        for member in members:
+            archive.add(_contents(member), member.name, size=member.size)
+        super().__init__(in_pieces(iter(archive), settings.FILE_CHUNK_BYTES), filename, **kwargs)
+        if sized:
+            self.headers["Content-Length"] = str(len(archive))
+
+
+def _contents(member: Member) -> Iterator[bytes]:
+    """The bytes of a member, as many as were announced; a file that has become shorter is an error,
+    which cuts the download."""
+    with closing(member.open()) as source:
+        offset, stop = 0, source.size if member.size is None else member.size
+        while offset < stop:
+            data = source.read(offset, min(settings.FILE_CHUNK_BYTES, stop - offset))
+            if not data:
+                raise EOFError(f"{member.name!r} has become shorter than {stop} bytes.")
+            offset += len(data)
+            yield data
+
+
+async def files_below(root: str | os.PathLike[str]) -> list[Member]:
+    """The files in and below a folder that `streaming.sources.open_in` would open, by name."""
+    return await in_transfer_thread(lambda: sorted(_files_below(Path(root))))
+
+
+def _files_below(root: Path) -> Iterator[Member]:
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = Path(folder, name)
+            if name.startswith(".") or path.is_symlink() or not path.is_file():
+                continue
+            inside = path.relative_to(root).as_posix()
+            yield Member(inside, _opener(root, inside), path.stat().st_size)
+
+
+def _opener(root: Path, name: str) -> Callable[[], Source]:
+    return lambda: open_now(root, name)
