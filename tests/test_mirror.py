@@ -19,6 +19,9 @@ WITHOUT_TESTS = {
     "management/commands/runserver.py": "Daphne's, with another class",
     "routing.py": "a table; test_consumers goes through it",
     "server/__main__.py": "test_cli and test_server start it",
+    "streaming/sql_json/column.py": "tests/streaming/test_sql_json.py",
+    "streaming/sql_json/postgresql.py": "tests/streaming/test_sql_json.py",
+    "streaming/sql_json/sqlite.py": "tests/streaming/test_sql_json.py",
     "urls.py": "a table; test_views goes through it",
     "websocket/topic_consumers.py": "test_consumers tries them beside their base",
 }

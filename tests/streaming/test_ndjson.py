@@ -135,6 +135,7 @@ def test_a_cursors_connection_is_closed_with_it(here):
 
 
 def test_a_row_that_fails_cuts_the_connection(here):
+    here.server.expected.append("This row can't be shown")
     with pytest.raises(httpx.RemoteProtocolError):
         httpx.get(f"{here.url}/tests/by-row")
     wait_until(lambda: any("This row can't be shown" in line for line in here.log), 5)
@@ -161,6 +162,7 @@ def test_the_cursor_is_closed_within_a_second_of_its_clients_leaving(here):
 
 @pytest.mark.skipif(not ON_POSTGRESQL, reason="only a server says what transactions it has")
 def test_the_cursor_of_a_stalled_client_is_closed_in_time_and_the_stream_cut(here):
+    here.server.expected.append("CURSOR_SECONDS")
     wait_until(lambda: not open_transactions(here), 3)
     with stalled(here) as connection:
         assert open_transactions(here) == 1

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from realtime.models import Event
 from realtime.streaming.json_columns import encode_lines
 from realtime.streaming.ndjson import NDJSONResponse
-from realtime.streaming.sql_json import MAX_FIELDS, Lines, _is_able
+from realtime.streaming.sql_json import MAX_FIELDS, Lines
+from realtime.streaming.sql_json.sqlite import is_able
 
 FIELDS = ("id", "text", "price", "count", "at", "day", "key", "flag", "number", "parent_id")
 OTHERS = ("ratio", "tiny", "data")  # Python writes these
@@ -476,7 +477,7 @@ def test_an_sqlite_in_another_encoding(sqlite, encoding, able):
     try:
         with other.cursor() as cursor:
             cursor.execute(f"PRAGMA encoding = '{encoding}'")
-        assert _is_able(other) is able
+        assert is_able(other) is able
     finally:
         other.close()
         BaseDatabaseWrapper.close(other)  # Django keeps databases in memory open
