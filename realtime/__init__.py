@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .access.permissions import require as require
     from .delivery.progress import Progress as Progress
     from .delivery.publish import apublish as apublish
+    from .delivery.publish import asend_to_user as asend_to_user
     from .delivery.publish import publish as publish
     from .delivery.publish import publish_now as publish_now
     from .delivery.publish import send_to_user as send_to_user
@@ -79,6 +80,7 @@ __all__ = [
     "ZipResponse",
     "after_and_limit",
     "apublish",
+    "asend_to_user",
     "authenticate",
     "decode_data",
     "default_rule",
@@ -101,7 +103,7 @@ _PLACES: Final = {
     "access.identity": ("authenticate=identify"),
     "access.permissions": ("require default_rule"),
     "delivery.progress": ("Progress"),
-    "delivery.publish": ("publish apublish publish_now send_to_user"),
+    "delivery.publish": ("publish apublish publish_now send_to_user asend_to_user"),
     "delivery.subscription": ("Subscription"),
     "delivery.topic_subscriber": ("Started Reset"),
     "events.event": ("Event"),

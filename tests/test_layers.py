@@ -35,7 +35,6 @@ SIDEWAYS: Final = {
 }
 IN_CIRCLES: Final = {  # left out of the search for circles
     "realtime.access.cache",
-    "realtime.delivery.peers",
 }
 
 

@@ -32,7 +32,6 @@ class Feed:
         self.epoch = UNBORN
         self.head = 0
         self.fanout = Fanout(topic)
-        self.joined = False  # whether the layer was told that we listen
         self.starting: asyncio.Task[None] | None = None
         self.started = False
         self._tail: deque[Event] = deque()
@@ -119,7 +118,7 @@ class Feed:
                     self._advance(page.events)
                     self._behind = self._behind or bool(page.events)
             except Exception:
-                # The next look at the heads tries again.
+                # The next check of the heads tries again.
                 logger.warning("Can't read the log of %s", self.topic, exc_info=True)
                 return
 

@@ -1,87 +1,87 @@
-"""The other processes that listen.
+"""The peers: the other processes that listen.
 
-A process that is alone need not announce: nobody would hear it but itself, and that costs as much
-as all the rest of a publication. Each hub says that it listens when it starts, and asks who else
-does; from then on it says so as often as it looks at the heads. Who is asked, or hears of one it
-did not know, answers it. Who is answered looks at the heads at once: what the other has not
-announced, because it knew of nobody, is in the log.
+A process that is alone need not announce: it would hear nothing but itself, and on a bus that
+echoes that costs as much as all the rest of a publication. So each process tells its peers:
+
+1. A process that begins to listen joins the peers' topic. Once it has, it sends a heartbeat there
+   that asks which others listen.
+2. Whatever process receives a heartbeat that asks, or one of a peer it did not know, answers with
+   its own heartbeat at once.
+3. A process that is answered checks the heads at once: what the other one has not announced,
+   because it knew of no peer, is in the log.
+4. From then on each sends a heartbeat every `HEAD_CHECK_SECONDS`, which says when the next one
+   comes.
+5. A peer whose heartbeats have stayed away for `LEASE_HEARTBEATS` of its intervals has gone.
+6. After the topic was joined anew (the bus was down), it begins at 1.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from ..conf import settings
-from .announcements import from_hello, this_process, to_hello
-from .layer import Layer
+from .bus.base import PEERS_TOPIC, Bus, Heartbeat, this_process
 
-HUBS: Final = "realtime.hubs"  # the group of all hubs
-ROUNDS: Final = 5  # who has not said hello for so many times as long as it said has gone
+LEASE_HEARTBEATS: Final = 5
 
 
-class Company:
-    """Who else listens, as far as they have said so lately; True if anybody does."""
+class Peers:
+    """The peers that this process knows of, and its heartbeats to them."""
 
-    def __init__(self, layer: Layer, on_answer: Callable[[], None]) -> None:
-        self._layer = layer
+    def __init__(self, bus: Bus, on_answer: Callable[[], None]) -> None:
+        self._bus = bus
         self._on_answer = on_answer
-        self._until: dict[
-            str, float
-        ] = {}  # when a process is taken to have gone, by the loop's clock
-        self._has_asked = False
-        self._to: dict[str, None] = {}  # whom the next hello answers
-        self._wake = asyncio.Event()  # to say hello at once
+        self._leases: dict[str, float] = {}  # until when a peer is counted, by the loop's clock
+        self._unanswered: dict[str, None] = {}  # peers that the next heartbeat answers
+        self._is_joined = False
+        self._is_asking = True
+        self._is_due = asyncio.Event()  # a heartbeat, at once
 
-    def __bool__(self) -> bool:
-        return bool(self._until)
+    @property
+    def is_alone(self) -> bool:
+        """Return whether no other process listens, as far as is known."""
+        return not self._leases
 
-    async def greet(self) -> None:
-        """Say again and again that this process listens."""
-        await self._layer.ready()
+    async def run(self) -> None:
+        """Send heartbeats until cancelled."""
         while True:
-            await self._say_hello()
+            self._bus.join([PEERS_TOPIC])  # each time: perhaps the bus has forgotten us
+            if self._is_joined:
+                await self._send_heartbeat()
             with suppress(TimeoutError):
                 async with asyncio.timeout(settings.HEAD_CHECK_SECONDS):
-                    await self._wake.wait()
-            self._wake.clear()
-            self._forget()
+                    await self._is_due.wait()
+            self._is_due.clear()
+            self._expire()
 
-    async def leave(self) -> None:
-        """Say nothing more."""
-        await self._layer.leave(HUBS)
+    def joined(self) -> None:
+        """Ask which others listen: the peers' topic is heard, for the first time or again."""
+        self._is_joined = self._is_asking = True
+        self._is_due.set()
 
-    def ask(self) -> None:
-        """Find out anew who else listens: the layer was away."""
-        self._has_asked = False
-        self._wake.set()
-
-    def hear(self, message: Mapping[str, Any]) -> None:
-        """Somebody has said hello, perhaps this process; ValueError if it is no hello of ours."""
-        hello = from_hello(message)
-        if hello is None:
-            return
-        if hello.asks or hello.process not in self._until:
-            self._to[hello.process] = None
-            self._wake.set()
+    def receive(self, heartbeat: Heartbeat) -> None:
+        """Take note of a peer, and answer it if it asks or is new."""
+        if heartbeat.is_asking or heartbeat.process not in self._leases:
+            self._unanswered[heartbeat.process] = None
+            self._is_due.set()
         now = asyncio.get_running_loop().time()
-        self._until[hello.process] = now + ROUNDS * hello.every
-        if this_process() in hello.to:
+        self._leases[heartbeat.process] = now + LEASE_HEARTBEATS * heartbeat.interval
+        if this_process() in heartbeat.answers:
             self._on_answer()
 
-    async def _say_hello(self) -> None:
-        # Joined each time: perhaps the layer has forgotten us.
-        if not await self._layer.join(HUBS):
-            return
-        to, asks = list(self._to), not self._has_asked
-        hello = to_hello(settings.HEAD_CHECK_SECONDS, asks=asks, to=to)
-        if await self._layer.send(HUBS, hello):
-            self._has_asked = self._has_asked or asks
-            for process in to:
-                self._to.pop(process, None)
+    async def _send_heartbeat(self) -> None:
+        is_asking, answers = self._is_asking, list(self._unanswered)
+        self._is_asking = False
+        heartbeat = Heartbeat(this_process(), settings.HEAD_CHECK_SECONDS, is_asking, answers)
+        if await self._bus.send(PEERS_TOPIC, heartbeat):
+            for process in answers:
+                self._unanswered.pop(process, None)
+        else:
+            self._is_asking = self._is_asking or is_asking
 
-    def _forget(self) -> None:
+    def _expire(self) -> None:
         now = asyncio.get_running_loop().time()
-        for process, until in list(self._until.items()):
+        for process, until in list(self._leases.items()):
             if until < now:
-                del self._until[process]
+                del self._leases[process]

@@ -6,14 +6,14 @@ import time
 from types import TracebackType
 from typing import Any, Final, Self
 
-from asgiref.sync import async_to_sync
 from django.db import router, transaction
 
 from .. import models
 from ..conf import settings
 from ..events.payload import DEFAULT_TYPE
 from ..events.topic import validate_topic
-from .publish import announce, make_event, publish, publish_now
+from .announce import announce
+from .publish import make_event, publish, publish_now
 
 logger = logging.getLogger("realtime.progress")
 
@@ -46,7 +46,7 @@ class Progress:
             data = self._data(**more)
             try:
                 if _in_transaction():
-                    async_to_sync(announce)(make_event(self.topic, data, DEFAULT_TYPE).to_event())
+                    announce([make_event(self.topic, data, DEFAULT_TYPE).to_event()])
                 else:
                     publish(self.topic, data)
             except Exception:
@@ -73,7 +73,7 @@ class Progress:
         if kind is None or not _in_transaction():
             publish(self.topic, data, type=type)
         else:  # it rolls back, and would take the event with it
-            async_to_sync(announce)(make_event(self.topic, data, type).to_event())
+            announce([make_event(self.topic, data, type).to_event()])
 
     async def __aenter__(self) -> Self:
         return self

@@ -47,7 +47,7 @@ class EventLog(ABC):
         """
 
     @abstractmethod
-    def on_commit(self, callback: Callable[[], None]) -> None:
+    def on_commit(self, callback: Callable[[], object]) -> None:
         """Call `callback` once what was appended in this thread can be read by others."""
 
     @abstractmethod

@@ -88,7 +88,7 @@ class DatabaseLog(EventLog):
     def append(self, batch: Sequence[NewEvent]) -> list[Event]:
         return self._append(batch, Attempt()) if batch else []
 
-    def on_commit(self, callback: Callable[[], None]) -> None:
+    def on_commit(self, callback: Callable[[], object]) -> None:
         # robust: a failing announcement must not keep the site's own hooks from running.
         transaction.on_commit(callback, using=_alias(), robust=True)
 

@@ -31,7 +31,7 @@ class MemoryLog(EventLog):
         with self._lock:
             return [self._append(event) for event in batch]
 
-    def on_commit(self, callback: Callable[[], None]) -> None:
+    def on_commit(self, callback: Callable[[], object]) -> None:
         callback()
 
     async def aappend(

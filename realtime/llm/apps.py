@@ -20,5 +20,5 @@ class LLMConfig(AppConfig):
         from .providers import preload
 
         checks.register_checks()
-        hub.LOOKS.append(reap_orphans)
+        hub.heads_checked.connect(reap_orphans)
         lifespan.CALLBACKS.append(preload)

@@ -87,10 +87,10 @@ async def _start(user: Any, prompt: str, key: str | None) -> Generation:
     return created
 
 
-async def reap_orphans(topics: Iterable[str]) -> None:
+async def reap_orphans(topics: Iterable[str], **kwargs: Any) -> None:
     """End the answers on `topics` whose process shows no sign of life.
 
-    Called with the topics that have readers in this process, every `HEAD_CHECK_SECONDS`.
+    A receiver of `heads_checked`, which is sent with the topics that have readers here.
     """
     if ours := [topic for topic in topics if _TOPIC.fullmatch(topic)]:
         await announce_all(await in_database_thread(store.note_listeners, ours))

@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 from typing import Any, Final
 from weakref import WeakSet
 
-from ..delivery.publish import announce
+from ..delivery.announce import announce
 from ..events.event import Event
 from ..exceptions import ProviderError
 from ..utils.aio import at_loop_end, spawn
@@ -150,6 +150,4 @@ def _in_batches(text: str) -> list[str]:
 
 async def announce_all(events: Iterable[Event | None]) -> None:
     """Announce those that are events."""
-    for event in events:
-        if event is not None:
-            await announce(event)
+    await announce([event for event in events if event is not None])

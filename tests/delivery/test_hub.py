@@ -10,9 +10,9 @@ from channels_redis.core import RedisChannelLayer
 from channels_redis.pubsub import RedisPubSubChannelLayer
 
 from realtime.delivery import hub as hub_module
-from realtime.delivery.announcements import this_process, to_message
-from realtime.delivery.hub import Hub, get_hub, positions_now, running_hubs
-from realtime.delivery.peers import HUBS, ROUNDS
+from realtime.delivery.announce import announce
+from realtime.delivery.bus.base import PEERS_TOPIC, this_process
+from realtime.delivery.hub import Hub, get_hub, heads_checked, positions_now, running_hubs
 from realtime.events.event import Event
 from realtime.events.position import START, Position
 
@@ -23,7 +23,7 @@ from ..support.clients import (
     Noise,
     eventually,
     from_elsewhere,
-    hello_from_elsewhere,
+    heartbeat_from_elsewhere,
     stage,
 )
 from ..support.hubs import Reader, instantly, turns
@@ -239,187 +239,13 @@ def test_a_layer_that_hangs_holds_up_neither_readers_nor_publishers(quiet):
             feed = await hub.attach("a", reader)
             assert loop.time() - begun <= 2.1
             for _ in range(3):
-                hub.announce(log.put("a", "message", "1"))
+                announce([log.put("a", "message", "1")])
             await publish(layer, log, announced=False)
             await asyncio.sleep(1.5)
             assert reader.offsets == [1, 2, 3, 4]
             layer.hanging = False
             await asyncio.sleep(5)
-            assert layer.topics == {"a": {hub._layer.channel}}
-            hub.detach(feed, reader)
-
-        instantly(main())
-
-
-# -- the other processes
-
-
-def said_by(hub: Hub, layer: FakeLayer) -> list[str]:
-    """What a hub says to the others from now on; it still reaches itself."""
-    said: list[str] = []
-    send = layer.group_send
-
-    async def group_send(group: str, message: Any) -> None:
-        if message.get("process") == this_process():
-            if group == HUBS:
-                said.append(f"hello {','.join(message['to'])}{'?' if message['asks'] else ''}")
-            else:
-                said.append(message["events"][0]["data"])
-        await send(group, message)
-
-    layer.group_send = group_send  # type: ignore[method-assign]
-    return said
-
-
-def test_a_process_that_is_alone_announces_nothing():
-    with stage(HEAD_CHECK_SECONDS=100.0) as (layer, log):
-
-        async def main() -> None:
-            reader, hub = Reader(), get_hub()
-            log.put("a", "message", "0")
-            said = said_by(hub, layer)
-            feed = await hub.attach("a", reader)
-            await turns()
-            hub.announce(log.put("a", "message", "1"))
-            hub.announce(Event("a", "message", "2"))  # is in no log: always
-            await turns()
-            assert said == ["hello ?", "2"]
-            assert reader.offsets == [2, 0]
-            hub.detach(feed, reader)
-
-        instantly(main())
-
-
-def test_who_hears_of_another_says_so_and_announces():
-    with stage(HEAD_CHECK_SECONDS=100.0) as (layer, log):
-
-        async def main() -> None:
-            reader, hub = Reader(), get_hub()
-            said = said_by(hub, layer)
-            feed = await hub.attach("a", reader)
-            await turns()
-            for _ in range(2):  # what it knows already it does not answer
-                await layer.group_send(HUBS, hello_from_elsewhere())
-                await turns()
-            hub.announce(log.put("a", "message", "1"))
-            await turns()
-            assert said == ["hello ?", "hello another", "1"]
-            await layer.group_send(HUBS, hello_from_elsewhere(asks=True))  # it has begun again
-            await turns()
-            assert said[3:] == ["hello another"]
-            hub.detach(feed, reader)
-
-        instantly(main())
-
-
-def test_who_could_not_ask_asks_again(quiet):
-    with stage(HEAD_CHECK_SECONDS=1.0) as (layer, _):
-
-        async def main() -> None:
-            reader, hub = Reader(), get_hub()
-            said = said_by(hub, layer)
-            layer.down = True
-            feed = await hub.attach("a", reader)
-            await asyncio.sleep(0.5)
-            layer.recover()
-            said.clear()
-            await asyncio.sleep(5)
-            assert said.count("hello ?") >= 1
-            assert said[-1] == "hello "
-            assert hub._layer.channel in layer.groups[HUBS]
-            hub.detach(feed, reader)
-
-        instantly(main())
-
-
-def test_who_is_answered_looks_for_what_was_not_announced_to_it():
-    with stage(HEAD_CHECK_SECONDS=100.0) as (layer, log):
-
-        async def main() -> None:
-            reader, hub = Reader(), get_hub()
-            feed = await hub.attach("a", reader)
-            await turns()
-            await publish(layer, log, announced=False)
-            await layer.group_send(HUBS, hello_from_elsewhere(to=["somebody"]))
-            await turns()
-            assert reader.offsets == []
-            await layer.group_send(HUBS, hello_from_elsewhere(to=["somebody", this_process()]))
-            await asyncio.sleep(1)
-            assert reader.offsets == [1]
-            hub.detach(feed, reader)
-
-        instantly(main())
-
-
-def test_whoever_waits_for_the_log_says_hello_all_the_same(monkeypatch):
-    with stage(HEAD_CHECK_SECONDS=1.0) as (layer, log):
-
-        async def main() -> None:
-            reader, hub = Reader(), get_hub()
-            feed = await hub.attach("a", reader)
-
-            async def heads(topics: Any) -> Any:
-                await asyncio.sleep(30)
-                return {}
-
-            with monkeypatch.context() as patch:
-                patch.setattr(log, "heads", heads)
-                await asyncio.sleep(5)
-                said = said_by(hub, layer)
-                await asyncio.sleep(10.5)
-                assert said.count("hello ") == len(said) >= 10
-            hub.detach(feed, reader)
-            await asyncio.sleep(40)
-
-        instantly(main())
-
-
-def test_who_is_not_heard_of_for_some_rounds_has_gone():
-    with stage(HEAD_CHECK_SECONDS=1.0) as (layer, log):
-
-        async def main() -> None:
-            reader, hub = Reader(), get_hub()
-            feed = await hub.attach("a", reader)
-            await turns()
-            await layer.group_send(HUBS, hello_from_elsewhere(every=4.0))
-            await asyncio.sleep(4 * ROUNDS - 1)
-            said = said_by(hub, layer)
-            hub.announce(log.put("a", "message", "1"))
-            await turns()
-            assert "1" in said
-            await asyncio.sleep(5)
-            hub.announce(log.put("a", "message", "2"))
-            await turns()
-            assert "2" not in said
-            assert "hello " in said  # with each look at the heads
-            hub.detach(feed, reader)
-
-        instantly(main())
-
-
-def test_announcements_that_wait_go_together(monkeypatch):
-    monkeypatch.setattr(hub_module, "ANNOUNCED_EVENTS", 3)
-    with stage() as (layer, log):
-
-        async def main() -> None:
-            reader, hub = Reader(), get_hub()
-            feed = await hub.attach("a", reader)
-            await layer.group_send(HUBS, hello_from_elsewhere())
-            await turns()
-            sent: list[list[str]] = []
-
-            async def group_send(group: str, message: Any) -> None:
-                await asyncio.sleep(1)
-                sent.append([f"{group}{each['data']}" for each in message["events"]])
-
-            monkeypatch.setattr(layer, "group_send", group_send)
-            for number in range(1, 7):
-                hub.announce(log.put("a", "message", str(number)))
-                await turns()
-            hub.announce(log.put("b", "message", "1"))
-            await asyncio.sleep(10)
-            assert sent == [["a1"], ["a2", "a3", "a4"], ["b1"], ["a5", "a6"]]
-            assert (hub._waiting, hub._outgoing) == (0, {})
+            assert layer.topics == {"a": {hub.bus._channel}}
             hub.detach(feed, reader)
 
         instantly(main())
@@ -437,14 +263,14 @@ def test_what_is_announced_together_is_delivered_together():
             feed.fanout.send = lambda events: (sent.append(events), send(events))
             events = [log.put("a", "message", str(number)) for number in range(1, 4)]
             typing = Event("a", "typing", "1")
-            message = {**to_message([events[0], typing, *events[1:]]), "process": "another"}
+            message = from_elsewhere(events[0], typing, *events[1:])
             await layer.group_send("a", message)
             await layer.group_send("a", message)
             await turns()
             assert sent == [[events[0], typing, *events[1:]], [typing]]
             log.put("a", "message", "4")
             gap = log.put("a", "message", "5")
-            await layer.group_send("a", {**to_message([gap]), "process": "another"})
+            await layer.group_send("a", from_elsewhere(gap))
             await turns()
             assert reader.offsets == [2, 0, 3, 4, 0, 5, 6]
             hub.detach(feed, reader)
@@ -452,44 +278,135 @@ def test_what_is_announced_together_is_delivered_together():
         instantly(main())
 
 
-def test_a_full_queue_of_announcements_drops_the_rest(quiet):
-    with stage(ANNOUNCE_QUEUE=3) as (layer, log):
-
-        async def main() -> None:
-            reader, hub = Reader(), get_hub()
-            feed = await hub.attach("a", reader)
-            layer.hanging = True
-            for _ in range(50):
-                hub.announce(log.put("a", "message", "1"))
-            await turns()
-            assert hub._waiting <= 3
-            # Not so for the readers of this process.
-            assert reader.offsets == list(range(1, 51))
-            hub.detach(feed, reader)
-
-        instantly(main())
+# -- the other processes
 
 
-@pytest.mark.parametrize(
-    "message",
-    [
-        {"type": "somebody.else"},
-        {"type": "realtime.event", "topic": "a"},
-        {**from_elsewhere(Event("a", "message", "1", "e", 1)), "events": [{"offset": "one"}]},
-        {**from_elsewhere(Event("a", "message", "1", "e", 1)), "events": []},
-        "not even a dict",
-    ],
-)
-def test_a_message_that_is_not_ours_stops_nothing(message, quiet):
+def test_a_hub_that_is_answered_finds_what_was_not_announced_to_it():
     with stage(HEAD_CHECK_SECONDS=100.0) as (layer, log):
 
         async def main() -> None:
             reader, hub = Reader(), get_hub()
             feed = await hub.attach("a", reader)
-            await layer.group_send("a", message)
+            await turns()
+            await publish(layer, log, announced=False)
+            await layer.group_send(PEERS_TOPIC, heartbeat_from_elsewhere(answers=["somebody"]))
+            await turns()
+            assert reader.offsets == []
+            await layer.group_send(PEERS_TOPIC, heartbeat_from_elsewhere(answers=[this_process()]))
+            await asyncio.sleep(1)
+            assert reader.offsets == [1]
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def sent_by(layer: FakeLayer) -> list[dict[str, Any]]:
+    """What this process sends from now on; it still reaches its groups."""
+    sent: list[dict[str, Any]] = []
+    send = layer.group_send
+
+    async def group_send(group: str, message: Any) -> None:
+        if message.get("process") == this_process():
+            sent.append(message)
+        await send(group, message)
+
+    layer.group_send = group_send  # type: ignore[method-assign]
+    return sent
+
+
+def test_a_hub_repeats_its_question_after_a_failure_of_the_layer(quiet):
+    with stage(HEAD_CHECK_SECONDS=1.0) as (layer, _):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            sent = sent_by(layer)
+            layer.down = True
+            feed = await hub.attach("a", reader)
+            await asyncio.sleep(0.5)
+            assert sent == []
+            layer.recover()
+            await asyncio.sleep(5)
+            asks = [message["asks"] for message in sent]
+            assert asks.count(True) >= 1
+            assert asks[-1] is False
+            assert hub.bus._channel in layer.groups[PEERS_TOPIC]
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_a_hub_sends_heartbeats_while_it_waits_for_the_log(monkeypatch):
+    with stage(HEAD_CHECK_SECONDS=1.0) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+
+            async def heads(topics: Any) -> Any:
+                await asyncio.sleep(30)
+                return {}
+
+            with monkeypatch.context() as patch:
+                patch.setattr(log, "heads", heads)
+                await asyncio.sleep(5)
+                sent = sent_by(layer)
+                await asyncio.sleep(10.5)
+                assert len(sent) >= 10
+            hub.detach(feed, reader)
+            await asyncio.sleep(40)
+
+        instantly(main())
+
+
+# -- checking the heads
+
+
+def test_the_signal_names_the_topics_with_readers_and_one_error_ends_nothing(caplog):
+    calls: list[list[str]] = []
+
+    async def fail(topics: list[str], **kwargs: Any) -> None:
+        raise ZeroDivisionError
+
+    async def note(topics: list[str], **kwargs: Any) -> None:
+        calls.append(topics)
+
+    for receiver in (fail, note):
+        heads_checked.connect(receiver)
+    try:
+        with stage(HEAD_CHECK_SECONDS=1.0) as (layer, _):
+
+            async def main() -> None:
+                hub, reader = get_hub(), Reader()
+                feeds = [await hub.attach(topic, reader) for topic in "ab"]
+                await asyncio.sleep(0.5)
+                await layer.group_send(
+                    PEERS_TOPIC, heartbeat_from_elsewhere(answers=[this_process()])
+                )
+                await asyncio.sleep(2)
+                for feed in feeds:
+                    hub.detach(feed, reader)
+
+            instantly(main())
+    finally:
+        for receiver in (fail, note):
+            heads_checked.disconnect(receiver)
+    assert calls == [["a", "b"]] * 2  # a check on request is none of the regular ones
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_topic_whose_announcement_was_missed_is_joined_anew():
+    with stage(HEAD_CHECK_SECONDS=1.0, GROUP_REFRESH_SECONDS=1_000.0) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+            layer.groups.clear()  # without an error, as a Redis that was flushed
+            await publish(layer, log)
+            await asyncio.sleep(2)
+            assert reader.offsets == [1]
             await publish(layer, log)
             await turns()
-            assert reader.offsets == [1]
+            assert reader.offsets == [1, 2]
             hub.detach(feed, reader)
 
         instantly(main())
@@ -513,23 +430,6 @@ def test_the_last_reader_to_leave_takes_everything_along():
             assert get_hub() is not hub
             await asyncio.sleep(1)
             assert layer.groups == {}
-            assert asyncio.all_tasks() == {asyncio.current_task()}
-
-        instantly(main())
-
-
-def test_a_hub_that_closes_waits_for_no_layer_that_hangs(quiet):
-    with stage(ANNOUNCE_TIMEOUT_SECONDS=2.0) as (layer, log):
-
-        async def main() -> None:
-            hub, reader = get_hub(), Reader()
-            feeds = [await hub.attach(f"topic.{number}", reader) for number in range(200)]
-            layer.hanging = True
-            for _ in range(100):
-                hub.announce(log.put("topic.1", "message", "1"))
-            for feed in feeds:
-                hub.detach(feed, reader)
-            await asyncio.sleep(5)
             assert asyncio.all_tasks() == {asyncio.current_task()}
 
         instantly(main())

@@ -1,58 +1,148 @@
-"""`realtime.delivery.peers`: who else listens, and for how long that is believed."""
+"""`realtime.delivery.peers`: which other processes listen, and for how long that is believed."""
 
 import asyncio
+import logging
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from realtime.delivery.announcements import to_hello
-from realtime.delivery.layer import Layer
-from realtime.delivery.peers import ROUNDS, Company
+from realtime.delivery.bus.base import PEERS_TOPIC, Heartbeat, Message, this_process
+from realtime.delivery.bus.memory import MemoryBus
+from realtime.delivery.peers import LEASE_HEARTBEATS, Peers
 
-from ..support.clients import (
-    FakeLayer,
-    InstantLoop,
-    connect,
-    hello_from_elsewhere,
-    receive,
-    send,
-    site_for_module,
-    stage,
-)
+from ..support.clients import InstantLoop, connect, receive, send, site_for_module, stage
 from ..support.servers import Valkey, serving
 
 SECONDS = 5.0  # much less than until the next look at the heads
 
 
-def test_each_is_forgotten_by_its_own_time():
+class SilentBus(MemoryBus):
+    """Takes note of the heartbeats."""
+
+    echoes_to_sender = True
+
+    def __init__(self) -> None:
+        super().__init__(logging.getLogger("realtime.hub"))
+        self.sent: list[Heartbeat] = []
+        self.is_broken = False
+
+    async def send(self, topic: str, message: Message) -> bool:
+        assert topic == PEERS_TOPIC
+        assert isinstance(message, Heartbeat)
+        self.sent.append(message)
+        return not self.is_broken
+
+
+def run(play: Callable[[Peers, SilentBus, list[None]], Awaitable[None]]) -> None:
+    """Play with peers whose bus is joined when the play says so."""
+
     async def main() -> None:
-        answered = False
-
-        def on_answer() -> None:
-            nonlocal answered
-            answered = True
-
-        company = Company(Layer(FakeLayer()), on_answer)
-        assert not company
-        company.hear(hello_from_elsewhere(every=1.0))
-        company.hear({**hello_from_elsewhere(every=10.0), "process": "seldom"})
-        company.hear(to_hello(100.0))  # one's own
-        greeting = asyncio.create_task(company.greet())
-        company._layer.channel = "specific.0"
-        company._layer._has_channel.set()
-        for seconds, is_there in [(ROUNDS * 10.0 - 2.0, True), (5.0, False)]:
-            await asyncio.sleep(seconds)
-            assert bool(company) is is_there
-        assert not answered
-        greeting.cancel()
-        await asyncio.gather(greeting, return_exceptions=True)
+        bus, answers = SilentBus(), []
+        peers = Peers(bus, lambda: answers.append(None))
+        running = asyncio.create_task(peers.run())
+        await asyncio.sleep(0)
+        await play(peers, bus, answers)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
     with stage(HEAD_CHECK_SECONDS=1.0), asyncio.Runner(loop_factory=InstantLoop) as runner:
         runner.run(main())
+
+
+def test_each_peer_is_forgotten_by_its_own_interval():
+    async def play(peers: Peers, bus: SilentBus, answers: list[None]) -> None:
+        assert peers.is_alone
+        peers.receive(Heartbeat("often", 1.0))
+        peers.receive(Heartbeat("seldom", 10.0))
+        await asyncio.sleep(LEASE_HEARTBEATS * 10.0 - 2.0)
+        assert not peers.is_alone
+        await asyncio.sleep(5)
+        assert peers.is_alone
+
+    run(play)
+
+
+def test_a_heartbeat_prolongs_the_lease():
+    async def play(peers: Peers, bus: SilentBus, answers: list[None]) -> None:
+        for _ in range(10):
+            peers.receive(Heartbeat("other", 1.0))
+            await asyncio.sleep(LEASE_HEARTBEATS - 1.0)
+            assert not peers.is_alone
+
+    run(play)
+
+
+def test_it_asks_once_the_topic_is_joined_and_again_after_it_was_joined_anew():
+    async def play(peers: Peers, bus: SilentBus, answers: list[None]) -> None:
+        await asyncio.sleep(5)
+        assert bus.sent == []  # what would be answered would not be heard
+        for _ in range(2):
+            peers.joined()
+            await asyncio.sleep(2.5)
+            assert [heartbeat.is_asking for heartbeat in bus.sent] == [True, False, False]
+            bus.sent.clear()
+
+    run(play)
+
+
+def test_a_heartbeat_says_when_the_next_one_comes():
+    async def play(peers: Peers, bus: SilentBus, answers: list[None]) -> None:
+        peers.joined()
+        await asyncio.sleep(0.1)
+        assert bus.sent == [Heartbeat(this_process(), 1.0, True, [])]
+
+    run(play)
+
+
+def test_a_peer_that_asks_or_is_new_is_answered_at_once():
+    async def play(peers: Peers, bus: SilentBus, answers: list[None]) -> None:
+        peers.joined()
+        await asyncio.sleep(0.5)
+        for heartbeat, is_answered in [
+            (Heartbeat("other", 2.0), True),
+            (Heartbeat("other", 2.0), False),
+            (Heartbeat("other", 2.0, is_asking=True), True),
+        ]:
+            bus.sent.clear()
+            peers.receive(heartbeat)
+            await asyncio.sleep(0.01)
+            assert [sent.answers for sent in bus.sent] == ([["other"]] if is_answered else [])
+
+    run(play)
+
+
+def test_what_could_not_be_sent_is_asked_and_answered_again():
+    async def play(peers: Peers, bus: SilentBus, answers: list[None]) -> None:
+        bus.is_broken = True
+        peers.joined()
+        peers.receive(Heartbeat("other", 2.0))
+        await asyncio.sleep(2.5)
+        bus.is_broken = False
+        bus.sent.clear()
+        await asyncio.sleep(2)
+        assert [(sent.is_asking, sent.answers) for sent in bus.sent] == [
+            (True, ["other"]),
+            (False, []),
+        ]
+
+    run(play)
+
+
+def test_a_process_that_is_answered_is_told():
+    async def play(peers: Peers, bus: SilentBus, answers: list[None]) -> None:
+        peers.receive(Heartbeat("other", 2.0, answers=["somebody"]))
+        assert answers == []
+        peers.receive(Heartbeat("other", 2.0, answers=["somebody", this_process()]))
+        assert answers == [None]
+
+    run(play)
+
+
+# -- two processes
 
 
 @pytest.fixture(scope="module", params=["redis", "redis-pubsub"])

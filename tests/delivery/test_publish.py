@@ -1,19 +1,14 @@
 """`realtime.delivery.publish`: from anywhere, committed or not at all, whatever the layer does."""
 
 import asyncio
-import json
-import logging
 import queue
-import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
-from channels.layers import BaseChannelLayer
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse
@@ -21,9 +16,8 @@ from django.test import AsyncClient, Client, override_settings
 from django.urls import path
 
 from realtime.delivery import publish as publishing
-from realtime.delivery.announcements import to_message
 from realtime.delivery.hub import get_hub
-from realtime.delivery.publish import apublish, publish, publish_now, send_to_user
+from realtime.delivery.publish import apublish, asend_to_user, publish, publish_now, send_to_user
 from realtime.delivery.subscription import Subscription
 from realtime.eventlog.database import DatabaseLog
 from realtime.events.event import Event
@@ -32,22 +26,16 @@ from realtime.models import Event as EventRow
 from realtime.models import Topic
 
 from ..support.clients import eventually
-from ..support.servers import manage
+from ..support.layers import RecordingLayer, data_sent, layer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture(autouse=True)
 def _no_second_chance():
-    """An event that was not announced must not be found by the look at the heads."""
+    """An event that was not announced must not be found by the check of the heads."""
     with override_settings(REALTIME={"HEAD_CHECK_SECONDS": 1_000.0}):
         yield
-
-
-@pytest.fixture(autouse=True)
-def _a_layer_that_answers(monkeypatch: pytest.MonkeyPatch):
-    """What one test finds silent is not silent for the next."""
-    monkeypatch.setattr(publishing, "_silent_until", 0.0)
 
 
 class Listener:
@@ -125,37 +113,6 @@ def in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return results[0]
 
 
-class RecordingLayer(BaseChannelLayer):
-    """Takes what is sent."""
-
-    sent: ClassVar[list[tuple[str, dict[str, Any]]]] = []
-
-    async def group_send(self, group: str, message: dict[str, Any]) -> None:
-        self.sent.append((group, message))
-
-
-class FailingLayer(BaseChannelLayer):
-    """Its server is gone."""
-
-    async def group_send(self, group: str, message: dict[str, Any]) -> None:
-        raise ConnectionError("no layer today")
-
-
-class HangingLayer(BaseChannelLayer):
-    """Its server does not answer."""
-
-    async def group_send(self, group: str, message: dict[str, Any]) -> None:
-        await asyncio.sleep(3_600)
-
-
-@contextmanager
-def layer(kind: type[BaseChannelLayer] | None) -> Iterator[None]:
-    layers = {"default": {"BACKEND": f"{__name__}.{kind.__name__}"}} if kind else {}
-    RecordingLayer.sent.clear()
-    with override_settings(CHANNEL_LAYERS=layers):
-        yield
-
-
 def stored() -> list[tuple[str, int, str, str]]:
     rows = EventRow.objects.order_by("pk")
     return list(rows.values_list("topic__name", "offset", "type", "data"))
@@ -215,8 +172,9 @@ def test_publish_now(listener):
 def test_send_to_user():
     with listening("user.7") as listener:
         event = send_to_user(7, {"n": 1}, type="note")
-        assert listener.take(1) == [event]
-    assert stored() == [("user.7", 1, "note", '{"n":1}')]
+        other = async_to_sync(asend_to_user)(7, {"n": 2}, type="note")
+        assert listener.take(2) == [event, other]
+    assert stored() == [("user.7", 1, "note", '{"n":1}'), ("user.7", 2, "note", '{"n":2}')]
 
 
 async def test_the_sync_twin_is_refused_in_an_event_loop():
@@ -278,10 +236,10 @@ def test_apublish_joins_the_transaction_around_async_to_sync(listener):
 
 
 def test_the_sites_own_hooks_run_even_if_the_announcement_fails(monkeypatch, caplog):
-    def fail(event: Event) -> None:
+    def fail(events: list[Event]) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(publishing, "_announce_from_thread", fail)
+    monkeypatch.setattr(publishing, "announce", fail)
     ran = []
     with transaction.atomic():
         publish("a", 1)
@@ -306,97 +264,6 @@ def test_an_ephemeral_event_from_async_code(listener, function):
     event = async_to_sync(function)("a", "typing", ephemeral=True)
     assert listener.heard() == [event]
     assert (event.id, EventRow.objects.count()) == (None, 0)
-
-
-# -- the layer
-
-
-def publish_from_a_loop(*args: Any, **kwargs: Any) -> Event:
-    return async_to_sync(publish_now)(*args, **kwargs)
-
-
-both_ways = pytest.mark.parametrize("way", [publish, publish_from_a_loop])
-
-
-@both_ways
-def test_without_a_hub_the_layer_is_told(way):
-    with layer(RecordingLayer):
-        event = way("a", 1)
-    assert RecordingLayer.sent == [("a", to_message([event]))]
-
-
-def test_without_a_hub_the_layer_is_told_after_the_commit():
-    with layer(RecordingLayer):
-        with transaction.atomic():
-            publish("a", 1)
-            transaction.set_rollback(True)
-        with transaction.atomic():
-            event = publish("a", 2)
-            assert RecordingLayer.sent == []
-    assert RecordingLayer.sent == [("a", to_message([event]))]
-
-
-@both_ways
-def test_without_a_layer(way):
-    with layer(None):
-        way("a", 1)
-    assert len(stored()) == 1
-
-
-@both_ways
-@pytest.mark.parametrize("kind", [FailingLayer, HangingLayer])
-def test_a_layer_that_is_no_use(way, kind, caplog):
-    short = {"ANNOUNCE_TIMEOUT_SECONDS": 0.05}
-    with layer(kind), override_settings(REALTIME=short), caplog.at_level(logging.WARNING):
-        event = way("a", 1)
-    assert (event.offset, len(stored())) == (1, 1)
-    [record] = [r for r in caplog.records if r.name == "realtime.publishing"]
-    assert "The channel layer took no announcement" in record.getMessage()
-
-
-@contextmanager
-def stuck_redis() -> Iterator[int]:
-    """A port on which somebody accepts and never says a word."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
-
-
-TEN = """
-import json, time
-from realtime.delivery.publish import publish
-took = []
-for number in range(10):
-    started = time.monotonic()
-    publish("room.a", number)
-    took.append(time.monotonic() - started)
-from realtime.models import Event
-print(json.dumps([took, Event.objects.count()]))
-"""
-
-
-@pytest.mark.parametrize("kind", ["redis", "redis-pubsub"])
-def test_a_command_waits_once_for_a_layer_that_hangs(site, kind):
-    """Of ten events of a command or a task, the first waits for its time-out."""
-    with stuck_redis() as port:
-        env = {**site, "CHANNEL_LAYER": kind, "REDIS_URL": f"redis://127.0.0.1:{port}/0"}
-        took, count = json.loads(manage("shell", "--no-imports", "-c", TEN, env=env))
-        assert count == 10
-        assert 1.9 < took[0] < 4
-        assert max(took[1:]) < 0.5
-        assert manage("publish", "room.a", "11", env=env).strip().endswith("-11")
-
-
-@pytest.mark.parametrize(("silent", "told"), [(60, False), (0.05, True)])
-def test_a_layer_that_answers_again_is_told_again(monkeypatch, silent, told):
-    short = {"ANNOUNCE_TIMEOUT_SECONDS": 0.05}
-    monkeypatch.setattr(publishing, "SILENT_SECONDS", silent)
-    with override_settings(REALTIME=short):
-        with layer(HangingLayer):
-            publish("a", 1)
-        time.sleep(0.1)
-        with layer(RecordingLayer):
-            event = publish("a", 2)
-            assert RecordingLayer.sent == ([("a", to_message([event]))] if told else [])
 
 
 # -- a caller that is cancelled
@@ -439,10 +306,10 @@ def test_an_event_whose_publisher_left_is_announced(listener, monkeypatch):
     assert len(stored()) == 1
 
 
-def test_an_event_whose_publisher_left_is_announced_to_the_layer(monkeypatch):
+def test_an_event_whose_publisher_left_is_announced_to_other_processes(monkeypatch):
     with slow_append(monkeypatch) as (begun, go_on), layer(RecordingLayer):
         asyncio.run(_cancelled(begun, go_on, lambda: RecordingLayer.sent))
-    assert _data_sent() == ["1"]
+    assert data_sent() == ["1"]
 
 
 # -- many, and wrong ones
@@ -455,18 +322,11 @@ def test_a_thousand_in_a_row(listener):
     assert [event.offset for event in events] == list(range(1, 1_001))
 
 
-def _data_sent() -> list[str]:
-    return [each["data"] for _, message in RecordingLayer.sent for each in message["events"]]
+def publish_from_a_loop(*args: Any, **kwargs: Any) -> Event:
+    return async_to_sync(publish_now)(*args, **kwargs)
 
 
-def test_a_thousand_in_a_row_without_a_hub():
-    with layer(RecordingLayer):
-        for n in range(1_000):
-            publish("a", n, ephemeral=True)
-    assert _data_sent() == [str(n) for n in range(1_000)]
-
-
-@both_ways
+@pytest.mark.parametrize("way", [publish, publish_from_a_loop])
 @pytest.mark.parametrize(
     ("topic", "data", "type", "error"),
     [

@@ -23,8 +23,8 @@ from django.test import override_settings
 from httpx_sse import EventSource, ServerSentEvent
 
 from realtime.delivery import hub as hub_module
-from realtime.delivery.announcements import to_hello, to_message
-from realtime.delivery.peers import HUBS
+from realtime.delivery.bus.base import PEERS_TOPIC, Heartbeat
+from realtime.delivery.bus.channels import to_message
 from realtime.eventlog.base import EventLog, NewEvent, Page
 from realtime.eventlog.memory import MemoryLog
 from realtime.events.event import Event
@@ -334,8 +334,8 @@ class FakeLayer:
 
     @property
     def topics(self) -> dict[str, set[str]]:
-        """The groups without the one in which hubs greet each other."""
-        return {name: members for name, members in self.groups.items() if name != HUBS}
+        """The groups without that of the processes' heartbeats."""
+        return {name: members for name, members in self.groups.items() if name != PEERS_TOPIC}
 
     async def new_channel(self, prefix: str = "specific") -> str:
         channel = f"{prefix}.{len(self.channels)}"
@@ -470,16 +470,16 @@ class FaultyLog(MemoryLog):
             raise LogFailed
 
 
-def hello_from_elsewhere(
-    *, every: float = 2.0, asks: bool = False, to: Sequence[str] = ()
+def heartbeat_from_elsewhere(
+    *, interval: float = 2.0, is_asking: bool = False, answers: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """What another process that listens says."""
-    return {**to_hello(every, asks=asks, to=to), "process": "another"}
+    """The heartbeat of another process."""
+    return to_message(Heartbeat("another", interval, is_asking, answers))
 
 
-def from_elsewhere(event: Event) -> dict[str, Any]:
+def from_elsewhere(*events: Event) -> dict[str, Any]:
     """An announcement as another process makes it."""
-    return {**to_message([event]), "process": "another"}
+    return {**to_message(events), "process": "another"}
 
 
 @contextlib.contextmanager

@@ -1,0 +1,18 @@
+"""The bus: what carries events from one process to the others."""
+
+import logging
+
+from channels.layers import InMemoryChannelLayer, get_channel_layer
+
+from ...conf import settings
+from .base import Bus
+from .channels import ChannelsBus
+from .memory import MemoryBus
+
+
+def make_bus(logger: logging.Logger) -> Bus:
+    """Return a new bus over the channel layer that `CHANNEL_LAYER` names."""
+    layer = get_channel_layer(settings.CHANNEL_LAYER)
+    if layer is None or type(layer) is InMemoryChannelLayer:
+        return MemoryBus(logger)
+    return ChannelsBus(layer, logger)

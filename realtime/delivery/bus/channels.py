@@ -1,0 +1,218 @@
+"""The bus over a Channels layer: a topic is a group, and a process has one channel for all."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from itertools import islice
+from typing import Any, Final
+
+from ...conf import settings
+from ...events.event import Event
+from ...utils.aio import spawn
+from ...utils.cancellation import cancelled
+from .base import MISSED, PEERS_TOPIC, Bus, Heartbeat, Message, OnMessage, this_process
+
+MEMBERSHIP_BATCH: Final = 50  # group memberships changed at once
+RETRY_SECONDS: Final = 1.0  # pause after an error of the layer
+
+# The form of the messages. Processes of an earlier release understand it, and are understood.
+EVENTS_TYPE: Final = "realtime.event"
+HEARTBEAT_TYPE: Final = "realtime.hello"
+EVENT_FIELDS: Final = {"event": str, "data": str, "epoch": str, "offset": int}
+HEARTBEAT_FIELDS: Final = {"process": str, "every": float, "asks": bool, "to": list}
+
+
+class ChannelsBus(Bus):
+    """Sends to groups of the layer, and keeps this process' channel in the groups of its topics."""
+
+    name = "channel layer"
+    echoes_to_sender = True
+
+    def __init__(self, layer: Any, logger: logging.Logger) -> None:
+        super().__init__(logger)
+        self._layer = layer
+        self._channel = ""  # empty until the layer has given one
+        self._has_channel = asyncio.Event()
+        self._joined: dict[str, bool] = {}  # whether the layer has taken it, by topic
+        self._changed: dict[str, None] = {}  # topics whose membership in the layer may be wrong
+        self._failed: set[str] = set()  # those that the layer did not let us join, or leave
+        self._membership: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, on_message: OnMessage) -> None:
+        self.is_running = True
+        self._on_message = on_message
+        self._tasks = [spawn(self._listen()), spawn(self._renew())]
+
+    def join(self, topics: Iterable[str]) -> None:
+        for topic in topics:
+            self._joined.setdefault(topic, False)
+            self._change_membership(topic)
+
+    def leave(self, topics: Iterable[str]) -> None:
+        for topic in topics:
+            self._joined.pop(topic, None)
+            self._change_membership(topic)
+
+    async def settled(self) -> None:
+        while self._membership is not None:
+            await asyncio.shield(self._membership)
+
+    async def send(self, topic: str, message: Message) -> bool:
+        sent = to_message(message)
+        return await self._call("takes no announcements", self._layer.group_send, topic, sent)
+
+    async def stop(self) -> None:
+        self.is_running = False
+        # First leave the groups: a layer may keep members that have gone for a day. It gets the
+        # time it needs for that, unless it fails.
+        self.leave(list(self._joined))
+        if self._membership is not None:
+            if not self._channel:  # nor was anything joined
+                await cancelled(self._membership)
+            else:
+                await asyncio.wait([self._membership])
+        await cancelled(*self._tasks)
+
+    # -- listening
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                message = await self._receive()
+            except Exception as error:
+                self.note_failure("can't be listened to", error)
+                await asyncio.sleep(RETRY_SECONDS)
+                self._rejoin()
+                continue
+            try:
+                if found := from_message(message):
+                    self._on_message(*found)
+            except Exception as error:
+                self.logger.warning("Not an announcement of ours on the channel layer: %r", error)
+            # receive() does not wait while there are messages: without this, a flood of them
+            # would keep the loop from doing anything else.
+            await asyncio.sleep(0)
+
+    async def _receive(self) -> Mapping[str, Any]:
+        if not self._channel:
+            self._channel = await self._layer.new_channel()
+            self._has_channel.set()
+        message: Mapping[str, Any] = await self._layer.receive(self._channel)
+        return message
+
+    # -- membership of the groups
+
+    async def _renew(self) -> None:
+        """Try again what has failed, and join all anew every `GROUP_REFRESH_SECONDS`."""
+        since_refresh = 0.0
+        while True:
+            interval = settings.HEAD_CHECK_SECONDS
+            await asyncio.sleep(interval)
+            since_refresh += interval
+            if since_refresh >= settings.GROUP_REFRESH_SECONDS:
+                since_refresh = 0.0
+                self._rejoin()
+            while self._failed:
+                self._change_membership(self._failed.pop())
+
+    def _rejoin(self) -> None:
+        """Join all groups anew: perhaps the layer has forgotten us."""
+        for topic in self._joined:
+            self._joined[topic] = False
+            self._change_membership(topic)
+
+    def _change_membership(self, topic: str) -> None:
+        """Make the groups agree with what is wanted, in one task so that the last word counts."""
+        self._changed[topic] = None
+        if self._membership is None:
+            self._membership = spawn(self._update_memberships())
+
+    async def _update_memberships(self) -> None:
+        try:
+            await self._has_channel.wait()
+            while self._changed and (self.is_running or not self.is_down):
+                topics = list(islice(self._changed, MEMBERSHIP_BATCH))
+                for topic in topics:
+                    del self._changed[topic]
+                await asyncio.gather(*map(self._update_membership, topics))
+        finally:
+            self._membership = None
+
+    async def _update_membership(self, topic: str) -> None:
+        was_joined = self._joined.get(topic)  # None: it is to be left
+        change = self._layer.group_discard if was_joined is None else self._layer.group_add
+        if not await self._call("takes no group changes", change, topic, self._channel):
+            self._failed.add(topic)
+        elif was_joined is False and topic in self._joined:
+            self._joined[topic] = True
+            self._on_message(topic, MISSED)
+
+    # -- time limits and health
+
+    async def _call(
+        self, failure: str, call: Callable[..., Awaitable[None]], *arguments: Any
+    ) -> bool:
+        try:
+            async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
+                await call(*arguments)
+        except Exception as error:
+            self.note_failure(failure, error)
+            return False
+        self.note_success()
+        return True
+
+
+# -- the form of the messages
+
+
+def to_message(message: Message) -> dict[str, Any]:
+    """Return what goes through the layer, of values that every layer's serializer knows."""
+    if isinstance(message, Heartbeat):
+        return {
+            "type": HEARTBEAT_TYPE,
+            "process": message.process,
+            "every": float(message.interval),
+            "asks": message.is_asking,
+            "to": list(message.answers),
+        }
+    return {
+        "type": EVENTS_TYPE,
+        "process": this_process(),
+        "topic": message[0].topic,
+        "events": [
+            {"event": e.type, "data": e.data, "epoch": e.epoch, "offset": e.offset} for e in message
+        ],
+    }
+
+
+def from_message(message: Mapping[str, Any]) -> tuple[str, Message] | None:
+    """Return topic and content of what came through the layer; None if this process sent it.
+
+    Raises ValueError for what is no message of ours. Anything that reaches the layer can put
+    anything there; a process has to survive it.
+    """
+    kind = message.get("type")
+    if kind == HEARTBEAT_TYPE:
+        fields = [_get(message, name, kind) for name, kind in HEARTBEAT_FIELDS.items()]
+        heartbeat = Heartbeat(*fields)
+        return None if heartbeat.process == this_process() else (PEERS_TOPIC, heartbeat)
+    if kind != EVENTS_TYPE:
+        raise ValueError(f"expected type {EVENTS_TYPE!r}, got {kind!r}")
+    if message.get("process") == this_process():
+        return None
+    topic = _get(message, "topic", str)
+    events = [
+        Event(topic, *(_get(each, name, kind) for name, kind in EVENT_FIELDS.items()))
+        for each in _get(message, "events", list)
+    ]
+    return (topic, events) if events else None
+
+
+def _get(message: object, name: str, kind: type) -> Any:
+    if not isinstance(message, Mapping):
+        raise ValueError(f"an event should be a dict, got {message!r:.60}")
+    value = message.get(name)
+    if not isinstance(value, kind):
+        raise ValueError(f"{name!r} should be {kind.__name__}, got {value!r:.60}")
+    return value

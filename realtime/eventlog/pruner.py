@@ -1,0 +1,37 @@
+"""Retention by a process that serves: the log is pruned again and again."""
+
+import asyncio
+import logging
+import time
+from typing import Final
+
+from ..utils.threads import in_database_thread
+from . import get_event_log
+
+logger = logging.getLogger("realtime.hub")
+
+
+class Pruner:
+    """When this process last applied retention, and the work itself.
+
+    Counted across event loops: on a quiet site, readers come and go before the time is up.
+    """
+
+    def __init__(self) -> None:
+        self._last: float | None = None  # by the monotonic clock
+
+    async def run(self, interval: float) -> None:
+        """Prune the log every `interval` seconds, until cancelled."""
+        while True:
+            now = time.monotonic()
+            if self._last is None:
+                self._last = now
+            await asyncio.sleep(max(0.0, self._last + interval - now))
+            self._last = time.monotonic()
+            try:
+                await in_database_thread(get_event_log().prune)
+            except Exception:
+                logger.warning("Can't prune the log; trying again", exc_info=True)
+
+
+pruner: Final = Pruner()

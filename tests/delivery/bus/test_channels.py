@@ -1,0 +1,394 @@
+"""`realtime.delivery.bus.channels`: groups of a layer that fails, hangs and forgets."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgpack
+import pytest
+
+from realtime.delivery.bus import base
+from realtime.delivery.bus.base import MISSED, PEERS_TOPIC, Heartbeat, Message, this_process
+from realtime.delivery.bus.channels import ChannelsBus, from_message, to_message
+from realtime.events.event import Event
+
+from ...support.clients import FakeLayer, InstantLoop, Noise, from_elsewhere, stage
+from ...support.hubs import turns
+
+LOGGED = Event("room.a", "message", '{"a":"ž"}', "abcd1234", 2**63 - 1)
+EPHEMERAL = Event("room.a", "typing", "true")
+HEARTBEAT = Heartbeat("other.1", 2.0, True, ["other.2"])
+Play = Callable[[ChannelsBus, FakeLayer, list[tuple[str, Message]]], Awaitable[None]]
+
+
+def run(play: Play, layer: FakeLayer | None = None, **constants: Any) -> None:
+    """Play with a bus that has started; it stops at the end and leaves no task."""
+
+    async def main() -> None:
+        fake, heard = layer or FakeLayer(), []
+        bus = ChannelsBus(fake, logging.getLogger("realtime.hub"))
+        bus.start(lambda topic, message: heard.append((topic, message)))
+        await turns()
+        await play(bus, fake, heard)
+        await bus.stop()
+        await asyncio.sleep(10)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    with stage(**constants), asyncio.Runner(loop_factory=InstantLoop) as runner:
+        runner.run(main())
+
+
+# -- listening
+
+
+def test_what_is_sent_to_a_joined_topic_is_heard():
+    async def play(bus: ChannelsBus, layer: FakeLayer, heard: list[Any]) -> None:
+        bus.join(["room.a"])
+        await bus.settled()
+        assert heard == [("room.a", MISSED)]
+        await layer.group_send("room.a", from_elsewhere(LOGGED, EPHEMERAL))
+        await turns()
+        assert heard[1:] == [("room.a", [LOGGED, EPHEMERAL])]
+        bus.leave(["room.a"])
+        await bus.settled()
+        assert layer.groups == {}
+
+    run(play)
+
+
+def test_what_this_process_sends_is_not_heard():
+    async def play(bus: ChannelsBus, layer: FakeLayer, heard: list[Any]) -> None:
+        bus.join(["room.a", PEERS_TOPIC])
+        await bus.settled()
+        heard.clear()
+        assert await bus.send("room.a", [LOGGED])
+        assert await bus.send(PEERS_TOPIC, Heartbeat(this_process(), 2.0))
+        await turns()
+        assert heard == []
+        assert bus.echoes_to_sender  # the layer has brought it all the same
+
+    run(play)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "somebody.else"},
+        {"type": "realtime.event", "topic": "a"},
+        {"type": "realtime.hello"},
+        {**from_elsewhere(LOGGED), "events": [{"offset": "one"}]},
+        {**from_elsewhere(LOGGED), "events": []},
+        "not even a dict",
+    ],
+    ids=str,
+)
+def test_a_message_of_another_kind_ends_no_listening(message, caplog):
+    async def play(bus: ChannelsBus, layer: FakeLayer, heard: list[Any]) -> None:
+        bus.join(["a"])
+        await bus.settled()
+        heard.clear()
+        await layer.group_send("a", message)
+        await layer.group_send("a", from_elsewhere(LOGGED))
+        await turns()
+        assert heard == [("room.a", [LOGGED])]
+
+    run(play)
+
+
+def test_a_flood_of_messages_lets_the_loop_run_in_between():
+    async def play(bus: ChannelsBus, layer: FakeLayer, heard: list[Any]) -> None:
+        bus.join(["a"])
+        await bus.settled()
+        heard.clear()
+        for _ in range(100):
+            layer.channels[bus._channel].put_nowait(from_elsewhere(LOGGED))
+        await turns(20)
+        assert 0 < len(heard) < 50
+
+    run(play)
+
+
+# -- a layer that fails
+
+
+@pytest.mark.parametrize("how", ["down", "hanging"])
+def test_a_failure_of_the_layer_is_logged_once_and_its_return_once(how, caplog):
+    async def play(bus: ChannelsBus, layer: FakeLayer, heard: list[Any]) -> None:
+        setattr(layer, how, True)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for _ in range(3):
+            assert not await bus.send("a", [LOGGED])
+        assert bus.is_down
+        assert loop.time() - began <= 3 * 2.0 + 0.1
+        setattr(layer, how, False)
+        assert await bus.send("a", [LOGGED])
+        assert not bus.is_down
+
+    run(play, ANNOUNCE_TIMEOUT_SECONDS=2.0)
+    said = [record.getMessage() for record in caplog.records if record.name == "realtime.hub"]
+    assert len(said) == 2
+    assert said[0].startswith("The channel layer takes no announcements")
+    assert said[1] == "The channel layer works again."
+
+
+def test_a_topic_that_could_not_be_joined_is_joined_when_the_layer_is_back():
+    async def play(bus: ChannelsBus, layer: FakeLayer, heard: list[Any]) -> None:
+        layer.down = True
+        bus.join(["a"])
+        await bus.settled()
+        assert heard == []
+        layer.down = False
+        await asyncio.sleep(1.1)
+        assert heard == [("a", MISSED)]
+        assert set(layer.groups) == {"a"}
+
+    run(play, HEAD_CHECK_SECONDS=1.0)
+
+
+def test_a_topic_that_could_not_be_left_is_left_when_the_layer_is_back():
+    async def play(bus: ChannelsBus, layer: FakeLayer, heard: list[Any]) -> None:
+        bus.join(["a"])
+        await bus.settled()
+        layer.down = True
+        bus.leave(["a"])
+        await bus.settled()
+        assert set(layer.groups) == {"a"}
+        layer.down = False
+        await asyncio.sleep(1.1)
+        assert layer.groups == {}
+
+    run(play, HEAD_CHECK_SECONDS=1.0)
+
+
+def test_topics_are_joined_anew_after_listening_has_failed():
+    async def play(bus: ChannelsBus, layer: FakeLayer, heard: list[Any]) -> None:
+        bus.join(["a", "b"])
+        await bus.settled()
+        layer.fail()
+        layer.recover()
+        await asyncio.sleep(2)
+        assert set(layer.groups) == {"a", "b"}
+        assert sorted(heard) == [("a", MISSED), ("a", MISSED), ("b", MISSED), ("b", MISSED)]
+
+    run(play, HEAD_CHECK_SECONDS=100.0)
+
+
+def test_memberships_are_refreshed_after_their_time():
+    async def play(bus: ChannelsBus, layer: FakeLayer, heard: list[Any]) -> None:
+        bus.join(["a"])
+        await asyncio.sleep(29)
+        assert layer.calls == [("group_add", "a")]
+        layer.groups.clear()  # it has forgotten us without an error
+        await asyncio.sleep(2)
+        assert set(layer.groups) == {"a"}
+        assert heard == [("a", MISSED)] * 2
+
+    run(play, HEAD_CHECK_SECONDS=1.0, GROUP_REFRESH_SECONDS=30.0)
+
+
+def test_to_join_what_is_joined_renews_it_and_reports_nothing():
+    async def play(bus: ChannelsBus, layer: FakeLayer, heard: list[Any]) -> None:
+        for _ in range(2):
+            bus.join(["a"])
+            await bus.settled()
+        assert layer.calls == [("group_add", "a")] * 2
+        assert heard == [("a", MISSED)]
+        bus.leave(["a"])
+        bus.join(["a"])  # as if it were new, though it is never left
+        await bus.settled()
+        assert ("group_discard", "a") not in layer.calls
+        assert heard == [("a", MISSED)] * 2
+
+    run(play)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_last_word_on_a_topic_counts(seed):
+    async def play(bus: ChannelsBus, layer: FakeLayer, heard: list[Any]) -> None:
+        chance = Noise(seed, delay=0.8, longest=0.3)
+        for _ in range(6):
+            bus.join(["a"])
+            await chance.wait()
+            bus.leave(["a"])
+            await chance.wait()
+        assert chance.happens(0.5) or not bus.join(["a"])
+        await asyncio.sleep(5)
+        assert ("a" in layer.groups) == ("a" in bus._joined)
+        if "a" in layer.groups:
+            heard.clear()
+            await layer.group_send("a", from_elsewhere(LOGGED))
+            await asyncio.sleep(1)
+            assert heard == [("room.a", [LOGGED])]
+
+    run(play, FakeLayer(Noise(seed, delay=0.7, longest=0.4)), HEAD_CHECK_SECONDS=100.0)
+
+
+def test_a_topic_that_is_joined_while_it_is_left_is_not_reported_too_early():
+    async def play(bus: ChannelsBus, layer: FakeLayer, heard: list[Any]) -> None:
+        bus.join(["a"])
+        await asyncio.sleep(1)
+        heard.clear()
+        bus.leave(["a"])
+        await asyncio.sleep(0.01)  # the layer is at it
+        bus.join(["a"])
+        while not heard:
+            await asyncio.sleep(0.01)
+        assert "a" in layer.groups
+
+    run(play, FakeLayer(Noise(1, delay=1.0, longest=0.4)))
+
+
+# -- stopping
+
+
+def test_to_stop_leaves_all_groups_however_long_a_slow_layer_takes():
+    layer = FakeLayer(Noise(1, delay=1.0, longest=0.5))
+
+    async def play(bus: ChannelsBus, layer: FakeLayer, heard: list[Any]) -> None:
+        bus.join(f"topic.{number}" for number in range(500))
+        await bus.settled()
+        assert len(layer.groups) == 500
+
+    run(play, layer, ANNOUNCE_TIMEOUT_SECONDS=1.0)
+    assert layer.groups == {}
+
+
+@pytest.mark.parametrize("channel", [True, False], ids=["later", "from the start"])
+def test_to_stop_waits_for_no_layer_that_hangs(channel):
+    class Silent(FakeLayer):
+        async def new_channel(self, prefix: str = "specific") -> str:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    async def play(bus: ChannelsBus, layer: FakeLayer, heard: list[Any]) -> None:
+        bus.join(f"topic.{number}" for number in range(500))
+        if channel:
+            await bus.settled()
+        layer.hanging = True
+        began = asyncio.get_running_loop().time()
+        await bus.stop()
+        assert asyncio.get_running_loop().time() - began <= 2.1
+
+    layer = FakeLayer() if channel else Silent()
+    run(play, layer, ANNOUNCE_TIMEOUT_SECONDS=2.0)
+
+
+# -- the form of the messages
+
+
+@pytest.fixture
+def _elsewhere(monkeypatch):
+    """As if this were another process than the one that announced."""
+    monkeypatch.setattr(base, "_HOST", "elsewhere")
+
+
+@pytest.mark.parametrize("events", [[LOGGED], [EPHEMERAL], [LOGGED, EPHEMERAL, LOGGED]])
+def test_events_go_round(events, monkeypatch):
+    sent = msgpack.unpackb(msgpack.packb(to_message(events)))  # as the Redis layers send it
+    monkeypatch.setattr(base, "_HOST", "elsewhere")
+    assert from_message(sent) == ("room.a", events)
+
+
+def test_a_heartbeat_goes_round():
+    sent = msgpack.unpackb(msgpack.packb(to_message(HEARTBEAT)))
+    assert from_message(sent) == (PEERS_TOPIC, HEARTBEAT)
+    assert from_message(to_message(Heartbeat("other", 2))) == (
+        PEERS_TOPIC,
+        Heartbeat("other", 2.0, False, []),
+    )
+
+
+def test_the_form_is_that_of_earlier_releases():
+    """Processes of both run side by side while a site is upgraded."""
+    assert to_message([LOGGED]) == {
+        "type": "realtime.event",
+        "process": this_process(),
+        "topic": "room.a",
+        "events": [
+            {"event": "message", "data": '{"a":"ž"}', "epoch": "abcd1234", "offset": 2**63 - 1}
+        ],
+    }
+    assert to_message(HEARTBEAT) == {
+        "type": "realtime.hello",
+        "process": "other.1",
+        "every": 2.0,
+        "asks": True,
+        "to": ["other.2"],
+    }
+    assert PEERS_TOPIC == "realtime.hubs"
+
+
+def test_what_this_process_sent_is_skipped():
+    assert from_message(to_message([LOGGED])) is None
+    assert from_message(to_message(Heartbeat(this_process(), 2.0))) is None
+
+
+def test_a_forked_process_is_another_one(monkeypatch):
+    message = to_message([LOGGED])
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    assert from_message(message) == ("room.a", [LOGGED])
+
+
+def changed(changes):
+    """A message of another process, with changes to itself and to its second event."""
+    message = from_elsewhere(LOGGED, LOGGED)
+    for name, value in changes.items():
+        if name in message:
+            message[name] = value
+        else:
+            message["events"][1][name] = value
+    return message
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"type": "chat.message"}, "expected type 'realtime.event', got 'chat.message'"),
+        ({"type": None}, "got None"),
+        ({"topic": None}, "'topic' should be str, got None"),
+        ({"topic": ["a"]}, "'topic' should be str"),
+        ({"events": None}, "'events' should be list, got None"),
+        ({"events": "none"}, "'events' should be list"),
+        ({"events": ["none"]}, "an event should be a dict, got 'none'"),
+        ({"event": 1}, "'event' should be str"),
+        ({"data": {"a": 1}}, "'data' should be str"),
+        ({"data": b"1"}, "'data' should be str"),
+        ({"epoch": 3}, "'epoch' should be str"),
+        ({"offset": "7"}, "'offset' should be int, got '7'"),
+        ({"offset": None}, "'offset' should be int"),
+        ({"offset": 1.5}, "'offset' should be int"),
+        ({"data": None, "process": None}, "'data' should be str"),
+    ],
+    ids=str,
+)
+def test_what_is_no_announcement_is_refused(changes, says):
+    with pytest.raises(ValueError, match=says):
+        from_message(changed(changes))
+
+
+@pytest.mark.parametrize("name", ["topic", "events", "type"])
+def test_an_announcement_without_a_field_is_refused(name):
+    message = changed({})
+    del message[name]
+    with pytest.raises(ValueError, match=name):
+        from_message(message)
+
+
+@pytest.mark.parametrize("name", ["event", "data", "epoch", "offset"])
+def test_an_event_without_a_field_is_refused(name):
+    message = changed({})
+    del message["events"][1][name]
+    with pytest.raises(ValueError, match=name):
+        from_message(message)
+
+
+@pytest.mark.parametrize("name", ["process", "every", "asks", "to"])
+def test_a_heartbeat_without_a_field_is_refused(name):
+    message = to_message(HEARTBEAT)
+    with pytest.raises(ValueError, match=name):
+        from_message({**message, name: None})
+    del message[name]
+    with pytest.raises(ValueError, match=name):
+        from_message(message)
