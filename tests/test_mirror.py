@@ -39,6 +39,8 @@ WITHOUT_SOURCE = {
     "test_mirror.py": "this",
     "test_patterns.py": "every regular expression of the package",
     "test_mutate.py": "tests/mutate",
+    "test_names.py": "the names of files and classes",
+    "test_the_way.py": "an event through the core",
     "test_packaging.py": "what is installed, and works there",
 }
 

@@ -61,6 +61,19 @@ class Done:
         yield from ()
 
 
+class Announcement:
+    """Announce an event once it is stored; await this to wait until the bus has taken it."""
+
+    def __init__(self) -> None:
+        self._sent: Awaitable[None] = Done()
+
+    def __call__(self, event: Event) -> None:
+        self._sent = announce([event])
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from self._sent.__await__()
+
+
 class Silence:
     """Until when the bus is not asked again, in a process that does not listen.
 

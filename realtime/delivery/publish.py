@@ -1,6 +1,5 @@
 """Publish: the way in for an event, from anywhere in Django."""
 
-from collections.abc import Awaitable
 from typing import Final
 
 from asgiref.sync import sync_to_async
@@ -12,7 +11,7 @@ from ..events.event import Event
 from ..events.payload import DEFAULT_TYPE, decode_data, encode_data, validate_type
 from ..events.topic import user_topic, validate_topic
 from ..exceptions import DataTooLarge
-from .announce import announce
+from .announce import Announcement, announce
 
 BODY_OVERHEAD: Final = 6  # JSON may write one byte of data as six characters (an escaped one)
 
@@ -58,10 +57,9 @@ async def publish_now(
         await announce([event])
         return event
     # Announced as soon as it is stored: a caller that is cancelled meanwhile takes nothing back.
-    sending: list[Awaitable[None]] = []
-    event = await get_event_log().aappend(new, lambda event: sending.append(announce([event])))
-    for sent in sending:
-        await sent
+    announcement = Announcement()
+    event = await get_event_log().aappend(new, announcement)
+    await announcement
     return event
 
 

@@ -13,7 +13,7 @@ from realtime.server.sendfile import FilePart, span
 from realtime.server.state import ServerState
 from realtime.server.timeouts import cancel_after
 from realtime.server.transport import Transport
-from realtime.server.websocket_connection import WebSocket
+from realtime.server.websocket_connection import WebSocketConnection
 
 Message = dict[str, Any]
 
@@ -77,7 +77,7 @@ class HTTPConnection:
             return
         if head.upgrade == b"websocket":
             self.server.connections.discard(self)
-            WebSocket(self.server, self.transport, head).begin(rest)
+            WebSocketConnection(self.server, self.transport, head).begin(rest)
             return
         exchange = self._exchange = Exchange(self, head)
         exchange.begin(rest)

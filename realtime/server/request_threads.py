@@ -21,7 +21,7 @@ BEFORE_USE: Final[list[Callable[[], None]]] = []
 """Called in the thread that a request borrows, before its first call there."""
 
 
-class Worker:
+class RequestThread:
     """One thread, and how many calls wait for it or run in it."""
 
     __slots__ = ("executor", "pending")
@@ -36,19 +36,19 @@ class RequestThreads:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._workers: list[Worker] = []
+        self._workers: list[RequestThread] = []
         self._lock = threading.Lock()
 
-    def borrow(self) -> Worker:
+    def borrow(self) -> RequestThread:
         """The thread with the least to do; a new one only if all have something to do."""
         with self._lock:
             worker = min(self._workers, key=_pending, default=None)
             if worker is None or (worker.pending and len(self._workers) < self._limit):
-                worker = Worker(len(self._workers) + 1)
+                worker = RequestThread(len(self._workers) + 1)
                 self._workers.append(worker)
             return worker
 
-    def submit(self, worker: Worker, function: Callable[..., T], *args: Any) -> "Future[T]":
+    def submit(self, worker: RequestThread, function: Callable[..., T], *args: Any) -> "Future[T]":
         """Call `function` in the worker's thread."""
         with self._lock:
             worker.pending += 1
@@ -56,7 +56,7 @@ class RequestThreads:
         future.add_done_callback(lambda _: self._done(worker))
         return future
 
-    def _done(self, worker: Worker) -> None:
+    def _done(self, worker: RequestThread) -> None:
         with self._lock:
             worker.pending -= 1
 
@@ -66,7 +66,7 @@ class BorrowedThread(Executor):
 
     def __init__(self, threads: RequestThreads) -> None:
         self._threads = threads
-        self._worker: Worker | None = None
+        self._worker: RequestThread | None = None
 
     @property
     def unused(self) -> bool:
@@ -102,5 +102,5 @@ def with_borrowed_threads(application: Application, threads: RequestThreads) -> 
     return run
 
 
-def _pending(worker: Worker) -> int:
+def _pending(worker: RequestThread) -> int:
     return worker.pending

@@ -13,7 +13,7 @@ from realtime.server.timeouts import CHECKS_BEFORE_PING, Timeouts
 from realtime.server.transport import Address, Transport
 
 
-class Connection(Protocol):
+class OpenConnection(Protocol):
     """An open connection, whatever is spoken on it."""
 
     transport: Transport
@@ -53,7 +53,7 @@ class ServerState:
     websocket_connect_timeout: float = 20
     websocket_max_message_size: int = 1_048_576
     websocket_max_frame_size: int = 1_048_576
-    connections: set[Connection] = field(default_factory=set)
+    connections: set[OpenConnection] = field(default_factory=set)
     sessions: set[Session] = field(default_factory=set)  # those with a running application
     scope_extension: dict[str, Any] = field(default_factory=lambda: {"draining": False})
     """Shared by all scopes as `extensions["realtime.server"]`."""

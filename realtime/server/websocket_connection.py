@@ -41,7 +41,7 @@ class State(IntEnum):
 CONNECTING, DENYING, OPEN, CLOSE_RECEIVED, CLOSE_SENT, CLOSED = State
 
 
-class WebSocket:
+class WebSocketConnection:
     """One WebSocket connection and its application."""
 
     __slots__ = (

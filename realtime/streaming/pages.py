@@ -9,20 +9,20 @@ connection of its own, which goes back when the client leaves or takes nothing f
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 from django.core.exceptions import ValidationError
-from django.db import connections
+from django.db import InterfaceError, OperationalError, connections
 from django.db.models import QuerySet
 
 from ..conf import settings
 from ..exceptions import InvalidPosition, RealtimeError
-from ..utils.threads import TRANSFER
+from ..utils.transfers import in_transfer_thread, release_after, transfer_threads
 
 FIRST_ROWS: Final = 100  # the first page: soon there, and a look at how large rows are
+T = TypeVar("T")
 Encode = Callable[[list[Any]], bytes]
 
 
@@ -125,10 +125,16 @@ async def _by_key(
             return Page(b"", 0, last)
         return Page(encode(rows), len(rows), rows[-1].pk if fields is None else rows[-1][-1])
 
+    def read_twice(last: Any, count: int) -> Page:
+        try:
+            return release_after(lambda: read(last, count))
+        except (InterfaceError, OperationalError):  # dropped since it was last used
+            return read(last, count)
+
     size, last, left = _Size(), None, limit
     while left is None or left > 0:
         wanted = size.rows if left is None else min(size.rows, left)
-        page, count, last = await TRANSFER.run_twice(read, last, wanted)
+        page, count, last = await in_transfer_thread(read_twice, last, wanted)
         if page:
             yield page
         if count < wanted:
@@ -147,11 +153,11 @@ async def _by_cursor(queryset: QuerySet[Any], encode: Encode) -> AsyncGenerator[
         if not cursor.given_up:
             cursor.given_up = True
             turns.release()
-            TRANSFER.submit(cursor.close)
+            transfer_threads().submit(cursor.close)
 
     try:
         while True:
-            page, count = await TRANSFER.run(cursor.read, encode, size.rows)
+            page, count = await in_transfer_thread(cursor.read, encode, size.rows)
             if page:
                 timer = loop.call_later(settings.CURSOR_SECONDS, let_go)
                 yield page
@@ -189,8 +195,7 @@ class _Cursor:
                     f"The client took nothing for {settings.CURSOR_SECONDS} s, which is as long as "
                     "its cursor is kept (CURSOR_SECONDS). Order by the primary key for more time."
                 )
-            with self._connected():
-                return self._read(encode, count)
+            return self._in_place_of_the_threads_own(lambda: self._read(encode, count))
 
     def close(self) -> None:
         """Close the cursor, and give its connection back."""
@@ -199,8 +204,7 @@ class _Cursor:
                 return
             self._closed = True
             if self._connection is not None:
-                with self._connected():
-                    self._end()
+                self._in_place_of_the_threads_own(self._end)
 
     def _read(self, encode: Encode, count: int) -> tuple[bytes, int]:
         if self._rows is None:
@@ -218,16 +222,15 @@ class _Cursor:
         finally:
             self._connection.close()
 
-    @contextmanager
-    def _connected(self) -> Iterator[None]:
-        """Let the ORM use the cursor's connection in this thread, until the block ends."""
+    def _in_place_of_the_threads_own(self, function: Callable[[], T]) -> T:
+        # The ORM takes the thread's connection; for this call it is ours.
         alias = self._queryset.db
-        threads_own = connections[alias]
+        own = connections[alias]
         if self._connection is None:
-            self._connection = threads_own.copy()
+            self._connection = own.copy()
             self._connection.inc_thread_sharing()
         connections[alias] = self._connection
         try:
-            yield
+            return function()
         finally:
-            connections[alias] = threads_own
+            connections[alias] = own
