@@ -2,8 +2,12 @@
 
 from django.apps import AppConfig
 from django.conf import settings
+from django.core.signals import request_started
+from django.db import close_old_connections, reset_queries
 from django.urls import get_resolver
 from django.utils.translation import gettext_lazy as _
+
+from .server.request_threads import BEFORE_USE
 
 
 class RealtimeConfig(AppConfig):
@@ -17,11 +21,21 @@ class RealtimeConfig(AppConfig):
         from . import checks
         from .access import connections as revocation  # models must be loaded first
         from .server import lifespan as startup
-        from .utils.threads import prepare_threads_when_used
 
         checks.register_checks()
         revocation.connect_signals()
         startup.CALLBACKS.extend((prepare_threads_when_used, load_urls))
+
+
+def prepare_threads_when_used() -> None:
+    """Do what Django does in a request's thread when the request starts, when it first uses it.
+
+    Where the server lends threads, most requests never use theirs. Django would wait for a thread
+    each time, the others' requests with it where the processor is busy.
+    """
+    for receiver in (reset_queries, close_old_connections):
+        if request_started.disconnect(receiver):
+            BEFORE_USE.append(receiver)
 
 
 def load_urls() -> None:

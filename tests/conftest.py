@@ -11,7 +11,7 @@ from blockbuster import BlockBuster
 from django.db import connections
 from hypothesis import settings as hypothesis_settings
 
-from realtime.utils.threads import close_connections
+from realtime.utils.threads import DATABASE
 
 from .support.databases import new_database_url
 from .support.servers import SiteServer, Valkey, manage, prepare_site, serving
@@ -67,7 +67,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _no_connection_left(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     """The shared threads must let go of the test database before it is dropped."""
     yield
-    close_connections()
+    DATABASE.close()
     # asgiref's thread for those who have none of their own, such as a test's async client.
     SyncToAsync.single_thread_executor.submit(connections.close_all).result()
 

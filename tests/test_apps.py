@@ -1,5 +1,6 @@
 """What the app does when a server starts; what it registers is tried by its own tests."""
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import pytest
 
 from realtime.apps import load_urls
 from realtime.server import lifespan as startup
+
+from .support.servers import ROOT
 
 
 def test_a_worker_has_imported_its_urls_before_it_is_ready(
@@ -26,3 +29,32 @@ def test_a_worker_has_imported_its_urls_before_it_is_ready(
 def test_a_site_without_urls_is_none_of_its_business(settings: Any) -> None:
     del settings.ROOT_URLCONF
     load_urls()
+
+
+LAZY = """
+import asyncio, os, django
+os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+django.setup()
+from django.core.handlers.asgi import ASGIHandler
+from django.core.signals import request_started
+from django.db import close_old_connections, reset_queries
+from realtime.server import lifespan as startup
+from realtime.server import request_threads as threads
+
+def others(**kwargs):
+    pass
+
+request_started.connect(others)
+before = request_started._live_receivers(ASGIHandler)[0]
+assert {reset_queries, close_old_connections, others} <= set(before)
+for _ in range(2):  # once is enough, and twice no harm
+    startup.run()
+assert request_started._live_receivers(ASGIHandler)[0] == [others], "the site's own stay"
+assert threads.BEFORE_USE == [reset_queries, close_old_connections]
+print("fine")
+"""
+
+
+def test_in_a_server_threads_are_prepared_when_they_are_used() -> None:
+    done = subprocess.run([sys.executable, "-c", LAZY], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "fine\n", done.stderr

@@ -30,9 +30,7 @@ FORBIDDEN: Final = {"server": {"django"}, "events": {"django", "asyncio"}}
 UPWARD: Final = {
     ("realtime.streaming.json_columns", "realtime.websocket.messages"),
 }
-SIDEWAYS: Final = {
-    ("realtime.utils.threads", "realtime.server.request_threads"),
-}
+SIDEWAYS: Final[set[tuple[str, str]]] = set()
 IN_CIRCLES: Final = {  # left out of the search for circles
     "realtime.access.cache",
 }

@@ -18,7 +18,7 @@ from ..delivery.subscription import Subscription
 from ..events.event import Event
 from ..models import AccessToken
 from ..utils.aio import spawn
-from ..utils.threads import read_in_database_thread
+from ..utils.threads import DATABASE
 from .cache import identity_cache
 from .identity import Identity, digest, look_up
 
@@ -166,11 +166,11 @@ async def _look_up_again(identities: list[Identity]) -> list[Identity | Exceptio
     Raises what the database raises while it does not answer: that says nothing of anybody.
     """
     try:
-        return await read_in_database_thread(lambda: [_look_up(each) for each in identities])
+        return await DATABASE.run_twice(lambda: [_look_up(each) for each in identities])
     except Exception as error:
         if len(identities) > 1:  # one that fails must not keep the others from being checked
             return [found for each in identities for found in await _look_up_again([each])]
-        await read_in_database_thread(AccessToken.objects.exists)
+        await DATABASE.run_twice(AccessToken.objects.exists)
         return [error]
 
 

@@ -22,7 +22,7 @@ from ..conf import settings
 from ..exceptions import NotIdentified
 from ..models import AccessToken, Ticket
 from ..utils.batching import Batcher
-from ..utils.threads import in_database_thread, read_in_database_thread
+from ..utils.threads import DATABASE
 from .cache import identity_cache
 from .permissions import User
 
@@ -73,7 +73,7 @@ async def identify(
     if "query" in credentials and "token" in query:
         return await identify_token(query["token"][0])
     if "ticket" in credentials and "ticket" in query:
-        return await in_database_thread(_use_ticket, query["ticket"][0])
+        return await DATABASE.run(_use_ticket, query["ticket"][0])
     if "session" in credentials and "cookie" in headers:
         session_key = parse_cookie(headers["cookie"]).get(django_settings.SESSION_COOKIE_NAME)
         if session_key:
@@ -105,7 +105,7 @@ async def create_ticket(identity: Identity) -> str:
     the ticket has opened is closed.
     """
     ticket = secrets.token_urlsafe(24)
-    await in_database_thread(_store_ticket, identity, ticket)
+    await DATABASE.run(_store_ticket, identity, ticket)
     return ticket
 
 
@@ -153,7 +153,7 @@ async def _remembered(
 
 
 async def _find_sessions(session_keys: Sequence[str]) -> list[Identity]:
-    return await read_in_database_thread(lambda: [_find_session(key) for key in session_keys])
+    return await DATABASE.run_twice(lambda: [_find_session(key) for key in session_keys])
 
 
 def _find_session(session_key: str) -> Identity:
@@ -181,7 +181,7 @@ def _valid_tokens() -> QuerySet[AccessToken]:
 
 
 async def _find_tokens(tokens: Sequence[str]) -> list[Identity | BaseException]:
-    return await read_in_database_thread(_look_up_tokens, tokens)
+    return await DATABASE.run_twice(_look_up_tokens, tokens)
 
 
 def _look_up_tokens(tokens: Sequence[str]) -> list[Identity | BaseException]:

@@ -26,7 +26,7 @@ from ..events.event import Event
 from ..events.position import OLDEST, START, UNBORN, Position, new_epoch
 from ..exceptions import HistoryGone, RealtimeConfigurationError
 from ..utils.batching import Batcher
-from ..utils.threads import read_in_database_thread
+from ..utils.threads import DATABASE
 from .base import EventLog, NewEvent, Page
 
 logger = logging.getLogger("realtime.eventlog")
@@ -98,10 +98,10 @@ class DatabaseLog(EventLog):
         return await self._append_together((event, then))
 
     async def heads(self, topics: Sequence[str]) -> Mapping[str, Position]:
-        return await read_in_database_thread(self._heads, topics)
+        return await DATABASE.run_twice(self._heads, topics)
 
     async def read(self, topic: str, after: Position, limit: int) -> Page:
-        return await read_in_database_thread(self._read, topic, after, limit)
+        return await DATABASE.run_twice(self._read, topic, after, limit)
 
     def prune(self) -> Mapping[str, int]:
         pruned: dict[str, int] = {}
@@ -145,7 +145,7 @@ class DatabaseLog(EventLog):
         """
         try:
             batch = [event for event, _ in calls]
-            events = await read_in_database_thread(self._append_or_say_why, batch)
+            events = await DATABASE.run_twice(self._append_or_say_why, batch)
         except AppendFailed as failed:
             if failed.may_be_stored or len(calls) == 1:
                 return [failed.error] * len(calls)

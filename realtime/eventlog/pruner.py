@@ -5,7 +5,7 @@ import logging
 import time
 from typing import Final
 
-from ..utils.threads import in_database_thread
+from ..utils.threads import DATABASE
 from . import get_event_log
 
 logger = logging.getLogger("realtime.hub")
@@ -29,7 +29,7 @@ class Pruner:
             await asyncio.sleep(max(0.0, self._last + interval - now))
             self._last = time.monotonic()
             try:
-                await in_database_thread(get_event_log().prune)
+                await DATABASE.run(get_event_log().prune)
             except Exception:
                 logger.warning("Can't prune the log; trying again", exc_info=True)
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ..exceptions import InvalidPrompt
 from ..utils.aio import spawn
-from ..utils.threads import in_database_thread
+from ..utils.threads import DATABASE
 from . import store
 from .models import Generation
 from .provider import validate_prompt
@@ -49,7 +49,7 @@ async def cancel(name: str, user: Any) -> bool:
 
     Staff have all.
     """
-    found, event = await in_database_thread(store.cancel, name, user)
+    found, event = await DATABASE.run(store.cancel, name, user)
     await announce_all([event])
     if found and name in RUNNING:
         RUNNING[name].cancel()
@@ -63,7 +63,7 @@ async def cancel_all(names: Iterable[str]) -> int:
     """
     count = 0
     for name in names:
-        event = await in_database_thread(store.end_cancelled, name)
+        event = await DATABASE.run(store.end_cancelled, name)
         await announce_all([event])
         if name in RUNNING:
             RUNNING[name].cancel()
@@ -73,13 +73,13 @@ async def cancel_all(names: Iterable[str]) -> int:
 
 async def _start(user: Any, prompt: str, key: str | None) -> Generation:
     digest = hashlib.sha256(prompt.encode()).hexdigest()
-    if key is not None and (row := await in_database_thread(store.find, user, key, digest)):
+    if key is not None and (row := await DATABASE.run(store.find, user, key, digest)):
         return row
     provider = await get_provider()
     with ExitStack() as stack:
         stack.enter_context(slots.take(user))
-        await announce_all(await in_database_thread(store.sweep))
-        created, is_new = await in_database_thread(
+        await announce_all(await DATABASE.run(store.sweep))
+        created, is_new = await DATABASE.run(
             store.create, user, key, digest, provider.model or provider.name
         )
         if is_new:
@@ -93,4 +93,4 @@ async def reap_orphans(topics: Iterable[str], **kwargs: Any) -> None:
     A receiver of `heads_checked`, which is sent with the topics that have readers here.
     """
     if ours := [topic for topic in topics if _TOPIC.fullmatch(topic)]:
-        await announce_all(await in_database_thread(store.note_listeners, ours))
+        await announce_all(await DATABASE.run(store.note_listeners, ours))

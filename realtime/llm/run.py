@@ -12,7 +12,7 @@ from ..events.event import Event
 from ..exceptions import ProviderError
 from ..utils.aio import at_loop_end, spawn
 from ..utils.cancellation import cancelled
-from ..utils.threads import in_database_thread
+from ..utils.threads import DATABASE
 from . import store
 from .conf import settings
 from .models import Generation
@@ -115,7 +115,7 @@ class Run:
 
     async def _write(self, text: str) -> bool:
         """Publish some text, or just a sign of life; return False when the answer has ended."""
-        events = await in_database_thread(store.append, self._row, _in_batches(text))
+        events = await DATABASE.run(store.append, self._row, _in_batches(text))
         if events is None:
             seconds = settings.LLM_UNHEARD_SECONDS
             detail = f"Nobody has listened for {seconds:g} s, so the answer was not completed."
@@ -127,7 +127,7 @@ class Run:
     async def _end(self, type: str, data: dict[str, Any]) -> None:
         try:
             row = store.running(self._row.pk)
-            await announce_all([await in_database_thread(store.end, row, type, data)])
+            await announce_all([await DATABASE.run(store.end, row, type, data)])
         except Exception:
             # The search for answers without a sign of life will end it.
             logger.exception("The end of the answer on %s could not be published", self._row.topic)

@@ -10,7 +10,7 @@ from django.utils.cache import get_conditional_response
 
 from ..conf import settings
 from ..server.extensions import file_part
-from ..utils.transfers import in_transfer_thread
+from ..utils.threads import TRANSFER
 from .ranges import Multipart, Range, Unsatisfiable, last_modified, parse_ranges, range_applies
 from .response import AsyncStreamResponse, content_disposition
 from .sources import Source
@@ -147,7 +147,7 @@ class FileStreamResponse(AsyncStreamResponse):
         offset = piece.start
         while offset < piece.stop:
             size = min(settings.FILE_CHUNK_BYTES, piece.stop - offset)
-            chunk = await in_transfer_thread(self._source.read, offset, size)
+            chunk = await TRANSFER.run(self._source.read, offset, size)
             if not chunk:
                 # The head has promised more; cut the connection, so that the client knows.
                 raise EOFError(f"{self._source.name!r} has become shorter than {piece.stop} bytes.")

@@ -9,20 +9,20 @@ connection of its own, which goes back when the client leaves or takes nothing f
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 from django.core.exceptions import ValidationError
-from django.db import InterfaceError, OperationalError, connections
+from django.db import connections
 from django.db.models import QuerySet
 
 from ..conf import settings
 from ..exceptions import InvalidPosition, RealtimeError
-from ..utils.transfers import in_transfer_thread, release_after, transfer_threads
+from ..utils.threads import TRANSFER
 
 FIRST_ROWS: Final = 100  # the first page: soon there, and a look at how large rows are
-T = TypeVar("T")
 Encode = Callable[[list[Any]], bytes]
 
 
@@ -125,16 +125,10 @@ async def _by_key(
             return Page(b"", 0, last)
         return Page(encode(rows), len(rows), rows[-1].pk if fields is None else rows[-1][-1])
 
-    def read_twice(last: Any, count: int) -> Page:
-        try:
-            return release_after(lambda: read(last, count))
-        except (InterfaceError, OperationalError):  # dropped since it was last used
-            return read(last, count)
-
     size, last, left = _Size(), None, limit
     while left is None or left > 0:
         wanted = size.rows if left is None else min(size.rows, left)
-        page, count, last = await in_transfer_thread(read_twice, last, wanted)
+        page, count, last = await TRANSFER.run_twice(read, last, wanted)
         if page:
             yield page
         if count < wanted:
@@ -153,11 +147,11 @@ async def _by_cursor(queryset: QuerySet[Any], encode: Encode) -> AsyncGenerator[
         if not cursor.given_up:
             cursor.given_up = True
             turns.release()
-            transfer_threads().submit(cursor.close)
+            TRANSFER.submit(cursor.close)
 
     try:
         while True:
-            page, count = await in_transfer_thread(cursor.read, encode, size.rows)
+            page, count = await TRANSFER.run(cursor.read, encode, size.rows)
             if page:
                 timer = loop.call_later(settings.CURSOR_SECONDS, let_go)
                 yield page
@@ -195,7 +189,8 @@ class _Cursor:
                     f"The client took nothing for {settings.CURSOR_SECONDS} s, which is as long as "
                     "its cursor is kept (CURSOR_SECONDS). Order by the primary key for more time."
                 )
-            return self._in_place_of_the_threads_own(lambda: self._read(encode, count))
+            with self._connected():
+                return self._read(encode, count)
 
     def close(self) -> None:
         """Close the cursor, and give its connection back."""
@@ -204,7 +199,8 @@ class _Cursor:
                 return
             self._closed = True
             if self._connection is not None:
-                self._in_place_of_the_threads_own(self._end)
+                with self._connected():
+                    self._end()
 
     def _read(self, encode: Encode, count: int) -> tuple[bytes, int]:
         if self._rows is None:
@@ -222,15 +218,16 @@ class _Cursor:
         finally:
             self._connection.close()
 
-    def _in_place_of_the_threads_own(self, function: Callable[[], T]) -> T:
-        # The ORM takes the thread's connection; for this call it is ours.
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Let the ORM use the cursor's connection in this thread, until the block ends."""
         alias = self._queryset.db
-        own = connections[alias]
+        threads_own = connections[alias]
         if self._connection is None:
-            self._connection = own.copy()
+            self._connection = threads_own.copy()
             self._connection.inc_thread_sharing()
         connections[alias] = self._connection
         try:
-            return function()
+            yield
         finally:
-            connections[alias] = own
+            connections[alias] = threads_own

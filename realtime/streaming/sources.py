@@ -14,7 +14,7 @@ from django.core.exceptions import SuspiciousOperation
 from django.core.files.storage import FileSystemStorage, Storage
 from django.http import Http404
 
-from ..utils.transfers import in_transfer_thread, transfer_threads
+from ..utils.threads import TRANSFER
 
 # Windows opens a device for these, whatever the folder or the extension.
 _DEVICE = re.compile(
@@ -66,7 +66,7 @@ class Source(ABC):
             if self.fileno() is not None:
                 self.close()
                 return
-        transfer_threads().submit(self.close)
+        TRANSFER.submit(self.close)
 
     def _describe(self, name: str, size: int, modified: float | None) -> None:
         self.name, self.size, self.modified = name, size, modified
@@ -126,12 +126,12 @@ async def open_in(root: str | os.PathLike[str], name: str) -> LocalFile:
     Refused are paths that leave `root`, by `..`, from `/` or over a symbolic link, hidden files,
     directories, pipes and devices, and names that are devices on Windows.
     """
-    return await in_transfer_thread(open_now, root, name)
+    return await TRANSFER.run(open_now, root, name)
 
 
 async def open_stored(storage: Storage, name: str) -> Source:
     """A file of a storage; `Http404` if it has none of this name."""
-    return await in_transfer_thread(_open_stored, storage, name)
+    return await TRANSFER.run(_open_stored, storage, name)
 
 
 def check_name(name: str) -> list[str]:

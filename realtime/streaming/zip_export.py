@@ -1,14 +1,15 @@
 """Many files as one ZIP, made while it is sent."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..conf import settings
 from ..exceptions import MissingPackage
-from ..utils.transfers import in_pieces, in_transfer_thread
+from ..utils.threads import TRANSFER
 from .response import DownloadResponse
 from .sources import Source, open_now
 
@@ -69,9 +70,48 @@ def _contents(member: Member) -> Iterator[bytes]:
             yield data
 
 
+async def in_pieces(iterator: Iterator[bytes], size: int) -> AsyncGenerator[bytes, None]:
+    """Yield what a synchronous iterator makes, in pieces of about `size` bytes.
+
+    Each is made in one of the threads for transfers. The iterator is closed at the end, or when the
+    client has left.
+    """
+    source = _LockedIterator(iterator)
+    try:
+        while piece := await TRANSFER.run(source.take, size):
+            yield piece
+    finally:
+        TRANSFER.submit(source.close)
+
+
+class _LockedIterator:
+    """An iterator that one thread at a time may touch: cancelling the coroutine that waits for a
+    thread does not stop the thread."""
+
+    def __init__(self, iterator: Iterator[bytes]) -> None:
+        self._iterator = iterator
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> bytes:
+        with self._lock:
+            parts: list[bytes] = []
+            for part in self._iterator:
+                parts.append(part)
+                size -= len(part)
+                if size <= 0:
+                    break
+            return b"".join(parts)
+
+    def close(self) -> None:
+        with self._lock:
+            close = getattr(self._iterator, "close", None)
+            if close is not None:
+                close()
+
+
 async def files_below(root: str | os.PathLike[str]) -> list[Member]:
     """The files in and below a folder that `streaming.sources.open_in` would open, by name."""
-    return await in_transfer_thread(lambda: sorted(_files_below(Path(root))))
+    return await TRANSFER.run(lambda: sorted(_files_below(Path(root))))
 
 
 def _files_below(root: Path) -> Iterator[Member]:

@@ -1,76 +1,112 @@
-"""The few threads in which this package does its database work.
+"""The few threads in which this package works with databases and files.
 
 An idle stream must hold no thread and no connection, so nothing here is per stream: the whole
-process shares `DATABASE_THREADS` threads, and each keeps one connection.
+process shares `DATABASE_THREADS` threads for its events, and `TRANSFER_THREADS` others for what
+responses read. A slow query of an export must not keep an event waiting.
 """
 
 import asyncio
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Final, ParamSpec, TypeVar
 
 from asgiref.sync import SyncToAsync
-from django.core.signals import request_started
 from django.db import Error as DatabaseError
-from django.db import (
-    InterfaceError,
-    OperationalError,
-    close_old_connections,
-    connections,
-    reset_queries,
-)
+from django.db import InterfaceError, OperationalError, close_old_connections, connections
 
 from ..conf import settings
-from ..server.request_threads import BEFORE_USE
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_lock = threading.Lock()
-_executor: ThreadPoolExecutor | None = None
 
+class ThreadPool:
+    """Threads that the whole process shares, as many as a setting says; each keeps a connection.
 
-def _forget() -> None:
-    """In a process that was forked off there are no threads, whatever the executor believes."""
-    global _lock, _executor
-    _lock, _executor = threading.Lock(), None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
-
-
-def _pool() -> ThreadPoolExecutor:
-    global _executor
-    with _lock:
-        if _executor is None:
-            _executor = ThreadPoolExecutor(settings.DATABASE_THREADS, "realtime-database")
-        return _executor
-
-
-async def in_database_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run `function` in one of the shared threads, in autocommit, on that thread's connection.
-
-    Any thread that is free takes it: don't count on a transaction of the caller. The connection
-    stays open for the next caller, and is closed after an error of the database.
+    Any thread that is free takes a call, in autocommit: don't count on a transaction of the caller.
+    After an error of the database the thread's connection is closed. One from a pool goes back
+    after each call, unless `keeps_pooled`.
     """
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_pool(), lambda: _run(lambda: function(*args, **kwargs)))
 
+    def __init__(self, name: str, setting: str, *, keeps_pooled: bool) -> None:
+        self._name = name
+        self._setting = setting
+        self._keeps_pooled = keeps_pooled
+        self._forget()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget)
 
-async def read_in_database_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """As `in_database_thread`, for what may be done twice: a connection that the database server
-    has dropped in the meantime is replaced without the caller noticing."""
+    def _forget(self) -> None:
+        # In a process that was forked off there are no threads, whatever the executor believes.
+        self._lock = threading.Lock()
+        self._executor: ThreadPoolExecutor | None = None
+        self._size = 0
 
-    def read() -> T:
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what `function` returns in one of the threads."""
+        return await asyncio.wrap_future(self.submit(function, *args, **kwargs))
+
+    async def run_twice(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `run`, for what may be done twice: a connection that the database server has dropped
+        in the meantime is replaced without the caller noticing."""
+        call = partial(self._call, partial(function, *args, **kwargs))
+
+        def twice() -> T:
+            try:
+                return call()
+            except (InterfaceError, OperationalError):
+                return call()
+
+        return await asyncio.wrap_future(self._threads().submit(twice))
+
+    def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        """Call `function` in one of the threads, and return its future."""
+        return self._threads().submit(self._call, partial(function, *args, **kwargs))
+
+    def close(self) -> None:
+        """End the threads and their connections; the next use starts new ones."""
+        with self._lock:
+            executor, self._executor = self._executor, None
+        if executor is None:
+            return
+        # A barrier sends each thread to close its own connection: Django forbids doing it for
+        # another. All that there may be, or one that is still at work would be passed over for a
+        # new one.
+        barrier = threading.Barrier(self._size)
+
+        def close() -> None:
+            barrier.wait()
+            connections.close_all()
+
+        for _ in range(self._size):
+            executor.submit(close)
+        executor.shutdown()
+
+    def _threads(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._executor is None:
+                self._size = getattr(settings, self._setting)
+                self._executor = ThreadPoolExecutor(self._size, self._name)
+            return self._executor
+
+    def _call(self, function: Callable[[], T]) -> T:
         try:
-            return _run(lambda: function(*args, **kwargs))
-        except (InterfaceError, OperationalError):
-            return _run(lambda: function(*args, **kwargs))
+            return function()
+        except DatabaseError as error:
+            connections.close_all()
+            if isinstance(error, InterfaceError | OperationalError):
+                _check_pools()
+            raise
+        finally:
+            if not self._keeps_pooled:
+                _give_back()
 
-    return await asyncio.get_running_loop().run_in_executor(_pool(), read)
+
+DATABASE: Final = ThreadPool("realtime-database", "DATABASE_THREADS", keeps_pooled=True)
+TRANSFER: Final = ThreadPool("realtime-transfer", "TRANSFER_THREADS", keeps_pooled=False)
 
 
 async def release_request_thread() -> None:
@@ -94,48 +130,15 @@ async def release_request_thread() -> None:
         executor.submit(close_old_connections)
 
 
-def prepare_threads_when_used() -> None:
-    """Where the server lends threads: what Django does in the request's thread when a request
-    starts is done when the request first uses that thread, which most never do. Django would wait
-    for a thread each time, the others' requests with it where the processor is busy."""
-    for receiver in (reset_queries, close_old_connections):
-        if request_started.disconnect(receiver):
-            BEFORE_USE.append(receiver)
-
-
-def close_connections() -> None:
-    """End the shared threads and their connections; the next use starts new ones."""
-    global _executor
-    with _lock:
-        executor, _executor = _executor, None
-    if executor is None:
-        return
-    # A barrier sends each thread to close its own connection: Django forbids doing it for another.
-    # All that there may be, or one that is still at work would be passed over for a new one.
-    threads = executor._max_workers
-    barrier = threading.Barrier(threads)
-
-    def close() -> None:
-        barrier.wait()
-        connections.close_all()
-
-    for _ in range(threads):
-        executor.submit(close)
-    executor.shutdown()
-
-
-def _run(function: Callable[[], T]) -> T:
-    try:
-        return function()
-    except DatabaseError as error:
-        connections.close_all()
-        if isinstance(error, InterfaceError | OperationalError):
-            _check_pools()
-        raise
+def _give_back() -> None:
+    for connection in connections.all(initialized_only=True):
+        # Unpooled ones are kept for the next caller: opening one costs more than a page.
+        if getattr(connection, "pool", None) is not None:
+            connection.close()
 
 
 def _check_pools() -> None:
-    """A server that dropped one connection has dropped those that lie idle in the pool as well."""
+    # A server that dropped one connection has dropped those that lie idle in the pool as well.
     for connection in connections.all(initialized_only=True):
         pool = getattr(connection, "pool", None)  # Django has them for PostgreSQL
         if pool is not None:

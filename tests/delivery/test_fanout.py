@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -530,3 +531,19 @@ async def test_a_long_broadcast_lets_the_loop_run(crowd, monkeypatch):
         await asyncio.sleep(0)
         turns += 1
     assert turns > 10
+
+
+async def test_a_long_broadcast_keeps_nothing_of_its_publisher_s_context(crowd, slowly):
+    seen: list[str | None] = []
+    request: ContextVar[str | None] = ContextVar("request", default=None)
+    client = Client(crowd, reads=False)
+    assert client.sync()
+    Client(crowd).notify = lambda events: seen.append(request.get())  # type: ignore[method-assign]
+
+    async def publish() -> None:
+        request.set("the publisher's")
+        crowd.send([event(1)])
+
+    await asyncio.create_task(publish())
+    await sent(crowd)
+    assert seen == [None]  # one is written to in the publisher's turn, the other one later

@@ -8,7 +8,8 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 
 from realtime.delivery.publish import publish, publish_now
-from realtime.delivery.subscription import Reset, Subscription
+from realtime.delivery.subscription import Subscription
+from realtime.delivery.topic_subscriber import Reset
 from realtime.eventlog.memory import MemoryLog
 from realtime.models import Event, Topic
 

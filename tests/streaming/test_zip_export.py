@@ -1,6 +1,8 @@
 """ZIP: what archivers read, made in constant memory."""
 
+import asyncio
 import io
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -12,8 +14,9 @@ import pytest
 from django.http import Http404
 
 from realtime.streaming.sources import open_now
-from realtime.streaming.zip_export import Member, ZipResponse, files_below
+from realtime.streaming.zip_export import Member, ZipResponse, files_below, in_pieces
 
+from ..support.clients import eventually
 from ..support.servers import wait_until
 from ..support.streaming import MIB, client, memory, open_files, read_away, streaming_site
 
@@ -112,3 +115,51 @@ def test_a_client_that_leaves_closes_the_member_within_a_second(here):
         assert time.monotonic() - started < 1
     finally:
         (here.files / "large.bin").unlink()
+
+
+# -- pieces of an iterator
+
+
+async def test_pieces_of_about_a_size():
+    parts = [part async for part in in_pieces(iter([b"ab"] * 10), 5)]
+    assert b"".join(parts) == b"ab" * 10
+    assert [len(part) for part in parts] == [6, 6, 6, 2]
+    assert [part async for part in in_pieces(iter([]), 5)] == []
+
+
+async def test_the_iterator_is_closed_when_nobody_wants_more():
+    closed: list[str] = []
+
+    def endless():
+        try:
+            while True:
+                yield b"x"
+        finally:
+            closed.append(threading.current_thread().name)
+
+    pieces = in_pieces(endless(), 10)
+    assert await anext(pieces) == b"x" * 10
+    await pieces.aclose()
+    await eventually(lambda: closed)
+    assert closed[0].startswith("realtime-transfer")
+
+
+async def test_the_iterator_is_closed_after_the_thread_that_is_still_in_it():
+    closed: list[bool] = []
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow():
+        try:
+            inside.set()
+            go_on.wait(5)
+            yield b"x"
+        finally:
+            closed.append(True)
+
+    task = asyncio.create_task(anext(in_pieces(slow(), 10)))  # type: ignore[arg-type]
+    await eventually(inside.is_set)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert not closed
+    go_on.set()
+    await eventually(lambda: closed)

@@ -8,13 +8,15 @@ import time
 
 import pytest
 from asgiref.sync import SyncToAsync
-from django.db import OperationalError, connection, connections
+from django.contrib.auth.models import User
+from django.db import DatabaseError, OperationalError, connection, connections
 from django.test import override_settings
 
+from realtime.conf import Settings
 from realtime.eventlog.base import NewEvent
 from realtime.eventlog.database import DatabaseLog
 from realtime.models import Topic
-from realtime.utils.threads import close_connections, in_database_thread, read_in_database_thread
+from realtime.utils.threads import DATABASE, TRANSFER
 
 from ..support.databases import ON_POSTGRESQL, postgresql_uri
 from ..support.servers import ROOT, wait_until
@@ -25,9 +27,9 @@ postgresql_only = pytest.mark.skipif(not ON_POSTGRESQL, reason="there is no serv
 
 @pytest.fixture(autouse=True)
 def _fresh_threads():
-    close_connections()
+    DATABASE.close()
     yield
-    close_connections()
+    DATABASE.close()
     # These tests kill connections: asgiref's own thread must not be left with a dead one.
     SyncToAsync.single_thread_executor.submit(connections.close_all).result()
 
@@ -41,12 +43,12 @@ def our_threads() -> list[str]:
 
 
 async def test_it_runs_elsewhere_and_gives_arguments_and_result():
-    assert (await in_database_thread(thread_name)).startswith("realtime-database")
-    assert await in_database_thread(lambda a, *, b: (a, b), 1, b=2) == (1, 2)
-    assert await read_in_database_thread(lambda a, *, b: (a, b), 1, b=2) == (1, 2)
+    assert (await DATABASE.run(thread_name)).startswith("realtime-database")
+    assert await DATABASE.run(lambda a, *, b: (a, b), 1, b=2) == (1, 2)
+    assert await DATABASE.run_twice(lambda a, *, b: (a, b), 1, b=2) == (1, 2)
 
 
-@pytest.mark.parametrize("run", [in_database_thread, read_in_database_thread])
+@pytest.mark.parametrize("run", [DATABASE.run, DATABASE.run_twice])
 async def test_what_it_raises_comes_back(run):
     with pytest.raises(ZeroDivisionError):
         await run(lambda: 1 / 0)
@@ -67,7 +69,7 @@ async def test_no_more_threads_than_the_setting_says():
             running -= 1
 
     with override_settings(REALTIME={"DATABASE_THREADS": 2}):
-        await asyncio.gather(*(in_database_thread(work) for _ in range(10)))
+        await asyncio.gather(*(DATABASE.run(work) for _ in range(10)))
     assert most == 2
     assert len(our_threads()) == 2
 
@@ -78,11 +80,11 @@ async def test_a_connection_is_kept_for_the_next():
         return id(connection.connection)
 
     with override_settings(REALTIME={"DATABASE_THREADS": 1}):
-        first = await in_database_thread(connected)
-        assert await in_database_thread(connected) == first
+        first = await DATABASE.run(connected)
+        assert await DATABASE.run(connected) == first
         with pytest.raises(ZeroDivisionError):
-            await in_database_thread(lambda: 1 / 0)
-        assert await in_database_thread(connected) == first, "not an error of the database"
+            await DATABASE.run(lambda: 1 / 0)
+        assert await DATABASE.run(connected) == first, "not an error of the database"
 
 
 async def test_a_connection_is_dropped_after_an_error_of_the_database():
@@ -92,11 +94,11 @@ async def test_a_connection_is_dropped_after_an_error_of_the_database():
 
     with override_settings(REALTIME={"DATABASE_THREADS": 1}):
         with pytest.raises(Exception, match="nonsense"):
-            await in_database_thread(fail)
-        assert await in_database_thread(lambda: connection.connection) is None
+            await DATABASE.run(fail)
+        assert await DATABASE.run(lambda: connection.connection) is None
 
 
-@pytest.mark.parametrize(("run", "calls"), [(in_database_thread, 1), (read_in_database_thread, 2)])
+@pytest.mark.parametrize(("run", "calls"), [(DATABASE.run, 1), (DATABASE.run_twice, 2)])
 async def test_only_a_read_is_tried_again_and_once(run, calls):
     called = []
 
@@ -110,12 +112,12 @@ async def test_only_a_read_is_tried_again_and_once(run, calls):
 
 
 def test_threads_end_and_new_ones_start():
-    asyncio.run(in_database_thread(thread_name))
+    asyncio.run(DATABASE.run(thread_name))
     assert our_threads()
-    close_connections()
+    DATABASE.close()
     assert our_threads() == []
-    close_connections()  # a second time: nothing to do
-    asyncio.run(in_database_thread(thread_name))
+    DATABASE.close()  # a second time: nothing to do
+    asyncio.run(DATABASE.run(thread_name))
 
 
 def test_close_waits_for_who_is_at_work():
@@ -135,9 +137,9 @@ def test_close_waits_for_who_is_at_work():
         return thread_name()
 
     async def main() -> str:
-        busy = asyncio.ensure_future(in_database_thread(work))
+        busy = asyncio.ensure_future(DATABASE.run(work))
         await asyncio.to_thread(started.wait, 5)
-        await asyncio.to_thread(close_connections)
+        await asyncio.to_thread(DATABASE.close)
         return await busy
 
     with pytest.MonkeyPatch.context() as patch:
@@ -145,6 +147,60 @@ def test_close_waits_for_who_is_at_work():
         name = asyncio.run(main())
     assert name in closed
     assert len(closed) == len(set(closed))
+
+
+# -- for transfers
+
+
+async def test_few_threads_for_many():
+    names: set[str] = set()
+    all_of_them = threading.Barrier(4, timeout=10)
+
+    def work() -> None:
+        names.add(threading.current_thread().name)
+        all_of_them.wait()  # none takes another's share
+        time.sleep(0.02)
+
+    await asyncio.gather(*(TRANSFER.run(work) for _ in range(20)))
+    assert len(names) == 4
+    assert all(name.startswith("realtime-transfer") for name in names)
+
+
+async def test_a_pooled_connection_goes_back_and_another_is_kept():
+    def used() -> tuple[int, bool]:
+        User.objects.count()
+        return id(connection.connection), connection.connection is not None
+
+    await TRANSFER.run(used)
+    kept = await asyncio.gather(
+        *(TRANSFER.run(lambda: connections["default"].connection) for _ in range(8))
+    )
+    if ON_POSTGRESQL:  # the tests' settings have a pool there
+        assert set(kept) == {None}
+
+
+async def test_after_an_error_of_the_database_the_connection_is_new():
+    def fail() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT nonsense FROM nowhere")
+
+    threads = Settings.TRANSFER_THREADS.default
+    all_of_them = threading.Barrier(threads, timeout=10)
+
+    def is_open() -> bool:
+        all_of_them.wait()
+        return connection.connection is not None
+
+    def use() -> None:
+        all_of_them.wait()
+        connection.ensure_connection()
+
+    await asyncio.gather(*(TRANSFER.run(use) for _ in range(threads)))
+    with pytest.raises(DatabaseError):
+        await TRANSFER.run(fail)
+    are_open = await asyncio.gather(*(TRANSFER.run(is_open) for _ in range(threads)))
+    # On PostgreSQL all go back to the pool.
+    assert sum(are_open) == (0 if ON_POSTGRESQL else threads - 1)
 
 
 # -- with a server that can drop connections
@@ -181,7 +237,7 @@ async def connect_all() -> None:
         Topic.objects.exists()
         barrier.wait(10)
 
-    await asyncio.gather(*(in_database_thread(connected) for _ in range(4)))
+    await asyncio.gather(*(DATABASE.run(connected) for _ in range(4)))
 
 
 @postgresql_only
@@ -203,7 +259,7 @@ def test_reads_survive_a_server_that_drops_every_connection():
 def test_reads_survive_when_what_lay_idle_in_the_pool_was_dropped():
     DatabaseLog().append([NewEvent("a", "message", "1")])
     asyncio.run(connect_all())
-    close_connections()  # into the pool
+    DATABASE.close()  # into the pool
     kill(backends())
 
     async def read_all() -> list[int]:
@@ -232,49 +288,24 @@ def test_close_connections_leaves_none():
     asyncio.run(connect_all())
     held = set(backends()) - before
     assert held
-    close_connections()
+    DATABASE.close()
     without_pool()
     wait_until(lambda: not set(backends()) & held, what="the end of the connections")
     assert postgresql_uri()
-
-
-LAZY = """
-import asyncio, os, django
-os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
-django.setup()
-from django.core.handlers.asgi import ASGIHandler
-from django.core.signals import request_started
-from django.db import close_old_connections, reset_queries
-from realtime.server import lifespan as startup
-from realtime.server import request_threads as threads
-
-def others(**kwargs):
-    pass
-
-request_started.connect(others)
-before = request_started._live_receivers(ASGIHandler)[0]
-assert {reset_queries, close_old_connections, others} <= set(before)
-for _ in range(2):  # once is enough, and twice no harm
-    startup.run()
-assert request_started._live_receivers(ASGIHandler)[0] == [others], "the site's own stay"
-assert threads.BEFORE_USE == [reset_queries, close_old_connections]
-print("fine")
-"""
-
-
-def test_in_a_server_threads_are_prepared_when_they_are_used():
-    done = subprocess.run([sys.executable, "-c", LAZY], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout == "fine\n", done.stderr
 
 
 FORKED = """
 import asyncio, os, sys, django
 os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
 django.setup()
-from realtime.utils.threads import in_database_thread
+from realtime.utils.threads import DATABASE, TRANSFER
+
+async def pids():
+    return {await pool.run(os.getpid) for pool in (DATABASE, TRANSFER)}
 
 def work():
-    return asyncio.run(asyncio.wait_for(in_database_thread(os.getpid), 5))
+    (pid,) = asyncio.run(asyncio.wait_for(pids(), 5))
+    return pid
 
 assert work() == os.getpid()
 pid = os.fork()
