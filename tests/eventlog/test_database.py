@@ -570,6 +570,29 @@ def test_a_batch_on_one_topic_takes_its_lock_once():
     assert offsets("a") == list(range(1, 22))
 
 
+def test_batches_of_the_same_topics_in_any_order_do_not_wait_for_each_other():
+    topics = [f"topic.{number}" for number in range(20)]
+    forth = [NewEvent(topic, "message", "1") for topic in topics]
+    start = threading.Barrier(2)
+
+    def publish(batch: list[NewEvent]) -> None:
+        start.wait()
+        for _ in range(10):
+            log.append(batch)  # a deadlock would be an error
+
+    log.append(forth)
+    with Threads(2) as run:
+        run.start(publish, forth)
+        run.start(publish, forth[::-1])
+    assert all(offsets(topic) == list(range(1, 22)) for topic in topics)
+    with CaptureQueriesContext(connection) as captured:  # also where one writer locks them all
+        log.append(forth[::-1])
+    updates = [query["sql"] for query in captured if query["sql"].startswith("UPDATE")]
+    assert [topic for update in updates for topic in topics if f"'{topic}'" in update] == sorted(
+        topics
+    )
+
+
 def test_a_batch_is_stored_whole_or_not_at_all():
     append("a", "message", "0")
     with pytest.raises(Exception, match=r"(?i)null"):
