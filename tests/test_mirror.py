@@ -14,7 +14,6 @@ WITHOUT_TESTS = {
     "llm/apps.py": "tests/test_checks.py and tests/llm/test_generation.py go through it",
     "llm/conf.py": "test_conf has both tables",
     "llm/models.py": "tests/llm/test_migrations.py",
-    "llm/run.py": "tests/llm/test_generation.py, over real sockets",
     "llm/store.py": "tests/llm/test_generation.py, over real sockets",
     "llm/providers/upstream.py": "tests/llm/test_upstream.py, with both SDKs",
     "management/commands/runserver.py": "Daphne's, with another class",
