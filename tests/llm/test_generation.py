@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.support.clients import bearer, eventually, open_stream, signed_in
-from tests.support.servers import wait_until
+from tests.support.servers import serving, wait_until
 
 from .support import KEY, site_asking
 from .test_answer_stream import Thread
@@ -415,12 +415,13 @@ async def test_the_next_answer_finds_the_orphan_too(here):
 
 
 async def test_a_delete_on_another_worker(template):
-    """Which worker a request comes to is chance: among so many, some come to the other one."""
-    with a_site(template, "--workers", "2", LLM_PER_PROCESS=20, LLM_PER_USER=10) as site:
-        for _ in range(5):
-            answer = await start(site, *HALF, hangs=True)
-            assert await delete(site, answer["cancel"]) == 204
-            await eventually(lambda: not site.fake.open, 1.5, "the upstream's close")
+    with a_site(template) as site, serving(site.env) as other:
+        answer = await start(site, *HALF, hangs=True)
+        await eventually(lambda: site.fake.open, 5, "the request")
+        headers = bearer(site.tokens["alice"])
+        gone = await asyncio.to_thread(httpx.delete, other.url + answer["cancel"], headers=headers)
+        assert gone.status_code == 204
+        await eventually(lambda: not site.fake.open, 1.5, "the upstream's close")
 
 
 async def test_what_is_old_is_forgotten(here):
