@@ -10,6 +10,7 @@ from django.db import router, transaction
 
 from .. import models
 from ..conf import settings
+from ..eventlog import get_event_log
 from ..events.payload import DEFAULT_TYPE
 from ..events.topic import validate_topic
 from .announce import announce
@@ -53,7 +54,7 @@ class Progress:
                 logger.warning("The progress on %s can't be told", self.topic, exc_info=True)
 
     async def aupdate(self, step: int | None = None, **more: Any) -> None:
-        """As `update`, for async code outside of a transaction."""
+        """Be at `step`, as `update`, in async code outside of a transaction."""
         if self._is_due(step):
             try:
                 await publish_now(self.topic, self._data(**more))
@@ -107,4 +108,7 @@ class Progress:
 
 
 def _in_transaction() -> bool:
+    """Return whether what is published now is held back until a commit."""
+    if not get_event_log().supports_transactions:
+        return False
     return bool(transaction.get_connection(router.db_for_write(models.Event)).in_atomic_block)

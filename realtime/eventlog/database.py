@@ -38,8 +38,11 @@ DELETE_BATCH: Final = 1_000  # rows deleted in one transaction, so that publishe
 
 
 class Statements(NamedTuple):
-    """What one append executes. Written out because it is on the path of every event, and because
-    the ORM has no UPDATE with RETURNING, which saves a query within the row lock."""
+    """What one append executes.
+
+    Written out because it is on the path of every event, and because the ORM has no UPDATE with
+    RETURNING, which saves a query within the row lock.
+    """
 
     update: str
     insert: str
@@ -164,7 +167,7 @@ class DatabaseLog(EventLog):
         return [*events]
 
     def _append_or_say_why(self, batch: Sequence[NewEvent]) -> list[Event]:
-        """As `append`; raises `AppendFailed` for what is not to be tried again as it is."""
+        """Append, or raise `AppendFailed` for what is not to be tried again as it is."""
         attempt = Attempt()
         try:
             return self._append(batch, attempt)
@@ -206,7 +209,7 @@ class DatabaseLog(EventLog):
         return [stored[index] for index in range(len(batch))]
 
     def _next_offsets(self, cursor: Any, name: str, count: int) -> tuple[int, str, int]:
-        """The topic's key, its epoch, and the last one of its next `count` offsets."""
+        """Return the topic's key, its epoch, and the last one of its next `count` offsets."""
         # The update takes the row lock; until commit no one else can number an event of this topic.
         update = _statements(_alias()).update
         cursor.execute(update, [count, name])
@@ -268,7 +271,7 @@ class DatabaseLog(EventLog):
         return events
 
     def _topics_with_events(self) -> Iterator[Any]:
-        """Topics with the offset of their oldest event, in pages.
+        """Yield topics with the offset of their oldest event, in pages.
 
         Not one long query: on SQLite a connection that is still reading can't begin to write once
         another has written.
@@ -281,7 +284,7 @@ class DatabaseLog(EventLog):
             last = page[-1].pk
 
     def _last_expired(self, topic: models.Topic) -> int:
-        """The offset up to which retention wants the topic's events gone; 0 for none."""
+        """Return the offset up to which retention wants the events gone; 0 for none."""
         last = 0
         if settings.RETENTION_EVENTS is not None:
             last = topic.head - settings.RETENTION_EVENTS
@@ -314,8 +317,9 @@ def _alias() -> str:
 
 
 def _is_passing(error: Exception) -> bool:
-    """Return whether the same statements may succeed once more: after a lost connection (SQLSTATE
-    class 08, 57P0x, or none where nothing was answered), a deadlock or a serialization failure."""
+    """Return whether the same statements may succeed if they are executed once more."""
+    # After a lost connection (SQLSTATE class 08, 57P0x, or none where nothing was answered), a
+    # deadlock or a serialization failure (class 40).
     if not isinstance(error, InterfaceError | OperationalError):
         return False
     return (_sqlstate(error) or "08").startswith(("08", "57P", "40"))

@@ -11,8 +11,10 @@ from .base import EventLog, NewEvent, Page
 
 
 class MemoryLog(EventLog):
-    """Keeps its promises within one process, but knows no transactions: an event that is appended
-    stays, and is announced at once."""
+    """Keeps its promises within one process.
+
+    It knows no transactions: an event that is appended stays, and is announced at once.
+    """
 
     supports_transactions = False
 

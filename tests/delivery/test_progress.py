@@ -153,3 +153,12 @@ def _closing(job: Any) -> None:
         job()
     finally:
         connections.close_all()
+
+
+@pytest.mark.django_db
+def test_a_log_without_transactions_holds_no_step_back(log):
+    with transaction.atomic(), Progress(TOPIC, of=2) as progress:
+        progress.update()
+        assert told(log) == [("message", {"step": 1, "of": 2})]
+        progress.update()
+    assert [type for type, _ in told(log)] == ["message", "message", "done"]

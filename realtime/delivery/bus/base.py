@@ -1,5 +1,7 @@
-"""What a bus has to do. It may lose, repeat, reorder or delay what it carries: the log makes up for
-that."""
+"""What a bus has to do: carry messages from one process to the others.
+
+It may lose, repeat, reorder or delay them: the log makes up for that.
+"""
 
 import logging
 import os
