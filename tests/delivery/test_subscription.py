@@ -412,10 +412,13 @@ async def test_what_an_iteration_has_left_is_handed_out_by_the_next(world):
         async for item in subscription:
             assert item.offset == 1
             break
+        offsets = []
         async with asyncio.timeout(5):
             async for item in subscription:
+                offsets.append(item.offset)
                 if item.offset == 3:
                     break
+    assert offsets == [2, 3]
 
 
 @pytest.mark.parametrize(("events", "size"), [(2, 1_000), (1_000, 2)])

@@ -76,6 +76,7 @@ async def test_the_raw_bytes_begin_with_an_id_and_keep_alive(here):
                 if seen.count(": keepalive\n\n") >= 2:
                     break
     assert seen.startswith("id: new-0\nretry: 2000\n\n")
+    assert seen.count(": keepalive\n\n") >= 2, "the stream has ended"
 
 
 @pytest.mark.parametrize(

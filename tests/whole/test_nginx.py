@@ -150,6 +150,7 @@ async def test_keepalive_comments_pass(here):
                 seen += text
                 if seen.count(": keepalive") >= 2:
                     break
+    assert seen.count(": keepalive") >= 2, "the stream has ended"
 
 
 async def test_a_disconnect_passes_within_a_second(here):
