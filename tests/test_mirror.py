@@ -30,6 +30,7 @@ WITHOUT_SOURCE = {
     "llm/test_migrations.py": "the table's way from the core",
     "llm/test_providers.py": "the package's own module",
     "llm/test_upstream.py": "llm/providers/upstream.py and both SDKs",
+    "server/test_http_request_oracles.py": "test_http_request's, beside httptools and h11",
     "streaming/test_sql_json.py": "the package's own module",
     "test_api.py": "the public names",
     "test_benchmarks.py": "the benchmark's own parts",

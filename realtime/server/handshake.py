@@ -45,7 +45,7 @@ class Handshake:
     @property
     def is_denied(self) -> bool:
         """Return whether the head of a denial has been sent."""
-        return self._denial is not None and self._denial.head_sent
+        return self._denial is not None and self._denial.is_head_sent
 
     def check(self) -> None:
         """Raise HandshakeError for an invalid request (section 4.2.1)."""

@@ -10,13 +10,13 @@ ENVIRONMENT_PREFIX = "REALTIME_"
 
 
 def limit(default: Any, help: str) -> Any:
-    """A dataclass field that is also a command-line option."""
+    """Return a dataclass field that is also a command-line option."""
     return field(default=default, metadata={"help": help})
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The server's limits. Sizes are in bytes, times in seconds.
+    """Hold the server's limits. Sizes are in bytes, times in seconds.
 
     The sizes of a WebSocket frame and message and the ping interval are Daphne's own options.
     """
@@ -25,8 +25,12 @@ class Limits:
         20_000, "open connections of one worker; more are answered with 503 and Retry-After"
     )
     max_header_bytes: int = limit(65_536, "a request's line and headers; longer: 431")
-    max_target_bytes: int = limit(16_384, "a request's target; longer: 414")
+    max_target_bytes: int = limit(8_192, "a request's line, most of it the target; longer: 414")
+    max_line_bytes: int = limit(8_192, "one of a request's header lines; longer: 431")
     max_headers: int = limit(128, "a request's header lines; more: 431")
+    max_body_size: int = limit(
+        1_073_741_824, "a request's body; more: 413, as soon as that is known, and closed"
+    )
     header_timeout: float = limit(10.0, "time for a request's headers to arrive; then 408")
     keep_alive_timeout: float = limit(60.0, "an idle connection between requests is closed")
     body_timeout: float = limit(
@@ -58,14 +62,14 @@ class Limits:
         16, "threads for the synchronous parts of all requests; more calls wait their turn"
     )
     blocking_seconds: float = limit(
-        0.0, "what holds the event loop for longer is logged with its stack; 0: not looked for"
+        0.0, "what holds the event loop for longer is logged with its stack; 0: not checked"
     )
     retry_min: int = limit(1_000, "shortest reconnection delay an event stream ends with, in ms")
     retry_max: int = limit(5_000, "longest of the same, in ms")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One option per limit; the environment overrides the default, the option both."""
+    """Add an option per limit; the environment overrides the default, the option both."""
     group = parser.add_argument_group("limits", "sizes in bytes, times in seconds")
     for each in fields(Limits):
         assert each.default is not MISSING
@@ -80,5 +84,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def from_options(options: argparse.Namespace) -> Limits:
-    """The limits that `add_arguments` parsed."""
+    """Return the limits that `add_arguments` parsed."""
     return Limits(**{each.name: getattr(options, each.name) for each in fields(Limits)})

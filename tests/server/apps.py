@@ -214,6 +214,21 @@ async def http_silent(scope: Scope, receive: Any, send: Any) -> None:
     """Returns without a response."""
 
 
+async def http_unfinished(scope: Scope, receive: Any, send: Any) -> None:
+    """Returns in the middle of its response."""
+    await start(send)
+    await body(send, b"begun")
+
+
+async def http_text(scope: Scope, receive: Any, send: Any) -> None:
+    """Sends a body that is no bytes."""
+    await respond(send, "text")  # type: ignore[arg-type]
+
+
+async def http_twolengths(scope: Scope, receive: Any, send: Any) -> None:
+    await respond(send, b"a", headers=[(b"content-length", b"1")] * 2)
+
+
 async def http_badheader(scope: Scope, receive: Any, send: Any) -> None:
     await respond(send, b"", headers=[(b"x-evil", b"a\r\nset-cookie: b=1")])
 

@@ -1,13 +1,19 @@
 """HTTP over real sockets: framing, pipelining, slow and vanishing clients, backpressure."""
 
-import json
 import time
+from collections.abc import Callable
 
 import pytest
 
-from .support import Worker, eventually
+from realtime.server.http_connection import HTTPConnection
+from realtime.server.http_cycle import RequestCycle
+
+from .oracles import Ours
+from .support import Worker
 
 MB = 1_000_000
+Start = Callable[..., Worker]
+request = b"GET /%d HTTP/1.1\r\nHost: t\r\n\r\n"
 
 
 def test_keep_alive_serves_one_request_after_another(shared: Worker) -> None:
@@ -33,36 +39,20 @@ def test_a_request_that_arrives_byte_by_byte(shared: Worker) -> None:
         assert client.response().body == b"hello"
 
 
-def test_a_large_body_goes_through(shared: Worker) -> None:
+@pytest.mark.parametrize("pieces", [0, 1])
+def test_a_few_empty_lines_before_a_request_are_read_over(shared: Worker, pieces: int) -> None:
     with shared.client() as client:
-        client.request("/length", method="POST", body=b"a" * 3 * MB)
-        assert client.response().body == b"3000000"
+        for _ in range(2):
+            client.send(b"\r\n" * 8 + b"GET /hello HTTP/1.1\r\nHost: t\r\n\r\n", pieces=pieces)
+            assert client.response().body == b"hello"
 
 
-def test_the_client_waits_to_be_asked_for_its_body(shared: Worker) -> None:
+@pytest.mark.parametrize("lines", [b"\r\n" * 9, b"\n", b"\r", b"\r\r\n", b"\r\n\n"])
+@pytest.mark.parametrize("pieces", [0, 1])
+def test_other_empty_lines_are_refused(shared: Worker, lines: bytes, pieces: int) -> None:
     with shared.client() as client:
-        client.send(b"POST /echo HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\n")
-        client.send(b"Content-Length: 2\r\n\r\n")
-        assert client.head().status == 100
-        client.send(b"ok")
-        assert client.response().body == b"ok"
-
-
-def test_a_body_nobody_reads_ends_the_connection_not_the_answer(shared: Worker) -> None:
-    with shared.client() as client:
-        client.send(b"POST /ignore HTTP/1.1\r\nHost: t\r\nContent-Length: 1000000\r\n\r\nabc")
-        assert client.response().body == b"ignored"
-        client.send(b"x" * 100_000)
-        assert client.rest() == b""
-
-
-def test_head_and_statuses_without_a_body(shared: Worker) -> None:
-    with shared.client() as client:
-        client.request("/hello", method="HEAD")
-        assert client.response(head=True).headers["content-length"] == "5"
-        for status in (204, 304, 404):
-            client.request(f"/status?status={status}")
-            assert client.response().status == status
+        client.send(lines + b"GET /hello HTTP/1.1\r\nHost: t\r\n\r\n", pieces=pieces)
+        assert client.response().status == 400
 
 
 def test_http_1_0(shared: Worker) -> None:
@@ -76,30 +66,6 @@ def test_http_1_0(shared: Worker) -> None:
             client.send(b"GET /hello HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
             response = client.response()
             assert (response.headers["connection"], response.body) == ("keep-alive", b"hello")
-
-
-@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
-def test_the_head_does_not_wait_for_the_first_of_the_body(shared: Worker, version: bytes) -> None:
-    with shared.client() as client, shared.client() as other:
-        client.send(b"GET /late HTTP/%b\r\nHost: t\r\n\r\n" % version)
-        head = client.head()
-        assert head.status == 200
-        assert (head.headers.get("transfer-encoding") == "chunked") == (version == b"1.1")
-        other.request("/late?go")
-        assert other.response().body == b"gone"
-        assert b"data: 1\n\n" in client.until(b"data: 1\n\n")
-
-
-def test_the_scope_is_daphnes(shared: Worker) -> None:
-    with shared.client() as client:
-        client.request("/scope/a%20b%C3%BC?x=1", "X_Evil: 1", "X-Two: a", "X-Two: b")
-        scope = json.loads(client.response().body)
-    assert scope["path"] == "/scope/a bü"
-    assert scope["raw_path"] == "/scope/a%20b%C3%BC"
-    assert scope["query_string"] == "x=1"
-    assert scope["headers"] == [["host", "test"], ["x-two", "a"], ["x-two", "b"]]
-    assert (scope["http_version"], scope["scheme"], scope["method"]) == ("1.1", "http", "GET")
-    assert scope["server"] == list(shared.address)
 
 
 @pytest.mark.parametrize(
@@ -128,84 +94,6 @@ def test_what_follows_a_bad_request_is_not_served(shared: Worker) -> None:
         assert b"hello" not in client.rest()
 
 
-def test_errors_of_the_application(worker: Worker) -> None:
-    worker.expected = [
-        "application: boom",
-        "application: A header contains CR, LF or NUL.",
-        "application: late",
-        "A response was shorter than its Content-Length.",
-        "The body is longer than its Content-Length.",
-    ]
-    for path, status in (("/error", 500), ("/silent", 500), ("/badheader", 500)):
-        with worker.client() as client:
-            client.request(path)
-            assert client.response().status == status
-    with worker.client() as client:
-        client.request("/latererror")
-        answer = client.rest()
-        assert b"begun" in answer
-        assert not answer.endswith(b"0\r\n\r\n"), "a client must see that it is incomplete"
-    for size in (5, 15):
-        with worker.client() as client:
-            client.request(f"/lying?size={size}")
-            assert len(client.rest().partition(b"\r\n\r\n")[2]) < 10
-    assert "verysecret" not in worker.text
-    assert "token=[redacted]&x=1" in worker.text
-
-
-def test_a_client_that_does_not_read_pauses_the_generator(worker: Worker) -> None:
-    worker.get("/hello")
-    before = worker.rss()
-    with worker.client(receive_buffer=65_536) as client:
-        client.request("/firehose?mb=1000")
-        client.exactly(1_000)
-        time.sleep(1.0)
-        assert worker.rss() - before < 8 * MB
-        assert worker.get("/hello") == b"hello", "others are served meanwhile"
-    assert worker.wait_for("firehose finally") < 1.0
-
-
-def test_a_client_that_reads_gets_everything(worker: Worker) -> None:
-    with worker.client() as client:
-        client.request("/firehose?mb=6")
-        assert len(client.response().body) == 6 * 16 * 65_536
-
-
-def test_a_body_is_not_read_before_the_application_wants_it(worker: Worker) -> None:
-    before = worker.rss()
-    with worker.client() as client:
-        client.send(
-            b"POST /slowread?wait=2 HTTP/1.1\r\nHost: t\r\nContent-Length: 50000000\r\n\r\n"
-        )
-        client.sock.setblocking(False)
-        sent, end = 0, time.monotonic() + 0.7
-        while time.monotonic() < end:
-            try:
-                sent += client.sock.send(b"b" * 65_536)
-            except BlockingIOError:
-                time.sleep(0.01)
-        assert sent < 30 * MB
-        assert worker.rss() - before < 8 * MB
-        client.sock.setblocking(True)
-        client.send(b"b" * (50 * MB - sent))
-        assert client.response().body == b"50000000"
-
-
-@pytest.mark.parametrize("path", ["slow", "sse", "deaf", "tiny", "firehose"])
-@pytest.mark.parametrize("how", ["close", "reset"])
-def test_within_a_second_of_the_client_leaving_the_finally_has_run(
-    worker: Worker, path: str, how: str
-) -> None:
-    client = worker.client()
-    client.request(f"/{path}")
-    if path != "slow":
-        client.exactly(100)
-    else:
-        worker.wait_for("slow started")
-    getattr(client, how)()
-    assert worker.wait_for(f"{path} finally", 1.0) < 1.0
-
-
 def test_a_client_that_closes_its_side_still_gets_a_quick_answer(shared: Worker) -> None:
     with shared.client() as client:
         client.request("/slow?wait=0.1")
@@ -230,23 +118,6 @@ def test_nothing_is_served_behind_a_refusal_that_is_still_going_out(shared: Work
         assert not client.rest().endswith(b"hello")
 
 
-def test_a_client_that_leaves_in_the_middle_of_its_body(worker: Worker) -> None:
-    with worker.client() as client:
-        client.send(b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\nabc")
-        time.sleep(0.1)
-    worker.wait_for("disconnect while reading")
-
-
-def test_a_client_that_resets_while_its_body_is_not_being_read(worker: Worker) -> None:
-    client = worker.client()
-    client.send(
-        b"POST /slowread HTTP/1.1\r\nHost: t\r\nContent-Length: 900000\r\n\r\n" + b"x" * 200_000
-    )
-    eventually(lambda: any(e.startswith("part") for e in worker.status()["events"]))
-    client.reset()
-    eventually(lambda: worker.text.count('"POST /slowread"') == 1, 2.0)
-
-
 def test_requests_behind_a_stream_do_not_pile_up(worker: Worker) -> None:
     before = worker.rss()
     with worker.client() as client:
@@ -266,3 +137,34 @@ def test_a_client_that_leaves_behind_requests_that_are_not_read(worker: Worker) 
         client.send(b"GET /hello HTTP/1.1\r\nHost: t\r\n\r\n" * 2_500)
         time.sleep(0.1)
     worker.wait_for("sse finally", 2.0)
+
+
+def test_what_arrives_between_two_pipelined_requests_waits_for_its_turn() -> None:
+    class Connection(HTTPConnection):
+        """Gets its third request after the first response, before it goes on with the second."""
+
+        late = [request % 3]
+
+        def cycle_finished(self, cycle: RequestCycle, is_reusable: bool) -> None:
+            super().cycle_finished(cycle, is_reusable)
+            while self.late:
+                self.data_received(self.late.pop())
+
+    ours = Ours(connection=Connection)
+    outcome = ours([request % 1 + request % 2])
+    ours.close()
+    assert [each.target for each in outcome.requests] == [b"/1", b"/2", b"/3"]
+    assert not outcome.refused
+
+
+def test_empty_lines_are_no_request(start: Start) -> None:
+    worker = start("--header-timeout", "0.3", "--drain-grace", "10")
+    with worker.client() as client:
+        client.send(b"\r\n")
+        assert client.rest() == b"", "nothing to answer with 408"
+    with worker.client() as client:
+        client.request("/hello")
+        client.response()
+        client.send(b"\r\n")
+        worker.terminate()
+        assert worker.process.wait(3) == 0

@@ -1,6 +1,7 @@
 """What a response's bytes are."""
 
 import re
+from typing import Any
 
 import pytest
 
@@ -58,9 +59,65 @@ def test_the_application_does_not_frame() -> None:
 
 @pytest.mark.parametrize("bad", [b"a\r\nb: c", b"a\nb", b"a\rb", b"a\0b"])
 def test_a_header_can_not_start_another(bad: bytes) -> None:
-    for header in ((b"x", bad), (bad, b"x")):
-        with pytest.raises(ValueError, match="CR, LF or NUL"):
+    for header, problem in (((b"x", bad), "CR, LF or NUL"), ((bad, b"x"), "no valid name")):
+        with pytest.raises(ValueError, match=problem):
             Response(b"GET", 1, True).start(200, [header])
+
+
+@pytest.mark.parametrize("name", [b"", b"a b", b"a:", b"\xe9", b"(a)"])
+def test_a_header_has_a_valid_name(name: bytes) -> None:
+    with pytest.raises(ValueError, match="no valid name"):
+        Response(b"GET", 1, True).start(200, [(name, b"x")])
+
+
+@pytest.mark.parametrize("status", [0, 100, 101, 199, 1000, "200", None])
+def test_a_status_is_that_of_a_final_response(status: Any) -> None:
+    with pytest.raises(ValueError, match="final response"):
+        Response(b"GET", 1, True).start(status, [])
+
+
+@pytest.mark.parametrize("lengths", [[b"1", b"1"], [b"1", b"2"], [b"-1"], [b"1, 1"], [b""]])
+def test_there_is_one_length_and_it_is_a_number(lengths: list[bytes]) -> None:
+    with pytest.raises(ValueError, match="Content-Length"):
+        build(b"a", headers=[(b"Content-Length", length) for length in lengths])
+
+
+def test_204_has_no_length() -> None:
+    # RFC 9110, section 8.6; Django's CommonMiddleware sets it.
+    data = build(b"", status=204, headers=[(b"Content-Length", b"0"), (b"x", b"y")])[1]
+    assert data == b"HTTP/1.1 204 No Content\r\nx: y\r\n\r\n"
+    assert b"Content-Length: 5" in build(b"", status=304, headers=[(b"Content-Length", b"5")])[1]
+
+
+def test_a_body_is_bytes() -> None:
+    response = Response(b"GET", 1, True)
+    response.start(200, [])
+    with pytest.raises(TypeError, match="not str"):
+        response.body("text", False)  # type: ignore[arg-type]
+    assert not response.is_head_sent
+    assert response.body(bytearray(b"a"), False).endswith(b"content-length: 1\r\n\r\na")
+
+
+def test_after_a_refused_body_another_answer_is_possible() -> None:
+    response = Response(b"GET", 1, True)
+    response.start(200, [(b"content-length", b"2")])
+    with pytest.raises(RuntimeError, match="longer"):
+        response.body(b"abc", False)
+    assert not response.is_head_sent
+
+
+def test_where_an_event_stream_may_end() -> None:
+    response = Response(b"GET", 1, True)
+    response.start(200, [(b"content-type", b"text/event-stream; charset=utf-8")])
+    for part, ends in (
+        *((b"", True), (b"data: 1\n", False), (b"\n", True), (b"data: 2\r\n\r", False)),
+        *((b"\n", True), (b"data: 3", False), (b"\r\r", True)),
+    ):
+        response.body(part, True)
+        assert response.is_between_events is ends
+    response = Response(b"GET", 1, True)
+    response.start(200, [(b"content-type", b"text/event-stream"), (b"content-encoding", b"gzip")])
+    assert not response.is_between_events
 
 
 def test_headers_are_bytes() -> None:
@@ -73,7 +130,7 @@ def test_more_than_the_length_is_an_error_and_less_ends_the_connection() -> None
     with pytest.raises(RuntimeError, match="longer"):
         build(b"abc", headers=headers)
     response, _ = build(b"a", headers=headers)
-    assert response.short
+    assert response.is_short
     assert response.close
 
 

@@ -81,6 +81,61 @@ def test_body_time(start: Start) -> None:
         assert 0.2 < time.monotonic() - began < 2
 
 
+CHUNKED_HEAD = b"POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def test_body_size_by_its_length(start: Start) -> None:
+    worker = start("--max-body-size", "1000")
+    with worker.client() as client:
+        client.request("/echo", method="POST", body=b"x" * 1_000)
+        assert client.response().body == b"x" * 1_000
+        client.send(b"POST /slowread HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\n")
+        client.send(b"Content-Length: 1001\r\n\r\n")
+        response = client.response()
+        assert (response.status, response.headers["connection"]) == (413, "close")
+        assert client.rest() == b""
+    assert worker.status()["events"] == [], "the application must not have been asked"
+
+
+def test_body_size_in_chunks(start: Start) -> None:
+    worker = start("--max-body-size", "1000")
+    with worker.client() as client:
+        client.send(CHUNKED_HEAD + b"3e8\r\n" + b"x" * 1_000 + b"\r\n0\r\n\r\n")
+        assert client.response().body == b"x" * 1_000
+        client.send(CHUNKED_HEAD + b"3e8\r\n" + b"x" * 1_000 + b"\r\n")
+        client.send(b"1\r\n")
+        response = client.response()
+        assert (response.status, response.headers["connection"]) == (413, "close")
+        assert client.rest() == b""
+    worker.wait_for("disconnect while reading")
+    eventually(lambda: '"POST /echo" 413' in worker.text)  # in the access log too
+
+
+def test_a_body_too_long_ends_a_response_that_has_begun(start: Start) -> None:
+    worker = start("--max-body-size", "1000")
+    with worker.client() as client:
+        client.send(b"POST /firehose HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n")
+        client.exactly(10_000)
+        client.send(b"3e9\r\n")
+        assert not client.rest().endswith(b"0\r\n\r\n")
+    worker.wait_for("firehose finally")
+
+
+def test_lines(start: Start) -> None:
+    worker = start("--max-line-bytes", "100", "--max-target-bytes", "50", "--max-headers", "3")
+    for line, headers, status in (
+        ("/hello", ["X: " + "y" * 97], 200),
+        ("/hello", ["X: " + "y" * 98], 431),
+        ("/hello?" + "y" * 30, [], 200),
+        ("/hello?" + "y" * 31, [], 414),
+        ("/hello", ["X: y", "Y: z"], 200),
+        ("/hello", ["X: y", "Y: z", "Z: a"], 431),
+    ):
+        with worker.client() as client:
+            client.request(line, *headers)
+            assert client.response().status == status, (line, headers)
+
+
 def test_a_slow_application_does_not_count_as_a_slow_body(start: Start) -> None:
     worker = start("--body-timeout", "0.3")
     with worker.client() as client:

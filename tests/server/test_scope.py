@@ -1,5 +1,6 @@
-"""What a scope contains beyond what test_http reads over a socket."""
+"""What a scope contains."""
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,8 @@ from realtime.server import scope
 from realtime.server.disconnect import DisconnectEvent
 from realtime.server.http_request import parse_head
 from realtime.server.limits import Limits
+
+from .support import Worker
 
 
 def build(kind: str = "http", *headers: str, secure: bool = False, proxied: bool = False) -> Any:
@@ -60,3 +63,15 @@ def test_extensions() -> None:
     assert extensions["realtime.lane"] == {"lane": "lane"}
     assert extensions["realtime.server"] == {"draining": False}
     assert not extensions["realtime.disconnect"]["event"].is_set()
+
+
+def test_the_scope_is_daphnes(shared: Worker) -> None:
+    with shared.client() as client:
+        client.request("/scope/a%20b%C3%BC?x=1", "X_Evil: 1", "X-Two: a", "X-Two: b")
+        scope = json.loads(client.response().body)
+    assert scope["path"] == "/scope/a bü"
+    assert scope["raw_path"] == "/scope/a%20b%C3%BC"
+    assert scope["query_string"] == "x=1"
+    assert scope["headers"] == [["host", "test"], ["x-two", "a"], ["x-two", "b"]]
+    assert (scope["http_version"], scope["scheme"], scope["method"]) == ("1.1", "http", "GET")
+    assert scope["server"] == list(shared.address)

@@ -1,0 +1,138 @@
+"""The body of an HTTP/1 request, from the connection to ASGI's `receive`."""
+
+import asyncio
+from enum import Enum
+from typing import Any, Final, Protocol
+
+from realtime.server.chunked import ChunkedBody
+from realtime.server.http_request import RequestHead
+from realtime.server.state import ServerState
+from realtime.server.transport import Transport
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class _Connection(Protocol):
+    """What a body needs of its connection, which `Timeouts` tells when it has timed out."""
+
+    server: ServerState
+    transport: Transport
+
+
+class BodyState(Enum):
+    """How far a body has come."""
+
+    ARRIVING = "some of it has not been received"
+    ARRIVED = "received, but the application does not have the end of it"
+    TAKEN = "the application has all of it"
+
+
+class RequestBody:
+    """Keep what has arrived of a body until the application receives it.
+
+    While more waits than `receive_bytes`, the transport is not read.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_decoder",
+        "_is_closed",
+        "_left",
+        "_parts",
+        "_size",
+        "_waiter",
+        "owes_continue",
+        "state",
+    )
+
+    def __init__(self, connection: _Connection, head: RequestHead) -> None:
+        self.state = BodyState.ARRIVING if head.has_body else BodyState.ARRIVED
+        self.owes_continue = head.expects_continue and head.has_body
+        self._connection = connection
+        self._decoder = (
+            ChunkedBody(connection.server.limits.max_body_size) if head.chunked else None
+        )
+        self._left = head.content_length or 0
+        self._parts: list[bytes] = []
+        self._size = 0  # of the parts
+        self._waiter: asyncio.Future[None] | None = None
+        self._is_closed = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Return whether all of it has been received."""
+        return self.state is not BodyState.ARRIVING
+
+    def data_received(self, data: bytes) -> bytes:
+        """Take what belongs to the body; return what follows it. Raises BadRequest."""
+        if self._decoder is not None:
+            part, rest = self._decoder.feed(data)
+            is_complete = self._decoder.is_complete
+        else:
+            part, rest = data[: self._left], data[self._left :]
+            self._left -= len(part)
+            is_complete = not self._left
+        if part:
+            self._parts.append(part)
+            self._size += len(part)
+        server = self._connection.server
+        bodies = server.timeouts.bodies
+        if is_complete:
+            self.state = BodyState.ARRIVED
+            bodies.pop(self._connection, None)
+        elif self._size > server.limits.receive_bytes:
+            self._connection.transport.pause_reading()
+            bodies.pop(self._connection, None)
+        elif self._connection in bodies:
+            del bodies[self._connection]  # to the end of the queue
+            bodies[self._connection] = server.loop.time()
+        self._wake()
+        return rest
+
+    async def receive(self) -> dict[str, Any]:
+        """ASGI's receive."""
+        while True:
+            if self._parts or self.state is BodyState.ARRIVED:
+                return self._take()
+            if self._is_closed:
+                return {"type": "http.disconnect"}
+            if self.state is BodyState.ARRIVING:
+                self._expect()
+            if self._waiter is not None and not self._waiter.done():
+                raise RuntimeError("receive() is already being awaited.")
+            waiter = self._waiter = self._connection.server.loop.create_future()
+            try:
+                await waiter
+            finally:
+                if self._waiter is waiter:  # not when a cancelled receive() was replaced
+                    self._waiter = None
+
+    def _take(self) -> dict[str, Any]:
+        parts, self._parts = self._parts, []
+        if self._size > self._connection.server.limits.receive_bytes and not self._is_closed:
+            self._connection.transport.resume_reading()
+        self._size = 0
+        if self.state is BodyState.ARRIVED:
+            self.state = BodyState.TAKEN
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        return {
+            "type": "http.request",
+            "body": body,
+            "more_body": self.state is not BodyState.TAKEN,
+        }
+
+    def _expect(self) -> None:
+        server = self._connection.server
+        if self.owes_continue:
+            self.owes_continue = False
+            self._connection.transport.write(CONTINUE)
+        server.timeouts.bodies[self._connection] = server.loop.time()
+
+    def close(self) -> None:
+        """Have `receive` return a disconnect after what has arrived."""
+        self._is_closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
