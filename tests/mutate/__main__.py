@@ -35,6 +35,8 @@ CORE = (
     "access",
     "server/transport",
     "server/http_connection",
+    "server/http_cycle",
+    "server/http_body",
     "server/websocket_connection",
 )
 
