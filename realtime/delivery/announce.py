@@ -64,14 +64,14 @@ class Done:
 class Announcement:
     """Announce an event once it is stored; await this to wait until the bus has taken it."""
 
-    def __init__(self) -> None:
-        self._sent: Awaitable[None] = Done()
+    _sent: Awaitable[None] | None = None
 
     def __call__(self, event: Event) -> None:
         self._sent = announce([event])
 
     def __await__(self) -> Generator[None, None, None]:
-        yield from self._sent.__await__()
+        if self._sent is not None:
+            yield from self._sent.__await__()
 
 
 class Silence:
