@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from .access.identity import identify as authenticate
+    from .access.authentication import authenticate as authenticate
     from .access.permissions import default_rule as default_rule
     from .access.permissions import require as require
     from .delivery.progress import Progress as Progress
@@ -100,7 +100,7 @@ __all__ = [
 
 # By module; `public=name` where it is called otherwise there.
 _PLACES: Final = {
-    "access.identity": ("authenticate=identify"),
+    "access.authentication": ("authenticate"),
     "access.permissions": ("require default_rule"),
     "delivery.progress": ("Progress"),
     "delivery.publish": ("publish apublish publish_now send_to_user asend_to_user"),

@@ -14,7 +14,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 
-from .access.identity import create_token
+from .access.tokens import create_token
 from .conf import settings
 from .delivery.publish import publish
 from .eventlog import get_event_log

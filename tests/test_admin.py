@@ -16,7 +16,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from realtime.access import connections as revocation
-from realtime.access.identity import create_token, look_up
+from realtime.access.tokens import create_token
+from realtime.access.users import look_up
 from realtime.admin import AccessTokenAdmin
 from realtime.delivery.publish import publish
 from realtime.models import AccessToken, Event, Ticket, Topic

@@ -7,7 +7,7 @@ from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.db import IntegrityError, transaction
 
-from realtime.access.identity import create_token
+from realtime.access.tokens import create_token
 from realtime.events.payload import MAX_TYPE_LENGTH
 from realtime.events.topic import MAX_TOPIC_LENGTH
 from realtime.models import AccessToken, Event, Ticket, Topic

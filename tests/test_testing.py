@@ -8,7 +8,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 
 from realtime import testing
-from realtime.access.identity import create_token
+from realtime.access.tokens import create_token
 from realtime.conf import settings
 from realtime.delivery.publish import apublish, publish
 from realtime.events.position import OLDEST, START

@@ -7,13 +7,11 @@ itself after `IDENTITY_CACHE_SECONDS`.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from ..conf import settings
 from ..utils.aio import spawn
-
-if TYPE_CHECKING:
-    from .identity import Identity
+from .identity import Identity
 
 MAX_ENTRIES: Final = 10_000  # the oldest go
 

@@ -20,7 +20,8 @@ from ..models import AccessToken
 from ..utils.aio import spawn
 from ..utils.threads import DATABASE
 from .cache import identity_cache
-from .identity import Identity, digest, look_up
+from .identity import Identity, digest
+from .users import look_up
 
 logger = logging.getLogger("realtime.revocation")
 

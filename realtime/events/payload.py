@@ -13,6 +13,7 @@ MAX_TYPE_LENGTH: Final = 64
 _TYPE = re.compile(rf"[^\x00-\x1f\x7f\ud800-\udfff]{{1,{MAX_TYPE_LENGTH}}}")
 # ensure_ascii off: text stays as short as UTF-8 makes it. Separators without spaces likewise.
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # of our own values
 
 
 def validate_type(event_type: object) -> str:

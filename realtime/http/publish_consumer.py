@@ -16,7 +16,7 @@ from django.conf import settings as django_settings
 from django.http.request import split_domain_port, validate_host
 from django.urls import NoReverseMatch, reverse
 
-from ..access.identity import identify_token
+from ..access.authentication import authenticate_token
 from ..access.permissions import require
 from ..delivery.publish import check_body_size, publish_body
 from ..events.payload import DEFAULT_TYPE
@@ -100,7 +100,7 @@ async def _answer(scope: Scope, topic: str, token: str, receive: Receive, send: 
 async def _publish(scope: Scope, topic: str, token: str, receive: Receive) -> str:
     validate_topic(topic)
     body = await _body(receive)
-    identity = await identify_token(token)
+    identity = await authenticate_token(token)
     await require(identity.user, topic, "publish")
     query = parse_qs(scope["query_string"].decode("latin1"), keep_blank_values=True)
     type = query["type"][-1] if "type" in query else DEFAULT_TYPE

@@ -13,9 +13,11 @@ from django.http.response import HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware
 from django.views.decorators.csrf import csrf_exempt
 
-from ..access.identity import Identity, create_ticket, identify
+from ..access.authentication import authenticate
+from ..access.identity import Identity
 from ..access.origins import origin_allowed
 from ..access.permissions import require
+from ..access.tickets import create_ticket
 from ..conf import settings
 from ..delivery.hub import positions_now
 from ..delivery.publish import publish_body
@@ -179,7 +181,7 @@ async def signed_in(request: HttpRequest) -> Any:
         foreign = request.headers.get("Sec-Fetch-Site") == "cross-site"
         if not origin_allowed(scope) or (foreign and "Origin" not in request.headers):
             raise NotAllowed("This origin is not allowed (ALLOWED_ORIGINS).")
-        identity = await identify(scope)
+        identity = await authenticate(scope)
     else:
         identity = await _writer(request)
     if not identity.user.is_authenticated:
@@ -195,14 +197,14 @@ async def _reader(request: HttpRequest, topics: list[str]) -> Identity:
     scope = request.scope  # type: ignore[attr-defined]
     if not origin_allowed(scope):
         raise NotAllowed("This origin is not allowed (ALLOWED_ORIGINS).")
-    identity = await identify(scope)
+    identity = await authenticate(scope)
     for name in topics:
         await require(identity.user, name, "read")
     return identity
 
 
 async def _writer(request: HttpRequest) -> Identity:
-    identity = await identify(request.scope)  # type: ignore[attr-defined]
+    identity = await authenticate(request.scope)  # type: ignore[attr-defined]
     if identity.source == "session":
         refusal = CsrfViewMiddleware(lambda _: HttpResponse()).process_view(
             request, _wants_csrf, (), {}

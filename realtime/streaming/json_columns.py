@@ -11,7 +11,7 @@ from typing import Any, Final
 from django.core.serializers.json import DjangoJSONEncoder
 
 from ..events.event import Event
-from ..websocket.messages import dumps
+from ..events.payload import dumps
 
 Encoder = Callable[[Any], str]
 ColumnEncoder = Callable[[Sequence[Any]], Iterable[str]]

@@ -7,21 +7,15 @@ from typing import Any, ClassVar, Final, Literal
 
 from channels.consumer import AsyncConsumer
 
+from ..access.authentication import authenticate, authenticate_token
 from ..access.connections import get_watch
-from ..access.identity import (
-    ANONYMOUS,
-    EVERY_CREDENTIAL,
-    Credential,
-    Identity,
-    identify,
-    identify_token,
-)
+from ..access.identity import ANONYMOUS, EVERY_CREDENTIAL, Credential, Identity
 from ..access.origins import origin_allowed
 from ..access.permissions import User, may
 from ..conf import settings
 from ..delivery.topic_subscriber import Reset, Started
 from ..events.event import Event
-from ..events.payload import decode_data
+from ..events.payload import decode_data, dumps
 from ..events.position import parse_position
 from ..events.topic import validate_topic
 from ..exceptions import (
@@ -114,7 +108,7 @@ class WebSocketConsumer(AsyncConsumer):
     async def send_json(self, value: Any) -> None:
         """Send a JSON value as a text frame."""
         if self._open:
-            await self.base_send({"type": "websocket.send", "text": frames.dumps(value)})
+            await self.base_send({"type": "websocket.send", "text": dumps(value)})
 
     async def send_text(self, text: str) -> None:
         """Send a text frame; waits while the peer does not read."""
@@ -173,7 +167,7 @@ class WebSocketConsumer(AsyncConsumer):
             if not origin_allowed(self.scope):
                 raise Refused(403, "This origin is not allowed (ALLOWED_ORIGINS).")
             if self.authentication != "message":
-                self.identity = await identify(self.scope, self.credentials)
+                self.identity = await authenticate(self.scope, self.credentials)
                 if self.authentication == "required" and not self.user.is_authenticated:
                     raise NotIdentified("Sign in, or send an access token.")
                 # Before the rule is asked: of what changes from here on, this socket is told.
@@ -207,7 +201,7 @@ class WebSocketConsumer(AsyncConsumer):
             code = frames.CLOSE_NOT_IDENTIFIED if status == 401 else frames.CLOSE_NOT_ALLOWED
             await self.base_send({"type": "websocket.close", "code": code, "reason": detail[:100]})
             return
-        body = frames.dumps({"detail": detail}).encode()
+        body = dumps({"detail": detail}).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         if status == 401:
             headers.append((b"www-authenticate", b"Bearer"))  # RFC 9110, section 15.5.2
@@ -313,7 +307,7 @@ class WebSocketConsumer(AsyncConsumer):
             content = None
         if not isinstance(content, dict) or not isinstance(content.get("token"), str):
             raise NotIdentified('The first message has to be {"token": "..."}.')
-        self.identity = await identify_token(content["token"])
+        self.identity = await authenticate_token(content["token"])
         get_watch().add(self.identity, self)
         self.scope["user"] = self.user
         await self.authorize()

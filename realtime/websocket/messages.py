@@ -1,13 +1,12 @@
 """What is said over a topic WebSocket: JSON text frames, and their bytes on the wire."""
 
-import json
 from typing import Any, Final
 
 from ..events.event import Event
+from ..events.payload import dumps
 from ..events.position import Position
 from ..exceptions import InvalidData
 
-dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 PING: Final = '{"type":"ping"}'
 
 CLOSE_BAD_MESSAGE: Final = 4400

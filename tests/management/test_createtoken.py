@@ -8,7 +8,7 @@ from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from realtime.access.identity import identify_token
+from realtime.access.authentication import authenticate_token
 from realtime.models import AccessToken
 
 from ..support.servers import manage
@@ -31,7 +31,7 @@ def createtoken(*arguments: str) -> str:
 def test_the_last_line_is_the_token_alone(alice):
     token = createtoken("alice", "--name", "my phone").splitlines()[-1]
     assert token == token.strip()
-    assert async_to_sync(identify_token)(token).user == alice
+    assert async_to_sync(authenticate_token)(token).user == alice
     row = AccessToken.objects.get()
     assert (row.name, row.expires) == ("my phone", None)
 

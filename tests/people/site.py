@@ -36,7 +36,7 @@ django.setup()
 from django.contrib.auth import get_user_model  # noqa: E402
 from django.core.handlers.asgi import ASGIHandler  # noqa: E402
 
-from realtime.access.identity import create_token  # noqa: E402
+from realtime.access.tokens import create_token  # noqa: E402
 from realtime.delivery.publish import apublish  # noqa: E402
 from realtime.testing import ConnectionClosed, ConnectionRefused, event_stream  # noqa: E402
 

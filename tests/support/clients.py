@@ -186,7 +186,7 @@ _SHELL = """
 import json, sys, django
 django.setup()
 from django.contrib.auth.models import User
-from realtime.access.identity import create_token
+from realtime.access.tokens import create_token
 for line in sys.stdin:
     result = None
     exec(json.loads(line))

@@ -5,7 +5,7 @@ from typing import Any, Final
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from realtime.access.identity import create_token, is_active
+from realtime.access.tokens import create_token, is_active
 
 MAX_EXPIRES_IN: Final = 100 * 366 * 86_400  # a century; dates end in the year 9999
 

@@ -18,7 +18,7 @@ def create(username: str, staff: bool) -> dict[str, Any]:
     from django.contrib.auth.models import User
     from django.contrib.sessions.backends.db import SessionStore
 
-    from realtime.access.identity import create_token
+    from realtime.access.tokens import create_token
 
     user = User.objects.create(username=username, is_staff=staff, password="!")
     session = SessionStore()

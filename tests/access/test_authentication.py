@@ -1,4 +1,4 @@
-"""`realtime.access.identity`: sessions, access tokens, tickets, and which of them decides."""
+"""`realtime.access.authentication`: sessions, access tokens, tickets, and which of them decides."""
 
 import asyncio
 import hashlib
@@ -19,18 +19,11 @@ from django.db.models import QuerySet
 from django.test import Client, override_settings
 from django.utils import timezone
 
-from realtime.access.identity import (
-    ANONYMOUS,
-    MAX_CREDENTIAL_LENGTH,
-    TOKEN_PREFIX,
-    Identity,
-    _look_up_tokens,
-    create_ticket,
-    create_token,
-    identify,
-    identify_token,
-    look_up,
-)
+from realtime.access.authentication import authenticate, authenticate_token
+from realtime.access.identity import ANONYMOUS, MAX_CREDENTIAL_LENGTH, Identity
+from realtime.access.tickets import create_ticket
+from realtime.access.tokens import TOKEN_PREFIX, _look_up_tokens, create_token
+from realtime.access.users import look_up
 from realtime.exceptions import NotIdentified
 from realtime.models import AccessToken, Ticket
 from realtime.testing import _sign_in
@@ -65,7 +58,7 @@ def asked(*, session=None, bearer=None, query="", headers=(), **options) -> Iden
     if bearer is not None:
         headers.append((b"authorization", f"Bearer {bearer}".encode()))
     scope = {"headers": headers, "query_string": query.encode()}
-    return async_to_sync(identify)(scope, **options)
+    return async_to_sync(authenticate)(scope, **options)
 
 
 def refused(**request) -> str:
@@ -170,7 +163,7 @@ def test_a_token(alice):
     token, row = create_token(alice, name="phone")
     assert token.startswith(TOKEN_PREFIX)
     assert (row.user, row.name, row.expires, row.revoked) == (alice, "phone", None, None)
-    identity = async_to_sync(identify_token)(token)
+    identity = async_to_sync(authenticate_token)(token)
     assert identity == Identity(alice, "token", str(row.pk))
     assert look_up("token", str(row.pk)) == alice
     assert create_token(alice)[0] != token
@@ -187,13 +180,13 @@ def test_only_the_digest_of_a_token_is_stored(alice):
 def test_a_token_with_an_end(alice):
     token, row = create_token(alice, expires_in=60)
     assert 50 < (row.expires - timezone.now()).total_seconds() <= 60
-    assert async_to_sync(identify_token)(token).user == alice
+    assert async_to_sync(authenticate_token)(token).user == alice
 
 
 def test_the_user_of_a_token_is_whole(alice):
     """All of its columns have been read, with the types that the fields have, and no others."""
     token, _ = create_token(alice)
-    user = async_to_sync(identify_token)(token).user
+    user = async_to_sync(authenticate_token)(token).user
     stored = User.objects.get(pk=alice.pk)
     assert not user.get_deferred_fields()
     assert {**vars(user), "_state": None} == {**vars(stored), "_state": None}
@@ -257,7 +250,7 @@ def test_a_token_of_a_user_who_is_not_active(alice):
 def test_an_unknown_token(alice, token):
     create_token(alice)
     with pytest.raises(NotIdentified, match="make a new one") as caught:
-        async_to_sync(identify_token)(token)
+        async_to_sync(authenticate_token)(token)
     assert not token or len(token) < 5 or token not in str(caught.value)
 
 
@@ -272,9 +265,9 @@ def test_the_last_use_is_written_now_and_then(alice):
 
     def use(seconds: float):
         with patch(
-            "realtime.access.identity.timezone.now", return_value=start + timedelta(seconds=seconds)
+            "realtime.access.tokens.timezone.now", return_value=start + timedelta(seconds=seconds)
         ):
-            async_to_sync(identify_token)(token)
+            async_to_sync(authenticate_token)(token)
         row.refresh_from_db()
         return (row.last_used - start).total_seconds()
 
@@ -344,7 +337,7 @@ def test_of_many_who_come_with_one_ticket_one_gets_in(alice):
     async def use() -> object:
         scope = {"headers": [], "query_string": f"ticket={ticket}".encode()}
         try:
-            return (await identify(scope)).user
+            return (await authenticate(scope)).user
         except NotIdentified as error:
             return error
 
