@@ -39,7 +39,7 @@ from django.test import override_settings
 
 from .eventlog.memory import MemoryLog
 from .server.watchdog import BlockingWatch
-from .utils.cancellation import cancelled
+from .utils.aio import cancel_and_wait
 
 ASGIApplication: TypeAlias = Callable[..., Coroutine[Any, Any, None]]
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
@@ -98,7 +98,7 @@ class _Connection:
         self.incoming.put_nowait(message)
         done, _ = await asyncio.wait([self._task], timeout=WAIT_SECONDS)
         if not done:
-            await cancelled(self._task)
+            await cancel_and_wait(self._task)
             raise TimeoutError(f"The application did not end {WAIT_SECONDS} s after its peer left.")
         self._task.result()
 

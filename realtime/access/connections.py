@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 from typing import Any, Final, Protocol
-from weakref import WeakKeyDictionary
 
 from django.apps import apps
 from django.contrib.auth import get_user_model
@@ -17,7 +16,7 @@ from ..delivery.publish import publish
 from ..delivery.subscription import Subscription
 from ..events.event import Event
 from ..models import AccessToken
-from ..utils.aio import spawn
+from ..utils.aio import PerLoop, spawn
 from ..utils.threads import DATABASE
 from .cache import identity_cache
 from .identity import Identity, digest
@@ -154,10 +153,10 @@ async def _recheck(connection: Connection, fresh: Identity | Exception | None) -
 
 def get_watch() -> Watch:
     """The watch of the running event loop; a server process has one."""
-    return _watches.setdefault(asyncio.get_running_loop(), Watch())
+    return _watches.get()
 
 
-_watches: WeakKeyDictionary[asyncio.AbstractEventLoop, Watch] = WeakKeyDictionary()
+_watches: Final = PerLoop(Watch)
 
 
 async def _look_up_again(identities: list[Identity]) -> list[Identity | Exception | None]:

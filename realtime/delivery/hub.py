@@ -17,8 +17,7 @@ from ..eventlog import get_event_log
 from ..eventlog.pruner import pruner
 from ..events.event import Event
 from ..events.position import START, Position
-from ..utils.aio import spawn
-from ..utils.cancellation import cancelled
+from ..utils.aio import cancel_and_wait, spawn
 from .bus import make_bus
 from .bus.base import PEERS_TOPIC, Heartbeat, Message
 from .fanout import Subscriber
@@ -100,7 +99,7 @@ class Hub:
         self._closing = spawn(self._close())
 
     async def _close(self) -> None:
-        await cancelled(*self._tasks)
+        await cancel_and_wait(*self._tasks)
         await self.bus.stop()
 
     async def _start_feed(self, feed: Feed) -> None:

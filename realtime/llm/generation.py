@@ -51,8 +51,8 @@ async def cancel(name: str, user: Any) -> bool:
     """
     found, event = await DATABASE.run(store.cancel, name, user)
     await announce_all([event])
-    if found and name in RUNNING:
-        RUNNING[name].cancel()
+    if found and (run := RUNNING.get().get(name)):
+        run.cancel()
     return found
 
 
@@ -65,8 +65,8 @@ async def cancel_all(names: Iterable[str]) -> int:
     for name in names:
         event = await DATABASE.run(store.end_cancelled, name)
         await announce_all([event])
-        if name in RUNNING:
-            RUNNING[name].cancel()
+        if run := RUNNING.get().get(name):
+            run.cancel()
         count += event is not None
     return count
 

@@ -5,13 +5,11 @@ import logging
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from typing import Any, Final
-from weakref import WeakSet
 
 from ..delivery.announce import announce
 from ..events.event import Event
 from ..exceptions import ProviderError
-from ..utils.aio import at_loop_end, spawn
-from ..utils.cancellation import cancelled
+from ..utils.aio import PerLoop, cancel_and_wait, spawn
 from ..utils.threads import DATABASE
 from . import store
 from .conf import settings
@@ -25,9 +23,6 @@ BYTES_PER_CHAR: Final = 6  # the most that JSON needs for one (an escaped contro
 
 STOPPING: Final = "The server stopped before the answer was complete; ask again."
 BROKEN: Final = "The answer could not be completed; ask again."
-
-RUNNING: Final[dict[str, "Run"]] = {}  # this process's, by the generation's name
-_watched: WeakSet[asyncio.AbstractEventLoop] = WeakSet()  # loops whose end ends their answers
 
 
 class Run:
@@ -44,11 +39,7 @@ class Run:
 
     def start(self) -> None:
         """Start a task that outlives the request."""
-        loop = asyncio.get_running_loop()
-        if loop not in _watched:
-            _watched.add(loop)
-            at_loop_end(_stop_all)
-        RUNNING[self._row.name] = self
+        RUNNING.get()[self._row.name] = self
         self._task = spawn(self._run())
 
     def cancel(self) -> None:
@@ -75,7 +66,7 @@ class Run:
             logger.exception("An answer on %s failed", self._row.topic)
             await self._end("error", {"detail": BROKEN})
         finally:
-            RUNNING.pop(self._row.name, None)
+            RUNNING.get().pop(self._row.name, None)
 
     async def _publish_answer(self) -> None:
         now = asyncio.get_running_loop().time
@@ -103,7 +94,7 @@ class Run:
                         break
                 reading.result()
             finally:
-                await cancelled(reading)
+                await cancel_and_wait(reading)
         assert answer.stop is not None
         await self._end("done", answer.stop.data())
 
@@ -133,14 +124,17 @@ class Run:
             logger.exception("The end of the answer on %s could not be published", self._row.topic)
 
 
-async def _stop_all() -> None:
+async def _stop_all(running: dict[str, Run]) -> None:
     """End what this process is answering, since its loop ends."""
-    runs = list(RUNNING.values())
+    runs = list(running.values())
     for run in runs:
         run.cancel()
     with suppress(TimeoutError):
         async with asyncio.timeout(SHUTDOWN_SECONDS):
             await asyncio.gather(*(run.ended() for run in runs))
+
+
+RUNNING: Final = PerLoop[dict[str, Run]](dict, _stop_all)  # by the generation's name
 
 
 def _in_batches(text: str) -> list[str]:

@@ -11,8 +11,7 @@ from django.http import HttpRequest
 
 from ..conf import settings
 from ..exceptions import InvalidPosition
-from ..utils.aio import spawn
-from ..utils.cancellation import cancelled
+from ..utils.aio import cancel_and_wait, spawn
 from .json_columns import encode_lines, encode_rows, encode_value
 from .pages import after_key, row_pages
 from .response import AsyncStreamResponse
@@ -160,7 +159,7 @@ async def batches(
                 break
         await task  # raises what the source raised
     finally:
-        await cancelled(task)
+        await cancel_and_wait(task)
 
 
 async def _until(event: asyncio.Event, seconds: float) -> None:

@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Final, NamedTuple
-from weakref import WeakKeyDictionary
 
 from django.core.exceptions import ValidationError
 from django.db import connections
@@ -20,6 +19,7 @@ from django.db.models import QuerySet
 
 from ..conf import settings
 from ..exceptions import InvalidPosition, RealtimeError
+from ..utils.aio import PerLoop
 from ..utils.threads import TRANSFER
 
 FIRST_ROWS: Final = 100  # the first page: soon there, and a look at how large rows are
@@ -139,7 +139,7 @@ async def _by_key(
 
 async def _by_cursor(queryset: QuerySet[Any], encode: Encode) -> AsyncGenerator[bytes, None]:
     loop, size = asyncio.get_running_loop(), _Size()
-    turns = _turns(loop)
+    turns = _turns.get()
     await turns.acquire()
     cursor = _Cursor(queryset)
 
@@ -163,11 +163,7 @@ async def _by_cursor(queryset: QuerySet[Any], encode: Encode) -> AsyncGenerator[
         let_go()
 
 
-_semaphores: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
-
-
-def _turns(loop: asyncio.AbstractEventLoop) -> asyncio.Semaphore:
-    return _semaphores.setdefault(loop, asyncio.Semaphore(settings.STREAM_CURSORS))
+_turns: Final = PerLoop(lambda: asyncio.Semaphore(settings.STREAM_CURSORS))
 
 
 class _Cursor:

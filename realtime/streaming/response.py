@@ -10,8 +10,7 @@ from urllib.parse import quote
 from django.http import StreamingHttpResponse
 
 from ..conf import settings
-from ..utils.aio import spawn
-from ..utils.cancellation import cancelled
+from ..utils.aio import cancel_and_wait, spawn
 from ..utils.threads import release_request_thread
 from .sse import KEEPALIVE
 
@@ -139,7 +138,7 @@ async def keep_alive(source: AsyncIterable[bytes], seconds: float) -> AsyncGener
         await task  # raises what the source raised
     finally:
         is_over = True
-        await cancelled(task)
+        await cancel_and_wait(task)
 
 
 def content_disposition(name: str, as_attachment: bool) -> str:

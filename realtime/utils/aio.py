@@ -1,16 +1,19 @@
-"""Background tasks that outlive the request that started them."""
+"""What asyncio lacks: tasks of their own, cancellation that arrives, one object for each loop."""
 
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
-from typing import Any, TypeVar
+from typing import Any, Final, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 logger = logging.getLogger("realtime.tasks")
 
 T = TypeVar("T")
+
+AGAIN_SECONDS: Final = 10.0
+"""Seconds that a cancelled task gets for its `finally` before it is cancelled again."""
 
 _running: set[asyncio.Task[Any]] = set()
 _waiting: set[AsyncGenerator[None, None]] = set()
@@ -29,15 +32,53 @@ def spawn(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     return task
 
 
-def at_loop_end(callback: Callable[[], Awaitable[None]]) -> None:
-    """Await `callback` when the running loop is shut down, while it can still do input and output.
+async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel `tasks` and wait until they have ended; what they raise is not raised here."""
+    # Before Python 3.12, `asyncio.wait_for` swallows a cancellation that comes in the very turn in
+    # which what it waits for ends: the task goes on. Redis' client writes every command through it,
+    # so a task that talks to Redis, ours or a user's, may have to be told again.
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        done, pending = await asyncio.wait(pending, timeout=AGAIN_SECONDS)
+        for task in done:
+            if not task.cancelled():
+                task.exception()  # seen, so that asyncio does not report it
 
-    The last to be registered comes first: what was begun later may need what was there before.
 
-    `asyncio.run`, uvicorn and this package's server all end with `loop.shutdown_asyncgens()`, which
-    closes the generators that are suspended; ours is, and waits for that alone. Stock Daphne just
-    stops.
+class PerLoop(Generic[T]):
+    """One object for each event loop, made when it is first asked for there.
+
+    `aclose` gets it when its loop is shut down, while that can still do input and output. The last
+    to be made is closed first: what was begun later may need what was there before.
     """
+
+    def __init__(
+        self, factory: Callable[[], T], aclose: Callable[[T], Awaitable[None]] | None = None
+    ) -> None:
+        self._factory = factory
+        self._aclose = aclose
+        self._made: WeakKeyDictionary[asyncio.AbstractEventLoop, T] = WeakKeyDictionary()
+
+    def get(self) -> T:
+        """Return the running loop's."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._made:
+            self._made[loop] = self._factory()
+            if self._aclose is not None:
+                _at_loop_end(self._close)
+        return self._made[loop]
+
+    async def _close(self) -> None:
+        assert self._aclose is not None
+        await self._aclose(self._made.pop(asyncio.get_running_loop()))
+
+
+def _at_loop_end(callback: Callable[[], Awaitable[None]]) -> None:
+    # `asyncio.run`, uvicorn and this package's server all end with `loop.shutdown_asyncgens()`,
+    # which closes the generators that are suspended; ours is, and waits for that alone. Stock
+    # Daphne just stops.
     loop = asyncio.get_running_loop()
     if loop in _at_end:
         _at_end[loop].append(callback)

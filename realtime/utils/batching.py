@@ -8,9 +8,8 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic, TypeAlias, TypeVar
-from weakref import WeakKeyDictionary
 
-from .aio import spawn
+from .aio import PerLoop, spawn
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -30,20 +29,12 @@ class Batcher(Generic[A, R]):
     """
 
     def __init__(self, run: Run[A, R], *, repeat_alone: bool = False) -> None:
-        self._run = run
-        self._repeat_alone = repeat_alone
-        # By event loop: futures can't be shared between loops.
-        self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue[A, R]] = (
-            WeakKeyDictionary()
-        )
+        # Futures can't be shared between loops.
+        self._queues = PerLoop[_Queue[A, R]](lambda: _Queue(run, repeat_alone))
 
     async def __call__(self, argument: A) -> R:
         """Return the result for `argument`; raise what the batch answered it with."""
-        loop = asyncio.get_running_loop()
-        queue = self._queues.get(loop)
-        if queue is None:
-            queue = self._queues[loop] = _Queue(self._run, self._repeat_alone)
-        return await queue.put(argument, loop.create_future())
+        return await self._queues.get().put(argument, asyncio.get_running_loop().create_future())
 
 
 class _Queue(Generic[A, R]):

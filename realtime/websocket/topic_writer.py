@@ -10,8 +10,7 @@ from ..delivery.subscription import Subscription
 from ..delivery.topic_subscriber import Reset
 from ..events.event import Event
 from ..server.extensions import FastLane
-from ..utils.aio import spawn
-from ..utils.cancellation import cancelled
+from ..utils.aio import cancel_and_wait, spawn
 from .messages import CLOSE_ERROR, encode_event
 
 logger = logging.getLogger("realtime.consumers")
@@ -55,7 +54,7 @@ class TopicWriter:
         """Stop, also in the middle of a message that the peer does not read."""
         self.subscription.close()
         if self._task is not None:
-            await cancelled(self._task)
+            await cancel_and_wait(self._task)
 
     def _write_soon(self) -> None:
         # A task only while there is something to write: an idle socket has none.

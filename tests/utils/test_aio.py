@@ -1,13 +1,15 @@
-"""`realtime.utils.aio`: nothing of the request lives on in a background task."""
+"""`realtime.utils.aio`: tasks that keep nothing of a request, and end; what belongs to a loop."""
 
 import asyncio
+import logging
 import threading
 from contextvars import ContextVar
 
 import pytest
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 
-from realtime.utils.aio import _waiting, at_loop_end, spawn
+from realtime.utils import aio
+from realtime.utils.aio import PerLoop, _waiting, cancel_and_wait, spawn
 
 current_user: ContextVar[str] = ContextVar("current_user", default="nobody")
 
@@ -49,39 +51,122 @@ async def test_its_sync_work_is_not_done_in_the_requests_thread():
         assert await spawn(thread()) != of_the_request
 
 
+# -- cancellation
+
+
+class Deaf:
+    """A task that swallows its first cancellations, as `asyncio.wait_for` of Python 3.11 may."""
+
+    def __init__(self, swallows: int) -> None:
+        self.swallows = swallows
+        self.task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if not self.swallows:
+                    raise
+                self.swallows -= 1
+
+
+@pytest.mark.parametrize("swallows", [0, 1, 3])
+async def test_it_is_cancelled_until_it_has_ended(swallows, monkeypatch):
+    monkeypatch.setattr(aio, "AGAIN_SECONDS", 0.05)
+    deaf = Deaf(swallows)
+    await asyncio.sleep(0)
+    await cancel_and_wait(deaf.task)
+    assert deaf.task.cancelled()
+
+
+async def test_it_waits_for_all_and_raises_nothing(caplog, monkeypatch):
+    monkeypatch.setattr(aio, "AGAIN_SECONDS", 0.05)
+
+    async def fail() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ZeroDivisionError
+
+    failing, done = asyncio.create_task(fail()), asyncio.create_task(asyncio.sleep(0))
+    deaf = Deaf(1)
+    await asyncio.sleep(0.01)
+    await cancel_and_wait(failing, done, deaf.task)
+    await cancel_and_wait()
+    assert all(task.done() for task in (failing, done, deaf.task))
+    del failing
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_a_finally_has_its_time():
+    cleaned = False
+
+    async def work() -> None:
+        nonlocal cleaned
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.1)
+            cleaned = True
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    await cancel_and_wait(task)
+    assert cleaned
+
+
+# -- one object for each loop
+
+
+def test_each_loop_has_one_of_its_own():
+    mine: PerLoop[list[int]] = PerLoop(list)
+
+    async def twice() -> bool:
+        mine.get().append(1)
+        return mine.get() == [1]
+
+    assert asyncio.run(twice())
+    assert asyncio.run(twice())
+
+
 def test_the_end_of_a_loop_is_waited_for():
-    told = []
+    closed = []
 
-    async def say() -> None:
+    async def close(made: object) -> None:
         await asyncio.sleep(0.01)
-        told.append("ended")
+        closed.append(made)
 
-    async def main() -> None:
-        at_loop_end(say)
-        at_loop_end(say)
-        assert told == []
+    async def main() -> list[object]:
+        made = [mine.get(), mine.get(), other.get()]
+        assert closed == []
+        return made
 
+    mine, other = PerLoop(object, close), PerLoop(object, close)
     before = len(_waiting)
-    asyncio.run(main())
-    assert told == ["ended", "ended"]
+    first, again, second = asyncio.run(main())
+    assert first is again
+    assert closed == [second, first]
     assert len(_waiting) == before
 
 
-def test_the_last_begun_ends_first_whatever_becomes_of_the_others(caplog):
+def test_the_last_made_ends_first_whatever_becomes_of_the_others(caplog):
     told = []
 
-    def callback(name):
-        async def say() -> None:
-            await asyncio.sleep(0.01)
-            told.append(name)
-            if name == "second":
-                raise ZeroDivisionError
+    async def close(name: str) -> None:
+        await asyncio.sleep(0.01)
+        told.append(name)
+        if name == "second":
+            raise ZeroDivisionError
 
-        return say
+    def named(name: str) -> PerLoop[str]:
+        return PerLoop(lambda: name, close)
+
+    registries = [named(name) for name in ("first", "second", "third")]
 
     async def main() -> None:
-        for name in ("first", "second", "third"):
-            at_loop_end(callback(name))
+        for registry in registries:
+            registry.get()
 
     for _ in range(2):
         asyncio.run(main())

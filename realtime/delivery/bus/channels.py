@@ -8,8 +8,7 @@ from typing import Any, Final
 
 from ...conf import settings
 from ...events.event import Event
-from ...utils.aio import spawn
-from ...utils.cancellation import cancelled
+from ...utils.aio import cancel_and_wait, spawn
 from .base import MISSED, PEERS_TOPIC, Bus, Heartbeat, Message, OnMessage, this_process
 
 MEMBERSHIP_BATCH: Final = 50  # group memberships changed at once
@@ -69,10 +68,10 @@ class ChannelsBus(Bus):
         self.leave(list(self._joined))
         if self._membership is not None:
             if not self._channel:  # nor was anything joined
-                await cancelled(self._membership)
+                await cancel_and_wait(self._membership)
             else:
                 await asyncio.wait([self._membership])
-        await cancelled(*self._tasks)
+        await cancel_and_wait(*self._tasks)
 
     # -- listening
 

@@ -5,12 +5,11 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 from django.utils.module_loading import import_string
 
 from ...exceptions import ProviderUnavailable
-from ...utils.aio import at_loop_end, spawn
+from ...utils.aio import PerLoop, spawn
 from ..conf import settings
 from ..provider import Provider, kind_of
 
@@ -26,9 +25,20 @@ SDKS: Final = frozenset({"anthropic", "openai"})  # short names whose SDK has th
 _READ: Final = ("LLM_PROVIDER", "LLM_MODEL", "LLM_API_KEY", "LLM_BASE_URL")
 
 _prepared: dict[tuple[Any, ...], Provider] = {}  # by `preload`, for the first loop that asks
-_loading: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Any, asyncio.Task[Provider]]] = (
-    WeakKeyDictionary()
-)
+
+
+class _Loading:
+    """A loop's provider: made, or being made, as the settings wanted it then."""
+
+    wanted: tuple[Any, ...] = ()
+    task: asyncio.Task[Provider] | None = None
+
+    async def aclose(self) -> None:
+        if self.task is not None and self.task.done():
+            await _close(self.task)
+
+
+_loading: Final = PerLoop(_Loading, _Loading.aclose)
 
 
 async def get_provider() -> Provider:
@@ -36,19 +46,17 @@ async def get_provider() -> Provider:
 
     Raises `ProviderUnavailable`.
     """
-    loop = asyncio.get_running_loop()
-    wanted = _wanted()
-    made_for, task = _loading.get(loop, (None, None))
-    if task is None or made_for != wanted:
-        if task is not None:
-            spawn(_close(task))
-        task = spawn(_load(wanted))
-        _loading[loop] = (wanted, task)
+    loading, wanted = _loading.get(), _wanted()
+    if loading.task is None or loading.wanted != wanted:
+        if loading.task is not None:
+            spawn(_close(loading.task))
+        loading.wanted, loading.task = wanted, spawn(_load(wanted))
+    task = loading.task
     try:
         return await asyncio.shield(task)
     except ProviderUnavailable:
-        if _loading.get(loop) == (wanted, task):
-            del _loading[loop]  # the next request tries again
+        if loading.task is task:
+            loading.task = None  # the next request tries again
         raise
 
 
@@ -80,7 +88,6 @@ async def _load(wanted: tuple[Any, ...]) -> Provider:
         raise ProviderUnavailable(
             "The language model's provider is not set up; tell who runs the site."
         ) from None
-    at_loop_end(provider.aclose)
     return provider
 
 
@@ -103,6 +110,6 @@ def _make(given: str | Callable[[], Provider]) -> Provider:
 
 
 async def _close(task: asyncio.Task[Provider]) -> None:
-    """Close a provider that the settings no longer name."""
-    with suppress(ProviderUnavailable):
+    """Close a provider that the settings no longer name, or whose loop ends."""
+    with suppress(ProviderUnavailable, asyncio.CancelledError):
         await (await task).aclose()
