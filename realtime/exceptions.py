@@ -24,11 +24,13 @@ from django.core.exceptions import ImproperlyConfigured
 class RealtimeError(Exception):
     """Base of everything this package raises on purpose; its text is fit for a client to read.
 
-    `code` is what an error frame calls it, `status` and `headers` what HTTP answers with it.
+    `code` is what an error frame calls it, `status` and `headers` what HTTP answers with it, and
+    `close_code` what a WebSocket is closed with where it can't stay open.
     """
 
     code = "error"
     status = 400
+    close_code = 4400
 
     @property
     def headers(self) -> dict[str, str]:
@@ -84,6 +86,7 @@ class NotIdentified(RealtimeError):
 
     code = "not_identified"
     status = 401
+    close_code = 4401
 
     @property
     def headers(self) -> dict[str, str]:
@@ -96,6 +99,7 @@ class NotAllowed(RealtimeError):
 
     code = "not_allowed"
     status = 403
+    close_code = 4403
 
 
 class TooManyRequests(RealtimeError):

@@ -28,6 +28,7 @@ WITHOUT_TESTS = {
     "streaming/sql_json/postgresql.py": "tests/streaming/test_sql_json.py",
     "streaming/sql_json/sqlite.py": "tests/streaming/test_sql_json.py",
     "urls.py": "a table; test_views goes through it",
+    "websocket/heartbeat.py": "test_consumers, over real sockets",
     "websocket/topic_consumers.py": "test_consumers tries them beside their base",
 }
 WITHOUT_SOURCE = {

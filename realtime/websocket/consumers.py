@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from enum import IntEnum
 from typing import Any, ClassVar, Final, Literal
 
 from channels.consumer import AsyncConsumer
@@ -18,15 +19,11 @@ from ..events.event import Event
 from ..events.payload import decode_data, dumps
 from ..events.position import parse_position
 from ..events.topic import validate_topic
-from ..exceptions import (
-    InvalidData,
-    NotAllowed,
-    NotIdentified,
-    RealtimeError,
-)
+from ..exceptions import InvalidData, NotAllowed, NotIdentified, RealtimeError
 from ..server.extensions import disconnect_event, fastlane
 from ..utils.aio import spawn
 from . import messages as frames
+from .heartbeat import Heartbeat
 from .receive import BufferedReceive, Receive
 from .topic_writer import TopicWriter
 
@@ -35,13 +32,14 @@ logger = logging.getLogger("realtime.consumers")
 MAX_REASON_BYTES: Final = 123  # RFC 6455, section 5.5: a control frame has 125, two for the code
 
 
-class Refused(Exception):
-    """The handshake is answered with an HTTP status instead of an open socket."""
+class ConsumerState(IntEnum):
+    """What a socket is at; it only ever goes forward."""
 
-    def __init__(self, status: int, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
+    CONNECTING = 0  # not accepted yet
+    AUTHENTICATING = 1  # accepted; waits for the first message, or is about to be open
+    OPEN = 2  # its user is known: events may go out
+    CLOSING = 3  # closed from here: what still comes is not handled
+    CLOSED = 4  # the peer has left and its handler has had its time
 
 
 class WebSocketConsumer(AsyncConsumer):
@@ -66,58 +64,60 @@ class WebSocketConsumer(AsyncConsumer):
 
     identity: Identity = ANONYMOUS
     scope: dict[str, Any]
-    # State as class attributes: a socket keeps only what differs.
-    _open = False
-    _done = False  # closed from here: a user who is signed out gives no more orders
-    _live = False  # open, and `prepare` done: events may go out
+    # As class attributes: a socket keeps only what differs.
+    _state = ConsumerState.CONNECTING
     _bad_messages = 0
-    _answered_ping = False
-    _last_received = 0.0
-    _out_of_time = False  # the peer has left, and the handler had its grace
     _handling: asyncio.Task[Any] | None = None
-    _pinging: asyncio.Task[None] | None = None
-    _timer: asyncio.TimerHandle | None = None
+    _heartbeat: Heartbeat | None = None
+    _deadline: asyncio.TimerHandle | None = None  # for the first message
     _grace: asyncio.TimerHandle | None = None
     _writer: TopicWriter | None = None
 
     # -- to override
 
     async def prepare(self) -> None:
-        """The user is known and the socket about to open. What is subscribed here misses nothing
-        that is published once the client sees its socket open."""
+        """Subscribe, or load what the socket needs: the user is known and it is about to open.
+
+        What is subscribed here misses nothing that is published once the client sees it open.
+        """
 
     async def connected(self) -> None:
-        """The socket is open and its user known."""
+        """Greet the client: the socket is open and its user known."""
 
     async def received(self, content: Any) -> None:
-        """A message has come: a JSON value, a str or bytes, as `accepts` says."""
+        """Handle a message: a JSON value, a str or bytes, as `accepts` says."""
 
     async def disconnected(self, code: int) -> None:
-        """The socket is closed, by whichever side; 1006 where the peer was lost."""
+        """Clean up after the socket was closed by either side; 1006 where the peer was lost."""
 
     async def authorize(self) -> None:
-        """Raise `NotAllowed` to refuse who is known by now (HTTP 403); other errors likewise."""
+        """Raise `NotAllowed` to refuse a user that is known by now (HTTP 403)."""
 
     # -- to call
 
     @property
     def user(self) -> User:
-        """Who this is; AnonymousUser where `authentication` allows it."""
+        """Return the user; AnonymousUser where `authentication` allows it."""
         return self.identity.user
+
+    @property
+    def _is_open(self) -> bool:
+        """Return whether frames may be sent."""
+        return self._state in (ConsumerState.AUTHENTICATING, ConsumerState.OPEN)
 
     async def send_json(self, value: Any) -> None:
         """Send a JSON value as a text frame."""
-        if self._open:
+        if self._is_open:
             await self.base_send({"type": "websocket.send", "text": dumps(value)})
 
     async def send_text(self, text: str) -> None:
         """Send a text frame; waits while the peer does not read."""
-        if self._open:
+        if self._is_open:
             await self.base_send({"type": "websocket.send", "text": text})
 
     async def send_bytes(self, data: bytes) -> None:
         """Send a binary frame; waits while the peer does not read."""
-        if self._open:
+        if self._is_open:
             await self.base_send({"type": "websocket.send", "bytes": data})
 
     async def send_error(self, code: str, detail: str, ref: Any = None) -> None:
@@ -125,11 +125,13 @@ class WebSocketConsumer(AsyncConsumer):
         await self.send_text(frames.error_text(code, detail, ref))
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close the socket; what was received and not handled yet is not handled any more. A
-        reason over 123 bytes is cut."""
-        self._done = True
-        if self._open:
-            self._open = False
+        """Close the socket; what was received and not handled yet is not handled any more.
+
+        A reason over 123 bytes is cut.
+        """
+        was_open = self._is_open
+        self._state = max(self._state, ConsumerState.CLOSING)
+        if was_open:
             reason = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
             await self.base_send({"type": "websocket.close", "code": code, "reason": reason})
 
@@ -165,7 +167,7 @@ class WebSocketConsumer(AsyncConsumer):
     async def _handshake(self) -> bool:
         try:
             if not origin_allowed(self.scope):
-                raise Refused(403, "This origin is not allowed (ALLOWED_ORIGINS).")
+                raise NotAllowed("This origin is not allowed (ALLOWED_ORIGINS).")
             if self.authentication != "message":
                 self.identity = await authenticate(self.scope, self.credentials)
                 if self.authentication == "required" and not self.user.is_authenticated:
@@ -175,71 +177,70 @@ class WebSocketConsumer(AsyncConsumer):
                 await self._check_request()
                 await self.authorize()
                 await self.prepare()
-                if self._done:
+                if self._state is ConsumerState.CLOSING:
                     raise NotIdentified("You have been signed out, or lost your rights, just now.")
-        except Refused as refusal:
-            await self._refuse(refusal.status, refusal.detail)
-        except NotIdentified as error:
-            await self._refuse(401, str(error))
-        except NotAllowed as error:
-            await self._refuse(403, str(error))
         except RealtimeError as error:
-            await self._refuse(400, str(error))
+            await self._refuse(error)
         else:
             self.scope["user"] = self.user
             await self.base_send({"type": "websocket.accept"})
-            self._open = True
+            if self._state is ConsumerState.CONNECTING:
+                self._state = ConsumerState.AUTHENTICATING
             return True
         return False
 
     async def _check_request(self) -> None:
-        """What a subclass finds wrong with the address itself."""
+        """Raise what is wrong with the address itself; for subclasses."""
 
-    async def _refuse(self, status: int, detail: str) -> None:
-        """An HTTP answer where the server can give one, else the bare 403 of a close."""
+    async def _refuse(self, error: RealtimeError) -> None:
+        """Answer with HTTP where the server can, else with the bare 403 of a close."""
+        detail = str(error)
         if "websocket.http.response" not in (self.scope.get("extensions") or {}):
-            code = frames.CLOSE_NOT_IDENTIFIED if status == 401 else frames.CLOSE_NOT_ALLOWED
+            code = frames.CLOSE_NOT_IDENTIFIED if error.status == 401 else frames.CLOSE_NOT_ALLOWED
             await self.base_send({"type": "websocket.close", "code": code, "reason": detail[:100]})
             return
         body = dumps({"detail": detail}).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-        if status == 401:
-            headers.append((b"www-authenticate", b"Bearer"))  # RFC 9110, section 15.5.2
+        # RFC 9110, section 15.5.2: a 401 says how to authenticate.
+        headers += [(k.lower().encode(), v.encode()) for k, v in error.headers.items()]
+        status = error.status if error.status in (401, 403) else 400
         start = {"type": "websocket.http.response.start", "status": status, "headers": headers}
         await self.base_send(start)
         await self.base_send({"type": "websocket.http.response.body", "body": body})
 
     async def _serve(self, receive: Receive) -> int:
-        """Handle what comes until the disconnect; returns the close code."""
+        """Handle what comes until the disconnect; return the close code."""
         if self.authentication == "message":
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(settings.FIRST_MESSAGE_SECONDS, self._no_token_came)
+            seconds = settings.FIRST_MESSAGE_SECONDS
+            self._deadline = loop.call_later(seconds, self._no_token_came)
         else:
             await self._handle(None)
         while True:
             message = await receive()
             if message["type"] == "websocket.disconnect":
                 return int(message.get("code") or 1005)
-            if not self._done:
-                self._last_received = asyncio.get_running_loop().time()
+            if self._state < ConsumerState.CLOSING:
+                if self._heartbeat is not None:
+                    self._heartbeat.hear()
                 await self._handle(message)
 
     async def _handle(self, message: Mapping[str, Any] | None) -> None:
         self._handling = asyncio.current_task()
         try:
-            if not self._live:
+            if self._state < ConsumerState.OPEN:
                 if message is not None:
                     await self._authenticate_by(message)
                 await self._begin()
             elif message is not None:
                 await self._dispatch(message)
         except RealtimeError as error:
-            await self._close_for(error)
+            await self.close(error.close_code, str(error))
         except Exception:
             logger.exception("A WebSocket consumer failed: %s", type(self).__name__)
             await self.close(frames.CLOSE_ERROR, "The server failed to handle this; reconnect.")
         except asyncio.CancelledError:
-            if not self._out_of_time:
+            if self._state is not ConsumerState.CLOSED:
                 raise
             # Cancelled by _give_up; what is left to do is to receive the disconnect.
             self._handling.uncancel()  # type: ignore[union-attr]
@@ -247,18 +248,20 @@ class WebSocketConsumer(AsyncConsumer):
             self._handling = None
 
     async def _begin(self) -> None:
-        self._start_heartbeat()
-        self._live = True
-        await self.connected()
-        self._start_writing()
+        if self._state is ConsumerState.AUTHENTICATING:
+            self._state = ConsumerState.OPEN
+            if self.heartbeat:
+                self._heartbeat = Heartbeat(self)
+            await self.connected()
+            self._start_writing()
 
     def _peer_has_left(self) -> None:
-        """What was received is still handled, "publish, then close" publishes; but not for long."""
+        # What was received is still handled, "publish, then close" publishes; but not for long.
         loop = asyncio.get_running_loop()
         self._grace = loop.call_later(settings.HANDLER_GRACE_SECONDS, self._give_up)
 
     def _give_up(self) -> None:
-        self._done = self._out_of_time = True
+        self._state = ConsumerState.CLOSED
         if self._handling is not None:
             self._handling.cancel()
 
@@ -268,8 +271,9 @@ class WebSocketConsumer(AsyncConsumer):
         except InvalidData as error:
             await self._bad_message("bad_message", str(error))
             return
-        if self.heartbeat and isinstance(content, dict) and content.get("type") == "pong":
-            self._answered_ping = True
+        is_pong = isinstance(content, dict) and content.get("type") == "pong"
+        if self._heartbeat is not None and is_pong:
+            self._heartbeat.answer()
             return
         try:
             await self.received(content)
@@ -299,8 +303,8 @@ class WebSocketConsumer(AsyncConsumer):
         spawn(self.close(frames.CLOSE_NO_AUTH_IN_TIME, f"No token came within {seconds:g} s."))
 
     async def _authenticate_by(self, message: Mapping[str, Any]) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._deadline is not None:
+            self._deadline.cancel()
         try:
             content = decode_data(message.get("text") or message.get("bytes") or b"")
         except InvalidData:
@@ -313,20 +317,13 @@ class WebSocketConsumer(AsyncConsumer):
         await self.authorize()
         await self.prepare()
 
-    async def _close_for(self, error: RealtimeError) -> None:
-        code = frames.CLOSE_BAD_MESSAGE
-        if isinstance(error, NotAllowed):
-            code = frames.CLOSE_NOT_ALLOWED
-        elif isinstance(error, NotIdentified):
-            code = frames.CLOSE_NOT_IDENTIFIED
-        await self.close(code, str(error))
-
     async def _clean_up(self, code: int) -> None:
-        self._open = False
-        self._done = True
-        for timer in (self._timer, self._grace):
+        self._state = ConsumerState.CLOSED
+        for timer in (self._deadline, self._grace):
             if timer is not None:
                 timer.cancel()
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
         get_watch().discard(self.identity, self)
         if self._writer is not None:
             await self._writer.close()
@@ -335,7 +332,7 @@ class WebSocketConsumer(AsyncConsumer):
     # -- while it lives
 
     async def recheck(self, identity: Identity | None) -> None:
-        """Called when the user may have changed; close the socket of who may no longer have it."""
+        """Close the socket if its user, who may have changed, may no longer have it."""
         if identity is None:
             await self.close(frames.CLOSE_NOT_IDENTIFIED, "You are signed out.")
             return
@@ -343,41 +340,25 @@ class WebSocketConsumer(AsyncConsumer):
         try:
             await self.authorize()
         except RealtimeError as error:
-            await self._close_for(error)
+            await self.close(error.close_code, str(error))
             return
         for topic in self.topics:
             if not await may(self.user, topic, "read"):
                 await self.lost_permission(topic)
 
     async def fail(self) -> None:
-        """Called when it can't be told whether the socket may stay."""
+        """Close the socket: it can't be told whether it may stay."""
         await self.close(frames.CLOSE_ERROR, "The server could not check your rights; reconnect.")
 
     async def lost_permission(self, topic: str) -> None:
-        """The user may no longer read a topic that this socket is subscribed to."""
+        """Close the socket, or drop the topic: the user may no longer read it."""
         await self.close(frames.CLOSE_NOT_ALLOWED, f"You may not read {topic!r} any more.")
-
-    def _start_heartbeat(self) -> None:
-        if self.heartbeat:
-            loop = asyncio.get_running_loop()
-            self._last_received = loop.time()
-            self._timer = loop.call_later(settings.HEARTBEAT_SECONDS, self._beat)
-
-    def _beat(self) -> None:
-        loop = asyncio.get_running_loop()
-        interval = settings.HEARTBEAT_SECONDS
-        if self._answered_ping and loop.time() - self._last_received > 2 * interval:
-            spawn(self.close(frames.CLOSE_ERROR, "No answer to two heartbeats; reconnect."))
-            return
-        self._timer = loop.call_later(interval, self._beat)
-        if self._pinging is None or self._pinging.done():  # it waits while the peer does not read
-            self._pinging = spawn(self.send_text(frames.PING))
 
     # -- topics
 
     @property
     def topics(self) -> list[str]:
-        """What this socket is subscribed to."""
+        """Return what this socket is subscribed to."""
         return self._writer.subscription.topics if self._writer is not None else []
 
     async def subscribe(
@@ -394,12 +375,12 @@ class WebSocketConsumer(AsyncConsumer):
         position = None if after is None else parse_position(after)
         if self._writer is None:
             self._writer = TopicWriter(self)
-        if self._live:
+        if self._state is ConsumerState.OPEN:
             self._start_writing()
         return await self._writer.subscription.add(validate_topic(topic), position, on_start)
 
     def unsubscribe(self, topic: str) -> bool:
-        """Send no more of this topic; False if it was not subscribed."""
+        """Send no more of this topic; return False if it was not subscribed."""
         if self._writer is None or topic not in self.topics:
             return False
         self._writer.subscription.remove(topic)
