@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from .streaming.files import FileStreamResponse as FileStreamResponse
     from .streaming.ndjson import NDJSONResponse as NDJSONResponse
     from .streaming.ndjson import after_and_limit as after_and_limit
-    from .streaming.response import AsyncStreamResponse as StreamResponse
     from .streaming.response import EventStreamResponse as EventStreamResponse
+    from .streaming.response import StreamResponse as StreamResponse
     from .streaming.sources import open_in as open_file
     from .streaming.sources import open_stored as open_stored
     from .streaming.sse import encode_sse as encode_sse
@@ -118,7 +118,7 @@ _PLACES: Final = {
     "streaming.csv_export": ("CSVResponse"),
     "streaming.files": ("FileStreamResponse"),
     "streaming.ndjson": ("NDJSONResponse after_and_limit"),
-    "streaming.response": ("StreamResponse=AsyncStreamResponse EventStreamResponse"),
+    "streaming.response": ("StreamResponse EventStreamResponse"),
     "streaming.sources": ("open_file=open_in open_stored"),
     "streaming.sse": ("encode_sse"),
     "streaming.zip_export": ("ZipResponse files_below"),

@@ -40,10 +40,7 @@ class TopicStreamResponse(EventStreamResponse):
         self._topics = topics
         self._after = after
         self._combined = combined
-        super().__init__(self._events())
-
-    def encode(self, source: Any) -> AsyncGenerator[bytes, None]:
-        return source  # type: ignore[no-any-return]  # keeps itself alive, without a second task
+        super().__init__(self._events(), keeps_alive=True)  # without a second task
 
     async def recheck(self, identity: Identity | None) -> None:
         """End the stream of who may no longer read; the answer to the next request says why."""

@@ -39,7 +39,7 @@ class CSVResponse(DownloadResponse):
         if not isinstance(source, QuerySet):
             raise TypeError(
                 f"CSVResponse needs a queryset, got {type(source).__name__}: for other sources "
-                "give an AsyncStreamResponse what `encode_csv` makes of lists of rows."
+                "give a StreamResponse what `encode_csv` makes of lists of rows."
             )
         top = (_BOM if bom else b"") + encode_csv([fields], len(fields))
         pages = row_pages(

@@ -1,7 +1,7 @@
 """Files as responses: any size in constant memory, in parts if asked, by the kernel if it can."""
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
@@ -12,13 +12,13 @@ from ..conf import settings
 from ..server.extensions import file_part
 from ..utils.threads import TRANSFER
 from .ranges import Multipart, Range, Unsatisfiable, last_modified, parse_ranges, range_applies
-from .response import AsyncStreamResponse, content_disposition
+from .response import DownloadResponse
 from .sources import Source
 
 _KEPT_BY_ACCEL: Final = ("Content-Type", "Content-Disposition", "Cache-Control")
 
 
-class FileStreamResponse(AsyncStreamResponse):
+class FileStreamResponse(DownloadResponse):
     """A file, or the parts of it that the request asks for (RFC 9110, sections 13 to 15).
 
     Get the source by `open_in` or `open_stored`; the response closes it. As a download unless
@@ -26,10 +26,9 @@ class FileStreamResponse(AsyncStreamResponse):
     """
 
     stream_headers: ClassVar[dict[str, str]] = {
-        **AsyncStreamResponse.stream_headers,
+        **DownloadResponse.stream_headers,
         # A compressor would make the parts' offsets wrong, and take the kernel's copy away.
         "Content-Encoding": "identity",
-        "X-Content-Type-Options": "nosniff",
     }
 
     def __init__(
@@ -53,16 +52,14 @@ class FileStreamResponse(AsyncStreamResponse):
         self._kernel = file_part(scope)
         name = source.name if filename is None else filename
         content_type = content_type or source.content_type
-        super().__init__(self._parts(), content_type=content_type, **kwargs)
+        super().__init__(
+            self._parts(), name, as_attachment=as_attachment, content_type=content_type, **kwargs
+        )
         self._resource_closers.append(source.close)  # type: ignore[attr-defined]
-        self.headers["Content-Disposition"] = content_disposition(name, as_attachment)
         if settings.ACCEL_REDIRECT and source.location is not None:
             self._leave_to_proxy(source.location)
         else:
             self._answer(request, content_type)
-
-    def encode(self, source: AsyncIterable[Any]) -> AsyncGenerator[bytes, None]:
-        return source  # type: ignore[return-value]
 
     def _leave_to_proxy(self, location: str) -> None:
         """nginx looks at ranges and conditions itself."""

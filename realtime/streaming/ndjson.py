@@ -14,13 +14,13 @@ from ..exceptions import InvalidPosition
 from ..utils.aio import cancel_and_wait, spawn
 from .json_columns import encode_lines, encode_rows, encode_value
 from .pages import after_key, row_pages
-from .response import AsyncStreamResponse
+from .response import StreamResponse
 from .sql_json import Lines
 
 MAX_LIMIT = 2**63 - 1  # what a database can count to
 
 
-class NDJSONResponse(AsyncStreamResponse):
+class NDJSONResponse(StreamResponse):
     """A line for each row of a queryset, or for each value of an async iterable.
 
     Of a queryset, say what may be seen: `fields`, or `row`, a function that makes a JSON value of
@@ -31,7 +31,7 @@ class NDJSONResponse(AsyncStreamResponse):
 
     stream_content_type = "application/x-ndjson"
     stream_headers: ClassVar[dict[str, str]] = {
-        **AsyncStreamResponse.stream_headers,
+        **StreamResponse.stream_headers,
         "X-Content-Type-Options": "nosniff",
     }
 
@@ -46,22 +46,17 @@ class NDJSONResponse(AsyncStreamResponse):
         **kwargs: Any,
     ) -> None:
         self._row = row
+        body: AsyncIterable[bytes]
         if isinstance(source, QuerySet):
             if after is not None:
                 source = after_key(source, after)
-            source = self._pages(source, fields, limit)
+            body = self._pages(source, fields, limit)
         elif fields is not None or after is not None or limit is not None:
             raise TypeError("`fields`, `after` and `limit` are for querysets; cut the source.")
         else:
-            self._values = True
-        super().__init__(source, **kwargs)
-
-    _values = False
-
-    def encode(self, source: AsyncIterable[Any]) -> AsyncGenerator[bytes, None]:
-        if not self._values:
-            return source  # type: ignore[return-value]  # pages of lines already
-        return batches(source, self._line)
+            self.check_source(source)
+            body = batches(source, self._line)
+        super().__init__(body, **kwargs)
 
     def _line(self, value: Any) -> bytes:
         value = value if self._row is None else self._row(value)
@@ -91,7 +86,7 @@ class NDJSONResponse(AsyncStreamResponse):
 
 
 def after_and_limit(request: HttpRequest) -> dict[str, Any]:
-    """`?after=` and `?limit=` as `NDJSONResponse` takes them; a limit that is none is refused."""
+    """Return `?after=` and `?limit=` as `NDJSONResponse` takes them; refuse a bad limit."""
     limit = request.GET.get("limit")
     if limit is not None and not (limit.isascii() and limit.isdigit() and len(limit) <= 19):
         raise InvalidPosition(f"limit={limit[:80]!r}: a number of rows, as limit=100.")
@@ -104,7 +99,7 @@ def after_and_limit(request: HttpRequest) -> dict[str, Any]:
 async def batches(
     source: AsyncIterable[Any], line: Callable[[Any], bytes]
 ) -> AsyncGenerator[bytes, None]:
-    """The lines of `source` in chunks: of `BATCH_BYTES` while it is fast, and at the latest
+    """Yield the lines of `source` in chunks: of `BATCH_BYTES` while it is fast, and at the latest
     `BATCH_SECONDS` after the last chunk while it is not.
 
     The source runs in one task, from its first line to its `finally`, and stops when a chunk is

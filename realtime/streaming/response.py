@@ -17,7 +17,7 @@ from .sse import KEEPALIVE
 _PLAIN = re.compile(r"[ !#$&+\-.0-9A-Z^_`a-z{|}~(),;=@\[\]']+")  # needs no escape inside quotes
 
 
-class AsyncStreamResponse(StreamingHttpResponse):
+class StreamResponse(StreamingHttpResponse):
     """A response over an async iterable: constant memory, and `finally` runs when the client goes.
 
     A synchronous iterable is refused: under ASGI, Django would read the whole of it into memory
@@ -32,26 +32,26 @@ class AsyncStreamResponse(StreamingHttpResponse):
         "X-Accel-Buffering": "no",
     }
 
-    def __init__(self, source: AsyncIterable[Any], **kwargs: Any) -> None:
-        if not isinstance(source, AsyncIterable):
-            raise TypeError(
-                f"{type(self).__name__} needs an async iterable, got {type(source).__name__}: "
-                "write the generator as `async def` with `yield`, and loop over a queryset with "
-                "`async for`."
-            )
+    def __init__(self, source: AsyncIterable[bytes], **kwargs: Any) -> None:
+        self.check_source(source)
         kwargs.setdefault("content_type", self.stream_content_type)
-        self._own = self.encode(source)
+        self._own = source if isinstance(source, AsyncGenerator) else _iterate(source)
         super().__init__(self._own, **kwargs)
         for name, value in self.stream_headers.items():
             self.headers.setdefault(name, value)
 
-    def encode(self, source: AsyncIterable[Any]) -> AsyncGenerator[bytes, None]:
-        """The bytes of the body; subclasses write their format here."""
-        return _as_bytes(source, self.make_bytes)
+    @classmethod
+    def check_source(cls, source: object) -> None:
+        """Raise TypeError, with the remedy, for what is no async iterable."""
+        if not isinstance(source, AsyncIterable):
+            raise TypeError(
+                f"{cls.__name__} needs an async iterable, got {type(source).__name__}: write the "
+                "generator as `async def` with `yield`, and loop over a queryset with `async for`."
+            )
 
     @property
     def is_untouched(self) -> bool:
-        """Whether no middleware has put its own iterator around the body."""
+        """Return whether no middleware has put its own iterator around the body."""
         return self._iterator is self._own  # type: ignore[attr-defined]
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -61,49 +61,58 @@ class AsyncStreamResponse(StreamingHttpResponse):
             await release_request_thread()
             if self.is_untouched:
                 async for part in self._own:
-                    yield part
+                    yield part if isinstance(part, bytes) else self.make_bytes(part)
             else:
                 async for part in super().__aiter__():
                     yield part
 
 
-class DownloadResponse(AsyncStreamResponse):
-    """A body that is made as it is sent, under a file name."""
+class DownloadResponse(StreamResponse):
+    """A response whose body is saved, or shown, under a file name."""
 
     stream_headers: ClassVar[dict[str, str]] = {
-        **AsyncStreamResponse.stream_headers,
+        **StreamResponse.stream_headers,
         "X-Content-Type-Options": "nosniff",
     }
 
-    def __init__(self, source: AsyncIterable[bytes], filename: str, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        source: AsyncIterable[bytes],
+        filename: str,
+        *,
+        as_attachment: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(source, **kwargs)
-        self.headers["Content-Disposition"] = content_disposition(filename, True)
-
-    def encode(self, source: AsyncIterable[Any]) -> AsyncGenerator[bytes, None]:
-        return source  # type: ignore[return-value]
+        self.headers["Content-Disposition"] = content_disposition(filename, as_attachment)
 
 
-class EventStreamResponse(AsyncStreamResponse):
+class EventStreamResponse(StreamResponse):
     """Server-sent events (WHATWG HTML, section 9.2) from an async iterable of encoded events.
 
-    A comment is sent whenever the source was silent for `KEEPALIVE_SECONDS`. Give it `bytes` as
-    `realtime.streaming.sse.encode_sse` makes them.
+    A comment is sent whenever the source was silent for `KEEPALIVE_SECONDS`, unless the source
+    `keeps_alive` itself. Give it `bytes` as `realtime.streaming.sse.encode_sse` makes them.
     """
 
     stream_content_type = "text/event-stream"
     stream_headers: ClassVar[dict[str, str]] = {
-        **AsyncStreamResponse.stream_headers,
+        **StreamResponse.stream_headers,
         # GZipMiddleware leaves a response alone that names an encoding; a compressor would hold
         # events back until its window is full.
         "Content-Encoding": "identity",
     }
 
-    def encode(self, source: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
-        return keep_alive(source, settings.KEEPALIVE_SECONDS)
+    def __init__(
+        self, source: AsyncIterable[bytes], *, keeps_alive: bool = False, **kwargs: Any
+    ) -> None:
+        self.check_source(source)
+        if not keeps_alive:
+            source = keep_alive(source, settings.KEEPALIVE_SECONDS)
+        super().__init__(source, **kwargs)
 
 
 async def keep_alive(source: AsyncIterable[bytes], seconds: float) -> AsyncGenerator[bytes, None]:
-    """What `source` yields, and an SSE comment after each silence of `seconds`.
+    """Yield what `source` yields, and an SSE comment after each silence of `seconds`.
 
     The source runs in one task of its own, from its first line to its `finally`: a timeout around
     each step would cancel it, and a task for each step would break the cancel scopes that HTTP
@@ -142,8 +151,8 @@ async def keep_alive(source: AsyncIterable[bytes], seconds: float) -> AsyncGener
 
 
 def content_disposition(name: str, as_attachment: bool) -> str:
-    """RFC 6266: the name as it is in `filename*` (RFC 8187), and what is left of it in ASCII for
-    who can't read that."""
+    """Return the header's value (RFC 6266): the name as it is in `filename*` (RFC 8187), and what
+    is left of it in ASCII for clients that can't read that."""
     kind = "attachment" if as_attachment else "inline"
     if _PLAIN.fullmatch(name):
         return f'{kind}; filename="{name}"'
@@ -153,14 +162,8 @@ def content_disposition(name: str, as_attachment: bool) -> str:
     return f"{kind}; filename=\"{fallback}\"; filename*=UTF-8''{encoded}"
 
 
-async def _as_bytes(source: AsyncIterable[Any], make_bytes: Any) -> AsyncGenerator[bytes, None]:
-    async with aclosing(_iterate(source)) as parts:
-        async for part in parts:
-            yield make_bytes(part)
-
-
 async def _iterate(source: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
-    """`source` as a generator, which can be closed; closes the source too where that can be."""
+    """Yield what `source` yields; close it too, where that can be."""
     iterator = aiter(source)
     try:
         async for part in iterator:

@@ -49,7 +49,7 @@ class Database:
 @pytest.fixture
 def database(monkeypatch: pytest.MonkeyPatch) -> Database:
     standing = Database()
-    monkeypatch.setattr(run_module, "in_database_thread", standing)
+    monkeypatch.setattr(run_module.DATABASE, "run", standing)
     return standing
 
 
@@ -63,7 +63,7 @@ def answering(provider: DummyProvider, main: Callable[[Run], Coroutine[Any, Any,
         await main(answer)
         answer.cancel()
         await answer.ended()
-        assert RUNNING == {}
+        assert RUNNING.get() == {}
         assert provider.open == 0
 
     constants = {"LLM_HEARTBEAT_SECONDS": 10.0, "LLM_BATCH_SECONDS": 0.5, "LLM_TOKEN_SECONDS": 1e6}

@@ -12,8 +12,8 @@ from django.http import StreamingHttpResponse
 from django.test import override_settings
 
 from realtime.streaming.response import (
-    AsyncStreamResponse,
     EventStreamResponse,
+    StreamResponse,
     content_disposition,
     keep_alive,
 )
@@ -81,7 +81,7 @@ async def test_a_source_is_passed_on_whole_and_closed():
     assert await collect(EventStreamResponse(source)) == [b"a", b"b", b"c"]
     assert source.finished
     source = Source(b"a", b"b")
-    assert await collect(AsyncStreamResponse(source)) == [b"a", b"b"]
+    assert await collect(StreamResponse(source)) == [b"a", b"b"]
     assert source.finished
 
 
@@ -94,7 +94,7 @@ async def test_a_source_that_fails_is_heard_of():
     assert source.finished
 
 
-@pytest.mark.parametrize("kind", [EventStreamResponse, AsyncStreamResponse])
+@pytest.mark.parametrize("kind", [EventStreamResponse, StreamResponse])
 async def test_leaving_in_the_middle_runs_finally(kind):
     source = Source(b"a", b"b", b"c", 60.0)
     stream = aiter(kind(source))
@@ -104,7 +104,7 @@ async def test_leaving_in_the_middle_runs_finally(kind):
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-@pytest.mark.parametrize("kind", [EventStreamResponse, AsyncStreamResponse])
+@pytest.mark.parametrize("kind", [EventStreamResponse, StreamResponse])
 async def test_being_cancelled_while_the_source_waits_runs_finally(kind):
     source = Source(b"a", 60.0)
     reading = asyncio.create_task(collect(kind(source)))
