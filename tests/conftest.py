@@ -1,7 +1,7 @@
 """Fixtures: real servers, users, tokens."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from realtime.utils.threads import DATABASE
 
 from .support.databases import new_database_url
-from .support.servers import SiteServer, Valkey, manage, prepare_site, serving
+from .support.servers import SiteServer, Valkey, prepare_site, serving
 
 # A busy machine may take any time for an example.
 hypothesis_settings.register_profile("patient", hypothesis_settings.default, deadline=None)
@@ -91,16 +91,6 @@ def site(_site_template: dict[str, str], tmp_path: Path) -> dict[str, str]:
     """The environment of a fresh site with its own database: users alice, bob, admin (staff)."""
     url = new_database_url(_site_template["DATABASE_URL"])
     return {"DATABASE_URL": url, "DATA_DIR": str(tmp_path)}
-
-
-@pytest.fixture
-def token(site: dict[str, str]) -> Callable[[str], str]:
-    """Makes an access token for a user of the site."""
-
-    def make(username: str, *arguments: str) -> str:
-        return manage("createtoken", username, *arguments, env=site).splitlines()[-1]
-
-    return make
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ import httpx_sse
 import websockets
 
 from .support.databases import new_database_url
-from .support.servers import SiteServer, Valkey, manage, prepare_site, serving
+from .support.servers import TOKENS, SiteServer, Valkey, manage, prepare_site, serving
 
 PACE_SECONDS = 0.02  # between two events of a publisher, or all are out before anything breaks
 SETTLE_SECONDS = 30.0  # after the last event, for every subscriber to have it
@@ -258,14 +258,15 @@ def run(
     """The whole job, with servers of its own."""
     with tempfile.TemporaryDirectory(prefix="realtime-main-job-") as data_dir:
         env = prepare_site(new_database_url(), data_dir)
-        token = manage("createtoken", "alice", env=env).splitlines()[-1]
         valkey = Valkey()
         started = time.monotonic()
         try:
-            with serving({**env, "REDIS_URL": valkey.url}, "--workers", "2") as server:
+            killed = ["redis.exceptions.ConnectionError"] if faults is break_things else []
+            site = {**env, "REDIS_URL": valkey.url}
+            with serving(site, "--workers", "2", expected=killed) as server:
                 print(f"  2 workers on {server.url}, Valkey on port {valkey.port}", flush=True)
                 size = {"sockets": sockets, "topics": topics, "events": events}
-                job = drive(server, valkey, token, faults, **size)
+                job = drive(server, valkey, TOKENS["alice"], faults, **size)
                 subscribers, acknowledged = asyncio.run(job)
         finally:
             valkey.stop()

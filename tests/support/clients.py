@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import cached_property
 from socket import SO_LINGER, SOL_SOCKET
 from types import SimpleNamespace
 from typing import Any
@@ -31,7 +32,7 @@ from realtime.events.event import Event
 from realtime.events.position import START, Position
 
 from .databases import new_database_url
-from .servers import ROOT, environment, serving
+from .servers import ROOT, TOKENS, environment, serving
 
 # -- HTTP and WebSocket clients
 
@@ -196,13 +197,17 @@ for line in sys.stdin:
 
 class SiteShell:
     """Another process of a site, which runs what it is told; a management command for each thing
-    takes a second."""
+    takes a second. It is started when it is first needed."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
-        self.process = subprocess.Popen(
+        self._env = env
+
+    @cached_property
+    def process(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
             [sys.executable, "-c", _SHELL],
             cwd=ROOT,
-            env=environment({"DJANGO_SETTINGS_MODULE": "project.settings", **env}),
+            env=environment({"DJANGO_SETTINGS_MODULE": "project.settings", **self._env}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -225,7 +230,8 @@ class SiteShell:
 
     def close(self) -> None:
         """End it, and see that it ends."""
-        self.process.communicate(timeout=20)
+        if "process" in vars(self):
+            self.process.communicate(timeout=20)
 
 
 @contextlib.contextmanager
@@ -247,7 +253,7 @@ def site_for_module(
                 ws_url=server.ws_url,
                 log=server.log,
                 shell=shell,
-                tokens={name: shell.make_token(name) for name in ("alice", "bob", "admin")},
+                tokens=TOKENS,
                 env=env,
             )
 

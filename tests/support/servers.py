@@ -20,6 +20,7 @@ from .server_log import unexpected
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 30.0
+TOKENS = {name: f"rt_of_{name}_only_for_tests" for name in ("alice", "bob", "admin")}
 VALKEY_PORTS = range(10_000, 32_768)  # below those that the kernel gives to outgoing connections
 
 
@@ -192,16 +193,25 @@ def certificate(folder: Path) -> None:
 
 
 def prepare_site(database_url: str, data_dir: str) -> dict[str, str]:
-    """Migrate a site with users alice, bob and admin (staff); tokens by name. Returns its env."""
+    """Migrate a site with users alice, bob and admin (staff), who have TOKENS. Returns its env."""
     env = {"DATABASE_URL": database_url, "DATA_DIR": data_dir}
-    manage("migrate", "--verbosity", "0", env=env)
-    manage("shell", "--no-imports", "-c", _USERS, env=env)
+    manage(
+        "shell",
+        "--no-imports",
+        "-c",
+        _PREPARE + f"for name, token in {TOKENS}.items():{_USER}",
+        env=env,
+    )
     return env
 
 
-_USERS = """
+_PREPARE = """
 from django.contrib.auth.models import User
-for name in ("alice", "bob"):
-    User.objects.create_user(name, password="sesame")
-User.objects.create_superuser("admin", password="sesame")
+from django.core.management import call_command
+from realtime.access.identity import digest
+call_command("migrate", verbosity=0)
+"""
+_USER = """
+    make = User.objects.create_superuser if name == "admin" else User.objects.create_user
+    make(name, password="sesame").realtime_tokens.create(digest=digest(token))
 """

@@ -5,14 +5,14 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import httpx
 import httpx_sse
 import pytest
 import websockets
 
-from ..support.servers import ROOT, environment, wait_until
+from ..support.servers import ROOT, TOKENS, environment, wait_until
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ def url(site: dict[str, str]) -> Iterator[str]:
         process.wait(20)
 
 
-def test_websockets_and_streams(url: str, token: Callable[[str], str]) -> None:
-    headers = {"Authorization": f"Bearer {token('alice')}"}
+def test_websockets_and_streams(url: str) -> None:
+    headers = {"Authorization": f"Bearer {TOKENS['alice']}"}
     events = f"{url}/topics/room.a/events"
     first = httpx.post(events, json={"n": 1}, headers=headers).json()["id"]
 
