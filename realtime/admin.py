@@ -65,12 +65,12 @@ class TopicAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("events"))
     def see_events(self, topic: Topic) -> str:
-        """A link to the topic's events."""
+        """Return a link to the topic's events."""
         url = reverse("admin:realtime_event_changelist")
         return format_html('<a href="{}?topic__id__exact={}">{}</a>', url, topic.pk, _("events"))
 
     def has_renew_permission(self, request: HttpRequest) -> bool:
-        """A new epoch changes a topic, and needs Django's permission to."""
+        """Return whether the user may change topics, which a new epoch does."""
         return request.user.has_perm("realtime.change_topic")
 
     @admin.action(
@@ -82,7 +82,7 @@ class TopicAdmin(ReadOnlyAdmin):
         self.message_user(request, _("A new epoch of %(count)d topics.") % {"count": count})
 
     def has_publish_permission(self, request: HttpRequest) -> bool:
-        """Publishing adds an event, and needs Django's permission to."""
+        """Return whether the user may add events, which publishing does."""
         return request.user.has_perm("realtime.add_event")
 
     def get_urls(self) -> list[Any]:
@@ -142,17 +142,17 @@ class EventAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("id"))
     def event_id(self, event: Event) -> str:
-        """The id as clients see it."""
+        """Return the id as clients see it."""
         return f"{event.topic.epoch}-{event.offset}"
 
     @admin.display(description=_("data"))
     def summary(self, event: Event) -> str:
-        """The beginning of the data."""
+        """Return the beginning of the data."""
         return event.data if len(event.data) <= 80 else f"{event.data[:79]}…"
 
     @admin.display(description=_("data"))
     def pretty_data(self, event: Event) -> str:
-        """The data, indented."""
+        """Return the data, indented."""
         try:
             text = json.dumps(json.loads(event.data), indent=2, ensure_ascii=False)
         except RecursionError:  # nested more deeply than there is room for below a page's rendering

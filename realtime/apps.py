@@ -39,7 +39,9 @@ def prepare_threads_when_used() -> None:
 
 
 def load_urls() -> None:
-    """Import the site's URLs and views, which Django does when the first request comes: that one
-    would wait for it, and with it all streams of the worker."""
+    """Import the site's URLs and views, which Django does when the first request comes.
+
+    That one would wait for it, and with it all streams of the worker.
+    """
     if getattr(settings, "ROOT_URLCONF", None):
         _ = get_resolver().url_patterns

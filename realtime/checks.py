@@ -30,7 +30,7 @@ Check = Callable[..., list[CheckMessage]]
 
 
 def register_checks() -> None:
-    """Called when the app registry is ready."""
+    """Register what Django calls; called when the app registry is ready."""
     for check in CHECKS:
         checks.register(check, "realtime")
     checks.register(check_generations, "realtime", checks.Tags.database)
@@ -74,7 +74,7 @@ def with_usable_settings(check: Check) -> Check:
 
 @with_usable_settings
 def check_layer(**kwargs: Any) -> list[CheckMessage]:
-    """A layer that reaches the other workers."""
+    """Report a channel layer that does not reach the other workers."""
     alias = settings.CHANNEL_LAYER
     if missing := _missing_backend(alias):
         return [missing]
@@ -93,7 +93,7 @@ def check_layer(**kwargs: Any) -> list[CheckMessage]:
 
 @with_usable_settings
 def check_layer_timeout(**kwargs: Any) -> list[CheckMessage]:
-    """A client of Redis that waits for longer than the layer asks Redis to wait."""
+    """Report a client of Redis that gives up before the layer's question is answered."""
     alias = settings.CHANNEL_LAYER
     if alias not in getattr(django_settings, "CHANNEL_LAYERS", {}) or _missing_backend(alias):
         return []
@@ -184,7 +184,7 @@ def check_event_log(**kwargs: Any) -> list[CheckMessage]:
 
 @with_usable_settings
 def check_retention(**kwargs: Any) -> list[CheckMessage]:
-    """A log that is never pruned fills the disk."""
+    """Report a log that is never pruned: it fills the disk."""
     by_age, by_count = settings.RETENTION_SECONDS, settings.RETENTION_EVENTS
     if by_age is not None or by_count is not None:
         return []
@@ -209,7 +209,7 @@ def check_moved_paths(**kwargs: Any) -> list[CheckMessage]:
 
 @with_usable_settings
 def check_language_models(**kwargs: Any) -> list[CheckMessage]:
-    """Settings of `realtime.llm`, which had been part of the core, without the app."""
+    """Report settings of `realtime.llm`, once part of the core, without the app."""
     names = [name for name in given() if str(name).startswith(LLM_PREFIX)]
     if apps.is_installed("realtime.llm") or not names:
         return []
@@ -270,7 +270,7 @@ def _check_paths() -> list[CheckMessage]:
 
 
 def _is_async(rule: Any) -> bool:
-    """A coroutine function, or an object whose `__call__` is one."""
+    """Return a coroutine function, or an object whose `__call__` is one."""
     return inspect.iscoroutinefunction(rule) or inspect.iscoroutinefunction(type(rule).__call__)
 
 

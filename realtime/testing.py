@@ -80,7 +80,10 @@ class _Connection:
         self._task = asyncio.create_task(run)
 
     async def next(self, timeout: float) -> dict[str, Any]:
-        """The application's next message; its error if it has failed, TimeoutError if none came."""
+        """Return the application's next message.
+
+        Its error if it has failed, TimeoutError if none came.
+        """
         getting = asyncio.ensure_future(self._outgoing.get())
         await asyncio.wait(
             [getting, self._task], timeout=timeout, return_when=asyncio.FIRST_COMPLETED
@@ -120,11 +123,11 @@ class WebSocket:
         self._connection.incoming.put_nowait({"type": "websocket.receive", kind: frame})
 
     async def receive_json(self, timeout: float = WAIT_SECONDS) -> Any:
-        """The next frame as a JSON value; raises `ConnectionClosed`."""
+        """Return the next frame as a JSON value; raises `ConnectionClosed`."""
         return json.loads(await self.receive(timeout))
 
     async def receive(self, timeout: float = WAIT_SECONDS) -> str | bytes:
-        """The next frame; raises `ConnectionClosed` with the code once the socket is closed."""
+        """Return the next frame; raise `ConnectionClosed` with the code of a closed socket."""
         message = await self._connection.next(timeout)
         if message["type"] == "websocket.close":
             self.closed = ConnectionClosed(message.get("code", 1000), message.get("reason") or "")
@@ -150,7 +153,7 @@ class ServerSentEvent:
     id: str
 
     def json(self) -> Any:
-        """The data as a JSON value."""
+        """Return the data as a JSON value."""
         return json.loads(self.data)
 
 
@@ -164,7 +167,7 @@ class EventStream:
         self._buffer = ""
 
     async def receive(self, timeout: float = WAIT_SECONDS) -> ServerSentEvent:
-        """The next event with data; comments are passed over. Raises `ConnectionClosed`."""
+        """Return the next event with data; comments are passed over. Raises `ConnectionClosed`."""
         while True:
             block, blank_line, rest = self._buffer.partition("\n\n")
             if blank_line:

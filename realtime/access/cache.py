@@ -28,7 +28,7 @@ class IdentityCache:
         self._refused: dict[Key, None] = {}
 
     async def get(self, key: Key, look_up: Callable[[], Awaitable["Identity"]]) -> "Identity":
-        """The identity behind `key`; raises what `look_up` raises, which is not remembered."""
+        """Return the identity of `key`; raise what `look_up` raises, which is not kept."""
         seconds = settings.IDENTITY_CACHE_SECONDS
         if not self.trusted or seconds is None:
             return await look_up()
@@ -42,8 +42,10 @@ class IdentityCache:
         return await asyncio.shield(task)
 
     def refuse(self, key: Key) -> None:
-        """These credentials are dead, whatever a look-up says: Django announces a sign-out before
-        it deletes the session."""
+        """Refuse these credentials from now on, whatever a look-up says.
+
+        Django announces a sign-out before it deletes the session.
+        """
         while len(self._refused) >= MAX_ENTRIES:
             del self._refused[next(iter(self._refused))]
         self._refused[key] = None

@@ -81,7 +81,7 @@ class Watch:
             await asyncio.sleep(pause)
 
     def end_session(self, session: str) -> None:
-        """The session with this digest is over, even if it can still be found."""
+        """End what lives on the session with this digest, even if it can still be found."""
         identity_cache.refuse(("session", session))
         for identity in list(self._connections):
             key = identity.session_key
@@ -152,7 +152,7 @@ async def _recheck(connection: Connection, fresh: Identity | Exception | None) -
 
 
 def get_watch() -> Watch:
-    """The watch of the running event loop; a server process has one."""
+    """Return the watch of the running event loop; a server process has one."""
     return _watches.get()
 
 
@@ -160,8 +160,9 @@ _watches: Final = PerLoop(Watch)
 
 
 async def _look_up_again(identities: list[Identity]) -> list[Identity | Exception | None]:
-    """Return each identity as it is now: None if it stands for nobody any more, and the error
-    where its look-up fails.
+    """Return each identity as it is now.
+
+    None if it stands for nobody any more, and the error where its look-up fails.
 
     Raises what the database raises while it does not answer: that says nothing of anybody.
     """
@@ -213,7 +214,7 @@ def _session_deleted(*, instance: Any, **kwargs: Any) -> None:
 
 
 def connect_signals() -> None:
-    """Called when the app registry is ready."""
+    """Register what Django calls; called when the app registry is ready."""
     User = get_user_model()
     post_save.connect(_user_saved, sender=User, dispatch_uid="realtime-user-saved")
     post_delete.connect(_user_deleted, sender=User, dispatch_uid="realtime-user-deleted")

@@ -35,5 +35,6 @@ ANONYMOUS: Final = Identity(AnonymousUser(), "anonymous")
 
 
 def digest(secret: str) -> str:
-    """What is stored of a secret. It is 192 bits or more of chance: a fast hash is enough."""
+    """Return what is stored of a secret."""
+    # 192 bits or more of chance: a fast hash is enough.
     return hashlib.sha256(secret.encode()).hexdigest()

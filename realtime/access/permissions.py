@@ -14,8 +14,11 @@ Rule: TypeAlias = Callable[[Any, str, Action], Awaitable[bool]]
 
 
 async def default_rule(user: Any, topic: str, action: Action) -> bool:
-    """`user.<pk>` and what is below it: its user and staff; `room.*` who is signed in; `public.*`
-    anyone reads and who is signed in publishes; everything else staff. `user` may be anonymous."""
+    """`user.<pk>` and what is below it: its user and staff.
+
+    `room.*` who is signed in; `public.*` anyone reads and who is signed in publishes; everything
+    else staff. `user` may be anonymous.
+    """
     if topic.startswith("public."):
         return action == "read" or bool(user.is_authenticated)
     if not user.is_authenticated:

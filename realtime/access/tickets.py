@@ -15,7 +15,7 @@ from .users import look_up
 
 
 async def create_ticket(identity: Identity) -> str:
-    """A single-use ticket for a URL, good for `TICKET_SECONDS`; unused ones are swept here.
+    """Return a single-use ticket for a URL, good for `TICKET_SECONDS`; unused ones are swept here.
 
     It is no better than what it stands for: when that token is revoked or that session ends, what
     the ticket has opened is closed.

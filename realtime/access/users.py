@@ -7,7 +7,7 @@ from .tokens import is_active, valid_tokens
 
 
 def look_up(source: str, key: str) -> User | None:
-    """The user that an identity stands for now; None when it stands for nobody any more."""
+    """Return the user that an identity stands for now; None when it stands for nobody any more."""
     if source == "session":
         user = find_session(key).user
         return user if user.is_authenticated else None

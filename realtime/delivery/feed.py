@@ -60,7 +60,7 @@ class Feed:
                 task.cancel()
 
     def after(self, epoch: str, offset: int, limit: int) -> list[Event] | None:
-        """What followed a position, from memory; None where only the log can tell."""
+        """Return what followed a position, from memory; None where only the log can tell."""
         if epoch != self.epoch and not (epoch == UNBORN and offset == 0):
             return None
         missing = self.head - offset

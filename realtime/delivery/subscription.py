@@ -19,8 +19,9 @@ from .topic_subscriber import Reset, Started, TopicSubscriber
 
 
 class Subscription:
-    """Read topics from given positions: iterate it, or call `read`, or have `on_ready` called and
-    iterate `ready`.
+    """Read topics from given positions.
+
+    Iterate it, or call `read`, or have `on_ready` called and iterate `ready`.
 
     Use it as an async context manager, or call `close`: an open subscription is served.
     """

@@ -84,7 +84,10 @@ def last_position(events: Sequence[Event], before: Position) -> Position:
 
 
 def together(events: Iterable[Event], most: int, most_bytes: int) -> list[Event]:
-    """The first of the events: at most so many, with so many bytes of data; but one at least."""
+    """Return the first of the events: at most so many, with so many bytes of data.
+
+    But one at least.
+    """
     taken: list[Event] = []
     size = 0
     for event in events:

@@ -29,7 +29,7 @@ def validate_type(event_type: object) -> str:
 
 
 def encode_data(data: object, max_bytes: int) -> str:
-    """The JSON text (RFC 8259) of `data`, without line breaks.
+    """Return the JSON text (RFC 8259) of `data`, without line breaks.
 
     Only what JSON has is taken: dicts with string keys, lists, tuples, strings, finite numbers,
     booleans and None. Raises `InvalidData`, or `DataTooLarge` over `max_bytes` of UTF-8.
@@ -53,7 +53,7 @@ def encode_data(data: object, max_bytes: int) -> str:
 
 
 def decode_data(text: str | bytes) -> Any:
-    """The value of a JSON text (UTF-8, RFC 8259) that `encode_data` could write again.
+    """Return the value of a JSON text (UTF-8, RFC 8259) that `encode_data` could write again.
 
     Raises `InvalidData` for everything else, numbers too large for a float and halves of surrogate
     pairs included: what came in has to be able to go out.

@@ -39,7 +39,7 @@ START: Final = Position(UNBORN, 0)  # before the first event of a topic that has
 
 
 def new_epoch() -> str:
-    """A name for a new incarnation of a topic: 8 characters, 41 bits."""
+    """Return a name for a new incarnation of a topic: 8 characters, 41 bits."""
     return "".join(secrets.choice(_EPOCH_ALPHABET) for _ in range(8))
 
 

@@ -23,5 +23,5 @@ def validate_topic(name: object) -> str:
 
 
 def user_topic(pk: object) -> str:
-    """The topic that only this user (and staff) may use."""
+    """Return the topic that only this user (and staff) may use."""
     return validate_topic(f"user.{pk}")

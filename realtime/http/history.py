@@ -1,7 +1,6 @@
 """The kept events of a topic as NDJSON: what a program reads once, where a page would subscribe."""
 
-from collections.abc import AsyncGenerator, AsyncIterable
-from typing import Any
+from collections.abc import AsyncGenerator
 
 from ..access.connections import get_watch
 from ..access.identity import Identity
@@ -13,14 +12,18 @@ from ..events.position import Position
 from ..exceptions import NotAllowed
 from ..streaming.json_columns import encode_event_line
 from ..streaming.ndjson import NDJSONResponse
+from ..streaming.response import StreamResponse
 
 
-class HistoryResponse(NDJSONResponse):
+class HistoryResponse(StreamResponse):
     """A line for each event after a position, up to the one that was the newest at the beginning.
 
     Permission was checked by the caller; it is checked again while a slow client reads. Where the
     right to read is lost or the history pruned meanwhile, the connection is cut.
     """
+
+    stream_content_type = NDJSONResponse.stream_content_type
+    stream_headers = NDJSONResponse.stream_headers
 
     @classmethod
     async def begin(
@@ -40,11 +43,8 @@ class HistoryResponse(NDJSONResponse):
         self._permitted = True
         super().__init__(self._events(page, last, limit))
 
-    def encode(self, source: AsyncIterable[Any]) -> AsyncGenerator[bytes, None]:
-        return source  # type: ignore[return-value]  # pages of lines already
-
     async def recheck(self, identity: Identity | None) -> None:
-        """Called when the user's rights may have changed."""
+        """Check the user's rights again, which may have changed."""
         if identity is None or not await may(identity.user, self._topic, "read"):
             self._permitted = False
 

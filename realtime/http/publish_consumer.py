@@ -38,8 +38,9 @@ class Disconnected(Exception):
 
 
 class PublishEndpoint:
-    """Answers what the view `realtime:topic` would, with the same statuses; anything but a POST of
-    a bearer token to an allowed host goes on to `application`.
+    """Answers what the view `realtime:topic` would, with the same statuses.
+
+    Anything but a POST of a bearer token to an allowed host goes on to `application`.
 
     The site's middleware does not see what is answered here. With SECURE_SSL_REDIRECT, what came
     by plain HTTP goes on to `application` too.
@@ -109,7 +110,7 @@ async def _publish(scope: Scope, topic: str, token: str, receive: Receive) -> st
 
 
 async def _body(receive: Receive) -> bytes:
-    """The whole body, or an error once it is longer than any event."""
+    """Return the whole body, or an error once it is longer than any event."""
     body, more = b"", True
     while more:
         message = await receive()
@@ -122,7 +123,7 @@ async def _body(receive: Receive) -> bytes:
 
 
 def _bearer(scope: Scope) -> str | None:
-    """The bearer token, if this request may be answered here."""
+    """Return the bearer token, if this request may be answered here."""
     host: bytes | None = None
     authorization: bytes | None = None
     for name, value in scope["headers"]:

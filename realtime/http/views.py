@@ -39,7 +39,7 @@ READY_SECONDS: Final = 3.0  # what /readyz waits for the log, and for the layer
 
 
 def problem(status: int, detail: str, **headers: str) -> JsonResponse:
-    """An error as every view here answers it."""
+    """Return an error as every view here answers it."""
     return JsonResponse({"detail": detail}, status=status, headers=headers)
 
 
@@ -171,7 +171,9 @@ async def readyz(request: HttpRequest) -> HttpResponse:
 
 
 async def signed_in(request: HttpRequest) -> Any:
-    """The user of a request to a view of a site's own; raises `NotIdentified` or `NotAllowed`.
+    """Return the user of a request to a view of a site's own.
+
+    Raises `NotIdentified` or `NotAllowed`.
 
     Checks the Origin of what reads and the CSRF token of what changes something, and refuses what
     another site made a browser ask for.

@@ -81,12 +81,12 @@ class GenerationAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("events"))
     def see_events(self, row: Generation) -> str:
-        """A link to what was published."""
+        """Return a link to what was published."""
         url = reverse("admin:realtime_event_changelist")
         return format_html('<a href="{}?q={}">{}</a>', url, row.topic, _("events"))
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
-        """Cancelling changes an answer, and needs Django's permission to."""
+        """Return whether the user may change answers, which cancelling does."""
         return request.user.has_perm("realtime_llm.change_generation")
 
     @admin.action(description=_("Cancel the selected answers"), permissions=["cancel"])

@@ -33,7 +33,7 @@ class AnswerStreamResponse(EventStreamResponse):
 
 
 async def answer_on_request(request: HttpRequest, prompt: object, user: Any) -> HttpResponseBase:
-    """The response to a request for an answer; its prompt is asked once, and never again.
+    """Return the response to a request for an answer; its prompt is asked once, and never again.
 
     An EventSource whose stream has ended sends its request again by itself. It is told that the
     answer was cut, or nothing and to stay away (204), and nothing is paid for twice.

@@ -14,7 +14,7 @@ from .providers import SDKS, SHORT_NAMES, provider_path
 
 
 def register_checks() -> None:
-    """Called when the app registry is ready."""
+    """Register what Django calls; called when the app registry is ready."""
     for check in CHECKS:
         checks.register(check, "realtime")
 
@@ -27,7 +27,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
 
 @with_usable_settings
 def check_provider(**kwargs: Any) -> list[CheckMessage]:
-    """A language model's provider that can be loaded, without the seconds that loading takes."""
+    """Report a provider that can't be found, without the seconds that loading takes."""
     given = settings.LLM_PROVIDER
     if not isinstance(given, str):
         return []

@@ -26,7 +26,7 @@ class Stop:
     usage: Mapping[str, int] = field(default_factory=dict)
 
     def data(self) -> dict[str, Any]:
-        """What a client gets to see as the data of `done`."""
+        """Return what a client gets to see as the data of `done`."""
         return {"stop_reason": self.reason, **({"usage": dict(self.usage)} if self.usage else {})}
 
 
@@ -49,7 +49,7 @@ class Provider(ABC):
         """
 
     def explain(self, error: Exception) -> str | None:
-        """A sentence of our own about the upstream's error; None for "it failed".
+        """Return a sentence of our own about the upstream's error; None for "it failed".
 
         Never the error's text: those quote requests, and so keys.
         """
@@ -145,7 +145,7 @@ class Answer:
             raise self._explained(error) from None
 
     def _whole(self, piece: str) -> str:
-        """The piece as text that UTF-8 can carry: some servers cut a character in two."""
+        """Return the piece as text that UTF-8 can carry: some servers cut a character in two."""
         text, self._half = self._half + piece, ""
         if text and "\ud800" <= text[-1] <= "\udbff":
             text, self._half = text[:-1], text[-1]
@@ -173,7 +173,7 @@ FAILED: Final = "The model's provider failed to answer; try again."
 
 
 def kind_of(error: BaseException) -> str:
-    """What may be logged of an error that might quote a key."""
+    """Return what may be logged of an error that might quote a key."""
     status = getattr(error, "status_code", None)
     return type(error).__name__ + (f" ({status})" if isinstance(status, int) else "")
 

@@ -45,7 +45,7 @@ class Slots:
 
 
 def too_many_of_one_user() -> TooManyRequests:
-    """The error for a user who has as many answers as are allowed."""
+    """Return the error for a user who has as many answers as are allowed."""
     return TooManyRequests(
         f"You have {settings.LLM_PER_USER} answers under way, which are the most; wait for one of "
         "them, or cancel it.",

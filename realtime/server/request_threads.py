@@ -40,7 +40,7 @@ class RequestThreads:
         self._lock = threading.Lock()
 
     def borrow(self) -> RequestThread:
-        """The thread with the least to do; a new one only if all have something to do."""
+        """Return the thread with the least to do; a new one only if all have something to do."""
         with self._lock:
             worker = min(self._workers, key=_pending, default=None)
             if worker is None or (worker.pending and len(self._workers) < self._limit):
@@ -83,7 +83,7 @@ class BorrowedThread(Executor):
         return self._threads.submit(self._worker, fn, *args)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """The thread is not ours to end."""
+        """Do nothing: the thread is lent."""
 
 
 def with_borrowed_threads(application: Application, threads: RequestThreads) -> Application:

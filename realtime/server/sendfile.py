@@ -36,7 +36,7 @@ class FilePart(bytes):
         return self
 
     def take(self) -> bool:
-        """The server sends the file now; False if the application does it by itself."""
+        """Return True if the server sends the file now, False if the application does."""
         if self._state == "new":
             self._state = "taken"
         return self._state == "taken"
@@ -69,8 +69,10 @@ def span(message: dict[str, Any]) -> tuple[int, int, int]:
 
 
 def in_memory(fileno: int, offset: int, size: int) -> bool:
-    """Whether the kernel has the first and the last page: sendfile would wait for the disk, and the
-    event loop with it."""
+    """Return whether the kernel has the first and the last page.
+
+    Sendfile would wait for the disk, and the event loop with it.
+    """
     page = bytearray(1)
     try:
         return all(
@@ -99,7 +101,7 @@ def _copy(out: int, fileno: int, offset: int, size: int) -> int:
 
 
 async def read(fileno: int, offset: int, size: int) -> bytes:
-    """Some bytes, read in a thread."""
+    """Return some bytes, read in a thread."""
 
     def pread(own: int) -> bytes:
         try:

@@ -110,7 +110,7 @@ class Supervisor:
         return f"http://{host}:{self.port}"
 
     def pids(self) -> list[int]:
-        """The process ids of the workers that run now."""
+        """Return the process ids of the workers that run now."""
         return [worker.process.pid for worker in self._slots if worker]
 
     def bind(self) -> None:
@@ -234,7 +234,7 @@ class Supervisor:
         return Worker(process, ready)
 
     async def _start(self) -> Worker | None:
-        """A worker that is ready, or None after one that failed to become so."""
+        """Return a worker that is ready, or None after one that failed to become so."""
         try:
             worker = await self._spawn()
         except Exception as error:  # no such file, or no process, thread or descriptor to be had
@@ -454,7 +454,9 @@ def _is_listening(path: str) -> bool:
 
 
 def _python_path(given: str | None) -> str:
-    """What the workers need in order to import what this process can: its script's directory too,
-    which `python -m` would not look in."""
+    """Return what the workers need in order to import what this process can.
+
+    Its script's directory too, which `python -m` would not look in.
+    """
     paths = [sys.path[0], str(Path(__file__).resolve().parents[2])]
     return os.pathsep.join(path for path in [*paths, given or ""] if path)

@@ -38,16 +38,16 @@ class Receiver(Protocol):
     def data_received(self, data: bytes) -> None: ...
 
     def eof_received(self) -> None:
-        """The peer sends no more; it may still be reading."""
+        """Take note that the peer sends no more; it may still be reading."""
 
     def peer_left(self, reset: bool) -> None:
-        """The peer has closed while it is not being read: orderly, or by a reset."""
+        """Take note that the peer has closed while it was not read: orderly, or by a reset."""
 
     def flushed(self) -> None:
         """All that was written has gone out, after a time when it had not."""
 
     def connection_lost(self) -> None:
-        """The connection is over; called once."""
+        """Take note that the connection is over; called once."""
 
 
 class Transport(Protocol):
@@ -80,16 +80,22 @@ class Transport(Protocol):
     async def send_file(
         self, fileno: int, offset: int, count: int, progress: Callable[[int], None]
     ) -> None:
-        """Have the kernel copy a part of a file, no faster than the peer reads; `progress` is told
-        how much of it went. Where `copies_files`. Raises EOFError if the file is shorter."""
+        """Have the kernel copy a part of a file, no faster than the peer reads.
+
+        `progress` is told how much of it went. Where `copies_files`. Raises EOFError if the file is
+        shorter.
+        """
 
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
 
     def close(self, *, linger: bool = False) -> None:
-        """Send what is pending, then close. With `linger`, a peer that is still sending gets time
-        to read the answer: closing with unread data resets the connection and loses it."""
+        """Send what is pending, then close.
+
+        With `linger`, a peer that is still sending gets time to read the answer: closing with
+        unread data resets the connection and loses it.
+        """
 
     def abort(self) -> None:
         """Close now; what is pending is lost."""
@@ -199,7 +205,7 @@ class SocketTransport:
             self._timeouts.paused.pop(self, None)
 
     def fileno(self) -> int:
-        """The file descriptor, which is polled while the connection is not read."""
+        """Return the file descriptor, which is polled while the connection is not read."""
         return self._fd
 
     # Writing

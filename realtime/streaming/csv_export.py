@@ -56,7 +56,7 @@ async def _behind(top: bytes, pages: AsyncGenerator[bytes, None]) -> AsyncGenera
 
 
 def encode_csv(rows: Iterable[Sequence[Any]], width: int, escape_formulas: bool = False) -> bytes:
-    """The first `width` values of each row."""
+    """Return the first `width` values of each row."""
     buffer = io.StringIO(newline="")
     cut = itemgetter(slice(width))
     values: Iterable[Sequence[Any]] = map(cut, rows)

@@ -1,5 +1,7 @@
-"""NDJSON (application/x-ndjson): one JSON value a line. Whole pages at once, because a call per row
-is most of what a row costs."""
+"""NDJSON (application/x-ndjson): one JSON value a line.
+
+Whole pages at once, because a call per row is most of what a row costs.
+"""
 
 import datetime
 import decimal
@@ -23,13 +25,14 @@ encode_value: Final[Encoder] = DjangoJSONEncoder(
 
 
 def encode_lines(values: Iterable[Any]) -> bytes:
-    """A line for each value."""
+    """Return a line for each value."""
     return "".join([encode_value(value) + "\n" for value in values]).encode()
 
 
 def encode_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
-    """A line for each row, an object with these names; what `encode_lines` makes of the dicts.
-    Values behind the last name are left out.
+    """Return a line for each row, an object with these names.
+
+    What `encode_lines` makes of the dicts. Values behind the last name are left out.
 
     By columns: all values of a column have one type, most of the time, and then one encoder goes
     over them without asking again.
@@ -41,7 +44,9 @@ def encode_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
 
 
 def join_columns(names: Sequence[str], columns: Sequence[Sequence[bytes]], count: int) -> bytes:
-    """A line for each of `count` rows, an object with these names, from the JSON of the values.
+    """Return a line for each of `count` rows, an object with these names.
+
+    From the JSON of the values.
 
     All is put into one list, a column at a time, and joined once: nothing here is per row.
     """
@@ -59,12 +64,12 @@ def join_columns(names: Sequence[str], columns: Sequence[Sequence[bytes]], count
 
 
 def encode_event_line(event: Event) -> str:
-    """A kept event: `id`, `event` and `data`, as the frame of a WebSocket has them."""
+    """Return a kept event: `id`, `event` and `data`, as the frame of a WebSocket has them."""
     return f'{{"id":"{event.id}","event":{dumps(event.type)},"data":{event.data}}}\n'
 
 
 def encode_column(values: Sequence[Any]) -> list[bytes]:
-    """The JSON of each value."""
+    """Return the JSON of each value."""
     return "\n".join(_encode(values)).encode().split(b"\n")  # JSON has none inside
 
 

@@ -99,8 +99,10 @@ def after_and_limit(request: HttpRequest) -> dict[str, Any]:
 async def batches(
     source: AsyncIterable[Any], line: Callable[[Any], bytes]
 ) -> AsyncGenerator[bytes, None]:
-    """Yield the lines of `source` in chunks: of `BATCH_BYTES` while it is fast, and at the latest
-    `BATCH_SECONDS` after the last chunk while it is not.
+    """Yield the lines of `source` in chunks.
+
+    Of `BATCH_BYTES` while it is fast, and at the latest `BATCH_SECONDS` after the last chunk while
+    it is not.
 
     The source runs in one task, from its first line to its `finally`, and stops when a chunk is
     full and the client does not read.

@@ -82,7 +82,9 @@ def row_pages(
     limit: int | None = None,
     fetch: Fetch | None = None,
 ) -> AsyncGenerator[bytes, None]:
-    """The encoded pages of the queryset's rows: tuples of `fields`, or without them instances.
+    """Return the encoded pages of the queryset's rows.
+
+    Tuples of `fields`, or without them instances.
 
     `encode` runs in a thread, and may get a tuple with one value more, which is the key. Where
     pages are found by their keys, `fetch` comes first: it gets a page as it is, or None.
@@ -178,7 +180,7 @@ class _Cursor:
         self.given_up = False
 
     def read(self, encode: Encode, count: int) -> tuple[bytes, int]:
-        """The next rows, encoded, and how many they are."""
+        """Return the next rows, encoded, and how many they are."""
         with self._lock:
             if self.given_up:
                 raise TooSlow(

@@ -24,7 +24,7 @@ class Range(NamedTuple):
         return self.stop - self.start
 
     def content_range(self, size: int) -> str:
-        """The header's value for this part of `size` bytes."""
+        """Return the header's value for this part of `size` bytes."""
         return f"bytes {self.start}-{self.stop - 1}/{size}"
 
 
@@ -33,7 +33,7 @@ class Unsatisfiable(Exception):
 
 
 def parse_ranges(header: str | None, size: int, most: int) -> list[Range] | None:
-    """The ranges to send, or None for the whole body.
+    """Return the ranges to send, or None for the whole body.
 
     A header that is malformed, of another unit, or asks for more than `most` parts is ignored, as
     section 14.2 wants or allows. Parts that overlap are sent once (section 17.15); else they keep
@@ -98,7 +98,7 @@ class Multipart:
         self.content_type = f"multipart/byteranges; boundary={self._boundary}"
 
     def opening(self, part: Range) -> bytes:
-        """What stands before a part."""
+        """Return what stands before a part."""
         return (
             f"\r\n--{self._boundary}\r\nContent-Type: {self._part_type}\r\n"
             f"Content-Range: {part.content_range(self._size)}\r\n\r\n"
@@ -115,5 +115,5 @@ class Multipart:
 
 
 def last_modified(timestamp: float) -> str:
-    """The header's value; never in the future (section 8.8.2.1)."""
+    """Return the header's value; never in the future (section 8.8.2.1)."""
     return http_date(min(timestamp, datetime.now(UTC).timestamp()))

@@ -151,8 +151,11 @@ async def keep_alive(source: AsyncIterable[bytes], seconds: float) -> AsyncGener
 
 
 def content_disposition(name: str, as_attachment: bool) -> str:
-    """Return the header's value (RFC 6266): the name as it is in `filename*` (RFC 8187), and what
-    is left of it in ASCII for clients that can't read that."""
+    """Return the header's value (RFC 6266).
+
+    The name as it is in `filename*` (RFC 8187), and what is left of it in ASCII for clients that
+    can't read that.
+    """
     kind = "attachment" if as_attachment else "inline"
     if _PLAIN.fullmatch(name):
         return f'{kind}; filename="{name}"'

@@ -44,7 +44,7 @@ class Source(ABC):
     def _close(self) -> None: ...
 
     def fileno(self) -> int | None:
-        """The file descriptor, where the kernel can copy from it."""
+        """Return the file descriptor, where the kernel can copy from it."""
         return None
 
     def read(self, offset: int, size: int) -> bytes:
@@ -60,7 +60,7 @@ class Source(ABC):
                 self._close()
 
     def close_soon(self) -> None:
-        """The same from the event loop: at once, or in a thread if one is still reading."""
+        """Close from the event loop: at once, or in a thread if one is still reading."""
         if self._lock.acquire(blocking=False):
             self._lock.release()
             if self.fileno() is not None:
@@ -121,7 +121,7 @@ class StoredFile(Source):
 
 
 async def open_in(root: str | os.PathLike[str], name: str) -> LocalFile:
-    """The file of this name in or below `root`; `Http404` for whatever else a name can say.
+    """Return the file of this name in or below `root`; `Http404` for whatever else a name can say.
 
     Refused are paths that leave `root`, by `..`, from `/` or over a symbolic link, hidden files,
     directories, pipes and devices, and names that are devices on Windows.
@@ -130,12 +130,12 @@ async def open_in(root: str | os.PathLike[str], name: str) -> LocalFile:
 
 
 async def open_stored(storage: Storage, name: str) -> Source:
-    """A file of a storage; `Http404` if it has none of this name."""
+    """Return a file of a storage; `Http404` if it has none of this name."""
     return await TRANSFER.run(_open_stored, storage, name)
 
 
 def check_name(name: str) -> list[str]:
-    """The parts of a relative path; `Http404` for what must not be one."""
+    """Return the parts of a relative path; `Http404` for what must not be one."""
     parts = name.split("/")
     for part in parts:
         if not part or part.startswith(".") or "\0" in part or "\\" in part:
@@ -162,8 +162,10 @@ def open_now(root: str | os.PathLike[str], name: str) -> LocalFile:
 
 
 def _open_below(top: Path, parts: tuple[str, ...]) -> int:
-    """Open what the resolved path names, step by step without following a link: somebody may have
-    put one there since. Without waiting: opening a pipe would, for a writer."""
+    """Open what the resolved path names, step by step without following a link.
+
+    Somebody may have put one there since. Without waiting: opening a pipe would, for a writer.
+    """
     flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
     flags |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
     if os.open not in os.supports_dir_fd:
@@ -207,7 +209,7 @@ def _open_stored(storage: Storage, name: str) -> Source:
 
 
 def guess_type(name: str) -> str:
-    """The media type by the name; of a compressed file, that of the compression."""
+    """Return the media type by the name; of a compressed file, that of the compression."""
     guessed, encoding = mimetypes.guess_type(name)
     if encoding is not None:
         known = {"br": "application/x-brotli", "bzip2": "application/x-bzip"}

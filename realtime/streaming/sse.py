@@ -37,7 +37,7 @@ def encode_sse(
 
 
 def encode_comment(text: str) -> bytes:
-    """A comment, which clients ignore; it keeps proxies from closing an idle stream."""
+    """Return a comment, which clients ignore; it keeps proxies from closing an idle stream."""
     return "".join(f": {line}\n" for line in text.splitlines() or [""]).encode() + b"\n"
 
 

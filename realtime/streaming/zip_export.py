@@ -15,8 +15,10 @@ from .sources import Source, open_now
 
 
 class Member(NamedTuple):
-    """A file for an archive: its name there, its size if that is known, and how to open it, which
-    may block."""
+    """A file for an archive.
+
+    Its name there, its size if that is known, and how to open it, which may block.
+    """
 
     name: str
     open: Callable[[], Source]
@@ -58,8 +60,10 @@ class ZipResponse(DownloadResponse):
 
 
 def _contents(member: Member) -> Iterator[bytes]:
-    """The bytes of a member, as many as were announced; a file that has become shorter is an error,
-    which cuts the download."""
+    """Yield the bytes of a member, as many as were announced.
+
+    A file that has become shorter is an error, which cuts the download.
+    """
     with closing(member.open()) as source:
         offset, stop = 0, source.size if member.size is None else member.size
         while offset < stop:
@@ -85,8 +89,10 @@ async def in_pieces(iterator: Iterator[bytes], size: int) -> AsyncGenerator[byte
 
 
 class _LockedIterator:
-    """An iterator that one thread at a time may touch: cancelling the coroutine that waits for a
-    thread does not stop the thread."""
+    """An iterator that one thread at a time may touch.
+
+    Cancelling the coroutine that waits for a thread does not stop the thread.
+    """
 
     def __init__(self, iterator: Iterator[bytes]) -> None:
         self._iterator = iterator
@@ -110,7 +116,7 @@ class _LockedIterator:
 
 
 async def files_below(root: str | os.PathLike[str]) -> list[Member]:
-    """The files in and below a folder that `streaming.sources.open_in` would open, by name."""
+    """Return the files in and below a folder that `open_file` would open, by name."""
     return await TRANSFER.run(lambda: sorted(_files_below(Path(root))))
 
 

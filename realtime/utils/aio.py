@@ -23,8 +23,10 @@ _at_end: WeakKeyDictionary[asyncio.AbstractEventLoop, list[Callable[[], Awaitabl
 
 
 def spawn(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """Start a task in an empty context, so that it keeps nothing of the request alive: not its
-    user, not its language, and not the thread that Django gave it."""
+    """Start a task in an empty context, so that it keeps nothing of the request alive.
+
+    Not its user, not its language, and not the thread that Django gave it.
+    """
     task = asyncio.get_running_loop().create_task(coroutine, context=Context())
     # The loop itself keeps only weak references to tasks.
     _running.add(task)

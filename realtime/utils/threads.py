@@ -50,8 +50,11 @@ class ThreadPool:
         return await asyncio.wrap_future(self.submit(function, *args, **kwargs))
 
     async def run_twice(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """As `run`, for what may be done twice: a connection that the database server has dropped
-        in the meantime is replaced without the caller noticing."""
+        """As `run`, for what may be done twice.
+
+        A connection that the database server has dropped in the meantime is replaced without the
+        caller noticing.
+        """
         call = partial(self._call, partial(function, *args, **kwargs))
 
         def twice() -> T:
@@ -110,8 +113,11 @@ TRANSFER: Final = ThreadPool("realtime-transfer", "TRANSFER_THREADS", keeps_pool
 
 
 async def release_request_thread() -> None:
-    """Give back what Django gave the running request: its database connection and, where the
-    server does not lend threads, its thread. A response calls this before it streams for hours."""
+    """Give back what Django gave the running request.
+
+    Its database connection and, where the server does not lend threads, its thread. A response
+    calls this before it streams for hours.
+    """
     context = SyncToAsync.thread_sensitive_context.get(None)
     if context is None:
         return

@@ -18,7 +18,7 @@ CLOSE_ERROR: Final = 1011
 
 
 def event_text(event: Event) -> str:
-    """The JSON text of an event's frame. An ephemeral event has no id."""
+    """Return the JSON text of an event's frame. An ephemeral event has no id."""
     event_id = f'"id":"{event.epoch}-{event.offset}",' if event.offset else ""
     return (
         f'{{"type":"event","topic":"{event.topic}",{event_id}'
@@ -44,7 +44,7 @@ def reset_text(topic: str, position: Position) -> str:
 
 
 def reply(kind: str, ref: Any = None, **fields: Any) -> str:
-    """A frame that answers a request, with the request's `ref` if it had one."""
+    """Return a frame that answers a request, with the request's `ref` if it had one."""
     message = {"type": kind, **fields}
     if ref is not None:
         message["ref"] = ref
@@ -52,17 +52,17 @@ def reply(kind: str, ref: Any = None, **fields: Any) -> str:
 
 
 def type_of(content: Any) -> str:
-    """The type of a request; raises `InvalidData` for what is no request."""
+    """Return the type of a request; raises `InvalidData` for what is no request."""
     if not isinstance(content, dict) or not isinstance(content.get("type"), str):
         raise InvalidData('A message is an object with a "type".')
     return str(content["type"])
 
 
 def ref_of(content: Any) -> Any:
-    """The `ref` of a request, which its answer carries."""
+    """Return the `ref` of a request, which its answer carries."""
     return content.get("ref") if isinstance(content, dict) else None
 
 
 def error_text(code: str, detail: str, ref: Any = None) -> str:
-    """An error frame: `code` for programs, `detail` says what to do."""
+    """Return an error frame: `code` for programs, `detail` says what to do."""
     return reply("error", ref, code=code, detail=detail)

@@ -42,7 +42,9 @@ _loading: Final = PerLoop(_Loading, _Loading.aclose)
 
 
 async def get_provider() -> Provider:
-    """The site's provider, made when it is first asked for; it keeps connections, so one per loop.
+    """Return the site's provider, made when it is first asked for.
+
+    It keeps connections, so one per loop.
 
     Raises `ProviderUnavailable`.
     """
@@ -72,7 +74,7 @@ def preload() -> None:
 
 
 def provider_path(name: str) -> str:
-    """The dotted path behind a short name, or the path itself."""
+    """Return the dotted path behind a short name, or the path itself."""
     return SHORT_NAMES.get(name, name)
 
 

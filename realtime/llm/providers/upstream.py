@@ -33,7 +33,7 @@ MAX_RETRY_AFTER: Final = 86_400  # seconds; more is no advice
 
 
 def sentence_for(status: int | None, kind: str | None, retry_after: str | None) -> str | None:
-    """The sentence for an HTTP status, or for the type that an error names itself."""
+    """Return the sentence for an HTTP status, or for the type that an error names itself."""
     if status == 429:
         if retry_after is not None and retry_after.isdigit() and int(retry_after) < MAX_RETRY_AFTER:
             return f"{BY_STATUS[429]}; try again in {int(retry_after)} s."
@@ -46,7 +46,7 @@ def sentence_for(status: int | None, kind: str | None, retry_after: str | None) 
 
 
 def explain(sdk: Any, error: Exception) -> str | None:
-    """The sentence for an error of the Anthropic or OpenAI SDK, which are made alike."""
+    """Return the sentence for an error of the Anthropic or OpenAI SDK, which are made alike."""
     if isinstance(error, sdk.APITimeoutError):
         return TIMED_OUT
     if isinstance(error, sdk.APIConnectionError):

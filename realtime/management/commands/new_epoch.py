@@ -8,8 +8,10 @@ from realtime.eventlog import get_event_log
 
 
 class Command(BaseCommand):
-    """Makes every position from before invalid: readers get a reset and begin anew. The events that
-    are there stay."""
+    """Makes every position from before invalid: readers get a reset and begin anew.
+
+    The events that are there stay.
+    """
 
     help = "Begin a new epoch of topics whose log has lost events, as by a restored backup."
 

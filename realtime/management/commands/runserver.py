@@ -11,8 +11,10 @@ from realtime.server.server import Server
 
 
 class Command(DaphneRunserver):
-    """Daphne's `runserver`, so that development behaves like production; what blocks the event loop
-    is logged."""
+    """Daphne's `runserver`, so that development behaves like production.
+
+    What blocks the event loop is logged.
+    """
 
     server_cls: Any = Server
 

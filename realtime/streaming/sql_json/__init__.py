@@ -58,8 +58,10 @@ class Lines:
         return cls(queryset, names, columns) if any(columns) else None
 
     def fetch(self, last: Any, count: int) -> Page | None:
-        """The `count` rows after the key `last` (None: the first ones); None where Python has to
-        read them. Called in a thread."""
+        """Return the `count` rows after the key `last` (None: the first ones).
+
+        None where Python has to read them. Called in a thread.
+        """
         connection = connections[self._rows.db]
         if self._is_able is None:
             self._is_able = connection.vendor != "sqlite" or sqlite.is_able(connection)

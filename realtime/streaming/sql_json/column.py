@@ -20,8 +20,10 @@ TEXTS: Final = (
 
 
 class Form(NamedTuple):
-    """How some values are stored, with a 0 for every digit, and what becomes of them: a pattern,
-    and which bytes of a value take which place there."""
+    """How some values are stored, with a 0 for every digit, and what becomes of them.
+
+    A pattern, and which bytes of a value take which place there.
+    """
 
     stored: bytes
     written: bytes
@@ -73,8 +75,10 @@ class Forms(NamedTuple):
 
 
 class Column(NamedTuple):
-    """The SQL of a value's text: NULL where Python has to write it. It is JSON, unless it has
-    `forms`. `separator` is in none of the texts."""
+    """The SQL of a value's text: NULL where Python has to write it.
+
+    It is JSON, unless it has `forms`. `separator` is in none of the texts.
+    """
 
     text: str
     forms: Forms | None = None
