@@ -71,7 +71,7 @@ def answers(answer):
     return rule
 
 
-@pytest.mark.parametrize("answer", [None, 0, 1, "yes", [1], object(), False], ids=repr)
+@pytest.mark.parametrize("answer", [None, 0, 1, "yes", [1], object(), False])
 async def test_a_rule_that_does_not_say_true_denies(answer):
     with override_settings(REALTIME={"PERMISSION": answers(answer)}):
         assert await may(STAFF, "a", "read") is False
