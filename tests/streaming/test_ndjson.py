@@ -81,6 +81,7 @@ def test_a_slow_source_is_not_late(here):
 
 
 def test_an_error_cuts_the_connection_behind_the_last_value(here):
+    here.server.expected.append("The source failed on purpose")
     with client(here) as connection:
         connection.request("/tests/values?count=9&fail=3")
         assert connection.head().status == 200
