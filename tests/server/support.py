@@ -158,7 +158,7 @@ class Client:
         except OSError:
             self.sock.close()
             raise
-        self.buffer = b""
+        self.buffer = bytearray()  # grows in place: large bodies come in thousands of pieces
 
     def __enter__(self) -> "Client":
         return self
@@ -196,24 +196,26 @@ class Client:
             data = self.sock.recv(65_536)
             assert data, f"closed after {self.buffer!r}"
             self.buffer += data
-        found, _, self.buffer = self.buffer.partition(mark)
-        return found + mark
+        return self._take(self.buffer.index(mark) + len(mark))
+
+    def _take(self, size: int) -> bytes:
+        found = bytes(self.buffer[:size])
+        del self.buffer[:size]
+        return found
 
     def exactly(self, size: int) -> bytes:
         while len(self.buffer) < size:
             data = self.sock.recv(65_536)
             assert data, f"closed after {self.buffer!r}"
             self.buffer += data
-        found, self.buffer = self.buffer[:size], self.buffer[size:]
-        return found
+        return self._take(size)
 
     def rest(self) -> bytes:
         """Everything up to the end of the connection."""
-        parts, self.buffer = [self.buffer], b""
         with suppress(ConnectionResetError):
             while data := self.sock.recv(65_536):
-                parts.append(data)
-        return b"".join(parts)
+                self.buffer += data
+        return self._take(len(self.buffer))
 
     def head(self) -> Response:
         first, *lines = self.until(b"\r\n\r\n").decode("latin1").split("\r\n")[:-2]

@@ -102,7 +102,7 @@ def read_away(connection: Client, size: int) -> int:
     """Read and forget up to `size` bytes; how many came before the end."""
     buffer = bytearray(MIB)
     left = size - len(connection.buffer)
-    connection.buffer = b""
+    connection.buffer.clear()
     while left > 0 and (count := connection.sock.recv_into(buffer, min(left, MIB))):
         left -= count
     return size - left
