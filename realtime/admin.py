@@ -129,7 +129,7 @@ class TopicAdmin(ReadOnlyAdmin):
 
 @admin.register(Event)
 class EventAdmin(ReadOnlyAdmin):
-    """Events, newest first, to look at."""
+    """Events, newest first, to read."""
 
     list_display = ("event_id", "topic", "type", "summary", "created")
     list_filter = ("created",)

@@ -127,7 +127,7 @@ def _missing_backend(alias: str) -> CheckMessage | None:
 
 
 def check_hosts(**kwargs: Any) -> list[CheckMessage]:
-    """With DEBUG off Django answers only the hosts it was told."""
+    """Check ALLOWED_HOSTS: with DEBUG off Django answers only the hosts named there."""
     if django_settings.DEBUG or django_settings.ALLOWED_HOSTS:
         return []
     hint = "Set ALLOWED_HOSTS to the names the site is reached by."
@@ -137,7 +137,7 @@ def check_hosts(**kwargs: Any) -> list[CheckMessage]:
 
 @with_usable_settings
 def check_origins(**kwargs: Any) -> list[CheckMessage]:
-    """Every WebSocket route has to look at the Origin."""
+    """Check that every WebSocket route checks the Origin header."""
     if "*" in settings.ALLOWED_ORIGINS:
         message = "ALLOWED_ORIGINS has '*': any web page may open sockets in its visitors' name."
         hint = "List the origins, as 'https://app.example.com'."

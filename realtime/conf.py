@@ -232,7 +232,7 @@ class Settings:
     HANDLER_GRACE_SECONDS = Setting(0.9, "seconds",
         "A handler that runs this long after its peer left is cancelled.")
 
-    # Who is asking
+    # Identities
     PERMISSION = DottedPath("realtime.access.permissions.default_rule", "dotted path",
         "`async def rule(user, topic, action) -> bool`. Only `True` permits; a rule that raises "
         "denies.")

@@ -76,7 +76,7 @@ class HistoryGone(RealtimeError):
 
 
 class InvalidPrompt(RealtimeError, ValueError):
-    """The prompt is missing, empty or too long; nobody was asked."""
+    """The prompt is missing, empty or too long; the provider was not asked."""
 
     code = "bad_prompt"
 

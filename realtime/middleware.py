@@ -1,7 +1,7 @@
 """Django's own middleware without a thread hop per class and request.
 
 Under ASGI, Django runs each `process_request`, `process_view` and `process_response` in a thread:
-a dozen hops for a request whose middleware mostly looks at headers. These subclasses call them in
+a dozen hops for a request whose middleware mostly reads headers. These subclasses call them in
 the event loop where they do no input or output, and in a thread where they may: when a session has
 to be saved, or a form to be parsed. List them in MIDDLEWARE in place of Django's; what they do is
 the same.
@@ -55,11 +55,11 @@ class InlineMixin:
 
 
 class SecurityMiddleware(InlineMixin, security.SecurityMiddleware):
-    """Looks at headers alone."""
+    """Run inline: it reads headers alone."""
 
 
 class CommonMiddleware(InlineMixin, common.CommonMiddleware):
-    """Looks at headers and URLs alone."""
+    """Run inline: it reads headers and URLs alone."""
 
 
 class XFrameOptionsMiddleware(InlineMixin, clickjacking.XFrameOptionsMiddleware):
@@ -67,7 +67,7 @@ class XFrameOptionsMiddleware(InlineMixin, clickjacking.XFrameOptionsMiddleware)
 
 
 class SessionMiddleware(InlineMixin, sessions.SessionMiddleware):
-    """Loads nothing until the session is looked into; a thread only to save one."""
+    """Load nothing until the session is read; use a thread only to save one."""
 
     def response_blocks(self, request: HttpRequest, response: HttpResponseBase) -> bool:
         session = getattr(request, "session", None)
@@ -76,7 +76,7 @@ class SessionMiddleware(InlineMixin, sessions.SessionMiddleware):
 
 
 class AuthenticationMiddleware(InlineMixin, auth.AuthenticationMiddleware):
-    """`request.user` is looked up when it is first used, here as there."""
+    """Run inline: `request.user` is loaded when it is first used, as in Django."""
 
 
 class MessageMiddleware(InlineMixin, messages.MessageMiddleware):

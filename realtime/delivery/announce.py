@@ -28,8 +28,8 @@ ByTopic: TypeAlias = Mapping[str, Sequence[Event]]
 def announce(events: Sequence[Event]) -> Awaitable[None]:
     """Deliver events to this process's readers and send them to the other processes.
 
-    From a thread or an event loop. Where this process listens, its hub sends them and nobody
-    waits. Where it does not, a thread waits here until the bus has taken them, for
+    From a thread or an event loop. Where this process listens, its hub sends them and the
+    caller does not wait. Where it does not, a thread waits here until the bus has taken them, for
     `ANNOUNCE_TIMEOUT_SECONDS` at most; code in an event loop awaits what is returned, since the
     loop may end with it. To cancel that takes nothing back.
     """
@@ -119,7 +119,7 @@ def _take(hub: Hub, topics: ByTopic, sends: bool) -> None:
 
 
 def _for_peers(hub: Hub, events: Sequence[Event]) -> Sequence[Event]:
-    """Return what the other processes have to hear of."""
+    """Return the events that the other processes need."""
     if hub.bus.is_local:
         return ()
     if hub.bus.echoes_to_sender and hub.peers.is_alone:

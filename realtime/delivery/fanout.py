@@ -2,7 +2,7 @@
 
 A subscriber that stands where the topic stands, with nothing pending, is *synced*: the fan-out
 writes to its lane, and nothing of it is asked. In a broadcast to thousands that is what counts:
-each object that is looked at on the way to a socket is a cache line to fetch. The others (new,
+each object that is touched on the way to a socket is a cache line to fetch. The others (new,
 slow, on another server) are *lagging*: they are notified one by one, and sync when they have
 caught up. One whose lane takes nothing lags again, from the position that it has reached.
 
@@ -84,7 +84,7 @@ class Fanout:
         self._sent = START  # the position of all synced subscribers
         self._sending: Position | None = None  # and of those that have the events being sent
         self._pending: dict[Subscriber, tuple[Sink, Position]] = {}  # lagging, and to be synced
-        self._already_sent: set[Subscriber] = set()  # unsynced since, or told what they missed
+        self._already_sent: set[Subscriber] = set()  # unsynced since, or notified
         self._outbox: deque[Event] = deque()
         self._run: Iterator[None] | None = None
         self._later: asyncio.Handle | None = None

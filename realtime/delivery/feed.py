@@ -1,7 +1,7 @@
 """The feed: a topic as this process knows it, its newest events and how far they reach.
 
-Announcements may be lost, repeated, reordered or late. Offsets tell: a repeated event is dropped,
-and a gap is filled from the log.
+Announcements may be lost, repeated, reordered or late. By their offsets a repeated
+event is dropped, and a gap is found and filled from the log.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ class Feed:
                 task.cancel()
 
     def after(self, epoch: str, offset: int, limit: int) -> list[Event] | None:
-        """Return what followed a position, from memory; None where only the log can tell."""
+        """Return what followed a position, from memory; None where the log has to be read."""
         if epoch != self.epoch and not (epoch == UNBORN and offset == 0):
             return None
         missing = self.head - offset
@@ -89,12 +89,12 @@ class Feed:
     def compare(self, head: Position) -> bool:
         """Compare with the head in the log; True if an announcement was missed."""
         if not self.started:
-            self._behind = True  # the start may have looked before
+            self._behind = True  # the start may have read the head before
             return False
         if head == self.position:
             return False
         if head.epoch == self.epoch and head.offset < self.head:
-            return False  # announced after the look
+            return False  # announced after the heads were read
         self.catch_up()
         return True
 

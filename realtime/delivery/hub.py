@@ -57,7 +57,7 @@ class Hub:
         assert feed.starting is not None
         try:
             if not feed.started:
-                # Others may wait for the same start: it must outlive the one who leaves.
+                # Others may wait for the same start: it must outlive one that leaves.
                 await asyncio.shield(feed.starting)
         except BaseException:
             self.detach(feed, subscriber)

@@ -43,7 +43,7 @@ class Outbox:
             while self._by_topic:
                 topic, events = self._next_message()
                 if not await self._bus.send(topic, events) and not self._bus.is_running:
-                    self._by_topic.clear()  # nobody is here to wait for a bus that is down
+                    self._by_topic.clear()  # nothing waits here for a bus that is down
                     self._count = 0
         finally:
             self._sending = None

@@ -1,6 +1,6 @@
 """The peers: the other processes that listen.
 
-A process that is alone need not announce: it would hear nothing but itself, and on a bus that
+A process that is alone need not announce: it would get its own events alone, and on a bus that
 echoes that costs as much as all the rest of a publication. So each process tells its peers:
 
 1. A process that begins to listen joins the peers' topic. Once it has, it sends a heartbeat there
@@ -56,7 +56,7 @@ class Peers:
             self._expire()
 
     def joined(self) -> None:
-        """Ask which others listen: the peers' topic is heard, for the first time or again."""
+        """Ask which others listen: the peers' topic has been joined, or joined again."""
         self._is_joined = self._is_asking = True
         self._is_due.set()
 

@@ -1,4 +1,4 @@
-"""How far a job is, told to whoever listens to a topic."""
+"""Publish how far a job is."""
 
 import asyncio
 import logging
@@ -31,8 +31,8 @@ class Progress:
                 progress.update()
 
     In async code write `async with`, and `await progress.aupdate()`. At most one step in
-    `PROGRESS_SECONDS` is told; the last one always. Inside a transaction the steps go out at once
-    and are not logged, since the log is written when it commits: with `done`.
+    `PROGRESS_SECONDS` is published; the last one always. Inside a transaction the steps go out at
+    once and are not logged, since the log is written when it commits: with `done`.
     """
 
     def __init__(self, topic: str, *, of: int | None = None) -> None:
@@ -102,7 +102,7 @@ class Progress:
     def _end(self, kind: type[BaseException] | None) -> tuple[str, dict[str, Any]]:
         if kind is None:
             return "done", self._data()
-        # Not the error's text: that is for the log, not for who listens.
+        # Not the error's text: it may hold what readers of the topic must not see.
         is_cancelled = issubclass(kind, asyncio.CancelledError | KeyboardInterrupt | SystemExit)
         return "error", self._data(detail=CANCELLED if is_cancelled else FAILED)
 

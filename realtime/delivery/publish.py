@@ -21,9 +21,9 @@ def publish(
 ) -> Event:
     """Append an event to the topic's log and announce it; from views, signals, tasks, the shell.
 
-    Inside a transaction it commits or rolls back with it: nobody hears of it before the commit.
+    Inside a transaction it commits or rolls back with it, and is delivered after the commit.
     Until then the topic stays locked for other publishers, so publish late in a long transaction.
-    `ephemeral` events are not logged: they reach who listens now, or nobody.
+    `ephemeral` events are not logged: they reach only readers that are connected now.
 
     Raises `InvalidTopic`, `InvalidData`, `DataTooLarge` (over `MAX_EVENT_BYTES`) or
     `InvalidEventType`; nothing was stored then.

@@ -80,7 +80,7 @@ class EventLog(ABC):
         """Begin a new epoch of these topics, or of all; return how many there were.
 
         For a log that has lost events it had, by a restored backup: a position from before could
-        stand for another event by now. A reader that has one is told to begin anew.
+        stand for another event by now. A reader that has one gets a `reset`.
         """
         raise NotImplementedError(f"{type(self).__name__} can't begin a new epoch.")
 

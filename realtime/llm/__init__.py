@@ -1,5 +1,5 @@
 """Answers of language models, streamed: on the request, or on the server and resumable.
 
-`responses` streams an answer to whoever asked, `generation` lets it survive reloads; `providers`
-chooses who answers. Nothing is imported here: an SDK takes a second or two to load.
+`answer_stream` streams an answer to its client, `generation` lets it survive reloads; `providers`
+finds the provider. Nothing is imported here: an SDK takes a second or two to load.
 """

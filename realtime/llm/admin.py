@@ -38,7 +38,7 @@ class AtWorkFilter(admin.SimpleListFilter):
 
 @admin.register(Generation)
 class GenerationAdmin(ReadOnlyAdmin):
-    """Answers of language models that are published to a topic: to look at, and to cancel."""
+    """Answers of language models that are published to a topic, to read and to cancel."""
 
     list_display = (
         "topic",

@@ -35,8 +35,8 @@ class AnswerStreamResponse(EventStreamResponse):
 async def answer_on_request(request: HttpRequest, prompt: object, user: Any) -> HttpResponseBase:
     """Return the response to a request for an answer; its prompt is asked once, and never again.
 
-    An EventSource whose stream has ended sends its request again by itself. It is told that the
-    answer was cut, or nothing and to stay away (204), and nothing is paid for twice.
+    An EventSource whose stream has ended sends its request again by itself. It gets an
+    error event if the answer was cut, else 204 (stay away), and nothing is paid for twice.
     """
     asked = validate_prompt(prompt)
     last = request.headers.get("Last-Event-ID")
@@ -50,7 +50,7 @@ async def answer_on_request(request: HttpRequest, prompt: object, user: Any) -> 
 async def _events(provider: Provider, prompt: str, user: Any) -> AsyncGenerator[bytes, None]:
     try:
         with slots.take(user):
-            # Sent at once: whoever waits for a slow first token sees that the answer is coming.
+            # Sent at once: while the first token is slow, the reader sees that an answer comes.
             yield encode_sse(id=UNDER_WAY, retry=settings.SSE_RETRY_MS)
             async with Answer(provider, prompt) as answer:
                 async for text in answer:

@@ -19,10 +19,10 @@ class Generation(models.Model):
     name = models.CharField(max_length=32, unique=True)
     topic = models.CharField(_("topic"), max_length=MAX_TOPIC_LENGTH, unique=True)
     key = models.CharField(max_length=200, null=True)  # noqa: DJ001 - many have none
-    digest = models.CharField(max_length=64)  # of the prompt, to tell a retry from a mix-up
+    digest = models.CharField(max_length=64)  # of the prompt: the same in a retry
     created = models.DateTimeField(_("created"), default=timezone.now)
     beat = models.DateTimeField(_("at work"))  # the last sign of life of the process at work
-    heard = models.DateTimeField(_("listened to"))  # when somebody was last seen to listen
+    heard = models.DateTimeField(_("listened to"))  # when a reader was last seen
     ended = models.DateTimeField(_("ended"), null=True)
     outcome = models.CharField(_("outcome"), max_length=20, blank=True)
     model = models.CharField(_("model"), max_length=100, blank=True)  # as its provider calls it

@@ -55,7 +55,7 @@ class Provider(ABC):
         """
         return None
 
-    async def aclose(self) -> None:  # noqa: B027 - for those who have something to close
+    async def aclose(self) -> None:  # noqa: B027 - for providers that have something to close
         """Close what is kept between requests."""
 
 
@@ -105,7 +105,7 @@ class Answer:
         try:
             await self._pieces.aclose()
         except Exception as error_in_close:
-            # Nobody waits for this answer any more.
+            # No reader waits for this answer any more.
             logger.info("%s: %s while closing", self._provider.name, kind_of(error_in_close))
 
     def __aiter__(self) -> AsyncIterator[str]:

@@ -38,7 +38,7 @@ async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
     """Cancel `tasks` and wait until they have ended; what they raise is not raised here."""
     # Before Python 3.12, `asyncio.wait_for` swallows a cancellation that comes in the very turn in
     # which what it waits for ends: the task goes on. Redis' client writes every command through it,
-    # so a task that talks to Redis, ours or a user's, may have to be told again.
+    # so a task that talks to Redis, ours or a user's, may have to be cancelled again.
     pending = set(tasks)
     while pending:
         for task in pending:

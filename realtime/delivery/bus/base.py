@@ -12,7 +12,7 @@ from typing import ClassVar, Final, NamedTuple, TypeAlias
 
 from ...events.event import Event
 
-PEERS_TOPIC: Final = "realtime.hubs"  # on which the processes that listen hear of each other
+PEERS_TOPIC: Final = "realtime.hubs"  # on which the processes that listen announce themselves
 
 _HOST: Final = secrets.token_hex(8)
 
@@ -65,11 +65,11 @@ class Bus(ABC):
 
     @abstractmethod
     def join(self, topics: Iterable[str]) -> None:
-        """Begin to hear topics, in the background and until it has succeeded; renew those heard."""
+        """Subscribe to topics, in the background and until it has succeeded; renew those joined."""
 
     @abstractmethod
     def leave(self, topics: Iterable[str]) -> None:
-        """Cease to hear topics, in the background."""
+        """Unsubscribe from topics, in the background."""
 
     @abstractmethod
     async def settled(self) -> None:
@@ -77,7 +77,7 @@ class Bus(ABC):
 
     @abstractmethod
     async def send(self, topic: str, message: Message) -> bool:
-        """Send to all processes that hear the topic; return whether the bus has taken it.
+        """Send to all processes that have joined the topic; return whether the bus has taken it.
 
         Also when not started, from any event loop. Waits for `ANNOUNCE_TIMEOUT_SECONDS` at most.
         """

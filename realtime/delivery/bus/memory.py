@@ -1,4 +1,4 @@
-"""The bus of a process that has no other to tell: its hubs get events directly."""
+"""The bus of a single process: it carries nothing, since its hubs get events directly."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""Who answers: `LLM_PROVIDER` is a short name or a dotted path."""
+"""Find the provider: `LLM_PROVIDER` is a short name or a dotted path."""
 
 import asyncio
 import logging

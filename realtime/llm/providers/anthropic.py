@@ -22,7 +22,7 @@ class AnthropicProvider(Provider):
     name = "anthropic"
 
     def __init__(self) -> None:
-        # No retries: whoever waits is told at once, and nothing is paid for twice.
+        # No retries: a failure reaches the reader at once, and nothing is paid for twice.
         self._client = anthropic.AsyncAnthropic(
             api_key=settings.LLM_API_KEY or None,
             base_url=settings.LLM_BASE_URL or None,

@@ -1,4 +1,4 @@
-"""A provider for a site's own tests: it says what it is told to.
+"""A provider for a site's own tests: it answers with given text.
 
 Use it as:
 

@@ -36,7 +36,7 @@ class OpenAIProvider(Provider):
         if not key:
             # The SDK would take an administrator's key, OPENAI_ADMIN_KEY, in its place.
             raise openai.OpenAIError("Set OPENAI_API_KEY, or REALTIME['LLM_API_KEY'].")
-        # No retries: whoever waits is told at once, and nothing is paid for twice.
+        # No retries: a failure reaches the reader at once, and nothing is paid for twice.
         self._client = openai.AsyncOpenAI(
             api_key=key, base_url=base_url, max_retries=0, timeout=settings.LLM_ANSWER_SECONDS
         )
