@@ -1,8 +1,11 @@
 """Pages that are made from the code: `python -m tests.support.pages` writes them again."""
 
 import inspect
+import os
 import re
 from typing import Any, Final
+
+import django
 
 import realtime
 from realtime.conf import Setting, Settings
@@ -72,5 +75,7 @@ def summary(name: str) -> str:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+    django.setup()
     API.write_text(with_names(API.read_text()))
     PAGE.write_text(with_tables(PAGE.read_text()))
