@@ -2,8 +2,7 @@
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -17,7 +16,7 @@ from django.db import (
     router,
     transaction,
 )
-from django.db.models import Max, Min, OuterRef, Subquery
+from django.db.models import Subquery
 from django.utils import timezone
 
 from .. import models
@@ -28,13 +27,13 @@ from ..exceptions import HistoryGone, RealtimeConfigurationError
 from ..utils.batching import Batcher
 from ..utils.threads import DATABASE
 from .base import EventLog, NewEvent, Page
+from .retention import prune
 
 logger = logging.getLogger("realtime.eventlog")
 
 NAMES_PER_QUERY: Final = 500  # SQLite limits the parameters of one statement
 DATABASES: Final = ("postgresql", "sqlite")  # by Django's names of their vendors
 SQLITE_RETURNING: Final = (3, 35)  # the first version that has it
-DELETE_BATCH: Final = 1_000  # rows deleted in one transaction, so that publishers can get between
 
 
 class Statements(NamedTuple):
@@ -107,11 +106,7 @@ class DatabaseLog(EventLog):
         return await DATABASE.run_twice(self._read, topic, after, limit)
 
     def prune(self) -> Mapping[str, int]:
-        pruned: dict[str, int] = {}
-        for topic in self._topics_with_events():
-            if dropped := self._drop_through(topic, self._last_expired(topic), topic.oldest):
-                pruned[topic.name] = dropped
-        return pruned
+        return prune()
 
     def start_epoch(self, topics: Sequence[str] | None = None) -> int:
         rows = models.Topic.objects.all()
@@ -269,43 +264,6 @@ class DatabaseLog(EventLog):
                 break
             events.append(Event(name, type, data, epoch, offset))
         return events
-
-    def _topics_with_events(self) -> Iterator[Any]:
-        """Yield topics with the offset of their oldest event, in pages.
-
-        Not one long query: on SQLite a connection that is still reading can't begin to write once
-        another has written.
-        """
-        events = models.Event.objects.filter(topic=OuterRef("pk")).order_by("offset")
-        topics = models.Topic.objects.annotate(oldest=Subquery(events.values("offset")[:1]))
-        last = 0
-        while page := list(topics.filter(pk__gt=last).order_by("pk")[:NAMES_PER_QUERY]):
-            yield from (topic for topic in page if topic.oldest is not None)
-            last = page[-1].pk
-
-    def _last_expired(self, topic: models.Topic) -> int:
-        """Return the offset up to which retention wants the events gone; 0 for none."""
-        last = 0
-        if settings.RETENTION_EVENTS is not None:
-            last = topic.head - settings.RETENTION_EVENTS
-        if settings.RETENTION_SECONDS is not None:
-            cutoff = timezone.now() - timedelta(seconds=settings.RETENTION_SECONDS)
-            # The newest before the youngest, so that an event appended meanwhile counts as young.
-            newest = topic.events.aggregate(Max("offset"))["offset__max"] or 0
-            # What is kept must stay consecutive. Clocks of several hosts may disagree, so the
-            # first young event decides, not each event's own age.
-            young = topic.events.filter(created__gte=cutoff).aggregate(Min("offset"))["offset__min"]
-            last = max(last, newest if young is None else young - 1)
-        return last
-
-    def _drop_through(self, topic: models.Topic, last: int, oldest: int) -> int:
-        dropped = 0
-        while oldest <= last:
-            upto = min(last, oldest + DELETE_BATCH - 1)
-            count, _ = topic.events.filter(offset__lte=upto).delete()
-            dropped += count
-            oldest = upto + 1
-        return dropped
 
 
 def _follows(event: Event, after: Position) -> bool:

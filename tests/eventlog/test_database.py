@@ -7,10 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
 
@@ -22,13 +20,11 @@ from django.db import (
     InterfaceError,
     OperationalError,
     connection,
-    connections,
     transaction,
 )
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
-from django.utils import timezone
 
 from realtime import models
 from realtime.eventlog import get_event_log
@@ -40,66 +36,9 @@ from realtime.events.position import OLDEST, START, Position
 from realtime.exceptions import HistoryGone
 
 from ..support.servers import ROOT, environment, manage
+from .support import Threads, after_first_call, append, fill, forget, log, offsets, read
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-log = DatabaseLog()
-
-
-def read(topic: str, after: Position, limit: int = 1_000) -> Page:
-    return async_to_sync(log.read)(topic, after, limit)
-
-
-def append(topic: str, type: str, data: str) -> Event:
-    (event,) = log.append([NewEvent(topic, type, data)])
-    return event
-
-
-def fill(topic: str, count: int, data: str = "1") -> str:
-    """Append `count` events; the topic's epoch."""
-    for _ in range(count):
-        event = append(topic, "message", data)
-    return event.epoch
-
-
-def offsets(topic: str) -> list[int]:
-    rows = models.Event.objects.filter(topic__name=topic).order_by("offset")
-    return list(rows.values_list("offset", flat=True))
-
-
-def age(topic: str, seconds: dict[int, float]) -> None:
-    for offset, old in seconds.items():
-        rows = models.Event.objects.filter(topic__name=topic, offset=offset)
-        assert rows.update(created=timezone.now() - timedelta(seconds=old)) == 1
-
-
-def forget(topic: str, upto: int) -> None:
-    models.Event.objects.filter(topic__name=topic, offset__lte=upto).delete()
-
-
-class Threads:
-    """Runs functions in threads that let go of their connections, and raises what they raised."""
-
-    def __init__(self, count: int) -> None:
-        self.executor = ThreadPoolExecutor(count)
-        self.futures = []
-
-    def __enter__(self) -> "Threads":
-        return self
-
-    def start(self, function: Callable[..., object], *args: object) -> None:
-        def run() -> object:
-            try:
-                return function(*args)
-            finally:
-                connections.close_all()
-
-        self.futures.append(self.executor.submit(run))
-
-    def __exit__(self, *error: object) -> None:
-        self.executor.shutdown()
-        for future in self.futures:
-            future.result()
 
 
 # -- append
@@ -423,23 +362,9 @@ def test_pages_by_bytes(data, limit, pages):
     assert found == pages
 
 
-def after_first_call(name: str, then: Callable[[], object]):
-    """Patch a method of the log so that something happens right after its first result."""
-    original, calls = getattr(DatabaseLog, name), []
-
-    def method(self, *args):
-        result = original(self, *args)
-        calls.append(name)
-        if len(calls) == 1:
-            then()
-        return result
-
-    return patch.object(DatabaseLog, name, method)
-
-
 def test_an_event_that_is_appended_between_the_two_looks():
     epoch = fill("a", 2)
-    with after_first_call("_events", lambda: fill("a", 1)):
+    with after_first_call(DatabaseLog, "_events", lambda: fill("a", 1)):
         page = log._read("a", Position(epoch, 2), 10)
     assert [event.offset for event in page.events] == [3]
 
@@ -468,7 +393,7 @@ def test_a_page_of_a_long_history_does_not_read_all_of_it():
 
 
 def test_the_first_event_is_appended_between_the_two_looks():
-    with after_first_call("_events", lambda: fill("a", 1)):
+    with after_first_call(DatabaseLog, "_events", lambda: fill("a", 1)):
         page = log._read("a", START, 10)
     assert [event.offset for event in page.events] == [1]
 
@@ -476,7 +401,7 @@ def test_the_first_event_is_appended_between_the_two_looks():
 @pytest.mark.parametrize("before", [0, 2])
 def test_an_event_that_is_appended_between_the_looks_from_the_oldest(before):
     fill("a", before) if before else None
-    with after_first_call("_heads", lambda: fill("a", 1)):
+    with after_first_call(DatabaseLog, "_heads", lambda: fill("a", 1)):
         page = log._read("a", OLDEST, 10)
     assert page.events[-1].offset == before + 1
     assert page.position == page.events[-1].position
@@ -489,7 +414,7 @@ def test_from_the_oldest_nothing_is_skipped_when_all_was_pruned_between_the_look
         forget("a", 2)
         fill("a", 1)
 
-    with after_first_call("_heads", prune_and_append):
+    with after_first_call(DatabaseLog, "_heads", prune_and_append):
         page = log._read("a", OLDEST, 10)
     assert page == Page(page.events, Position(epoch, 3))
     assert [event.offset for event in page.events] == [3]
@@ -502,51 +427,8 @@ def test_what_followed_is_appended_and_pruned_between_the_two_looks():
         fill("a", 2)
         forget("a", 4)
 
-    with after_first_call("_events", append_and_prune), pytest.raises(HistoryGone):
+    with after_first_call(DatabaseLog, "_events", append_and_prune), pytest.raises(HistoryGone):
         log._read("a", Position(epoch, 2), 10)
-
-
-# -- prune
-
-
-@pytest.mark.parametrize(
-    ("ages", "seconds", "events", "kept"),
-    [
-        ([9, 9, 1, 1], 5, None, [3, 4]),
-        ([1, 1, 1, 1], 5, None, [1, 2, 3, 4]),
-        ([9, 9, 9, 9], 5, None, []),
-        ([1, 1, 1, 1], None, 2, [3, 4]),
-        ([9, 9, 9, 9], None, 4, [1, 2, 3, 4]),
-        ([9, 9, 9, 9], None, None, [1, 2, 3, 4]),
-        ([9, 1, 1, 1], 5, 2, [3, 4]),
-        ([9, 9, 9, 1], 5, 2, [4]),
-        # Clocks of several hosts disagree: what is kept stays consecutive.
-        ([9, 1, 9, 1], 5, None, [2, 3, 4]),
-        ([1, 9, 9, 9], 5, None, [1, 2, 3, 4]),
-        ([9, -9, 9, 9], 5, None, [2, 3, 4]),
-    ],
-)
-def test_prune(ages, seconds, events, kept):
-    fill("a", 4)
-    fill("b", 1)
-    age("a", dict(enumerate(ages, 1)))
-    realtime = {"RETENTION_SECONDS": seconds, "RETENTION_EVENTS": events}
-    with override_settings(REALTIME=realtime):
-        pruned = log.prune()
-        assert log.prune() == {}, "the second time there is nothing to do"
-    assert offsets("a") == kept
-    assert offsets("b") == [1]
-    assert pruned == ({"a": 4 - len(kept)} if len(kept) < 4 else {})
-    assert append("a", "message", "1").offset == 5
-
-
-def test_prune_says_what_went_by_topic():
-    fill("a", 5)
-    fill("b", 4)
-    fill("c", 2)
-    models.Topic.objects.create(name="empty")
-    with override_settings(REALTIME={"RETENTION_EVENTS": 2}):
-        assert log.prune() == {"a": 3, "b": 2}
 
 
 def test_a_batch_is_numbered_by_topic_in_the_order_it_was_given():
@@ -599,91 +481,6 @@ def test_a_batch_is_stored_whole_or_not_at_all():
         log.append([NewEvent("a", "message", "1"), NewEvent("a", None, "2")])  # type: ignore[list-item]
     assert offsets("a") == [1]
     assert append("a", "message", "3").offset == 2
-
-
-def test_prune_in_batches():
-    fill("a", 7)
-    with (
-        patch("realtime.eventlog.database.DELETE_BATCH", 2),
-        override_settings(REALTIME={"RETENTION_EVENTS": 2}),
-        CaptureQueriesContext(connection) as queries,
-    ):
-        assert log.prune() == {"a": 5}
-    assert offsets("a") == [6, 7]
-    assert sum(query["sql"].startswith("DELETE") for query in queries) == 3
-
-
-def test_an_event_appended_while_its_topic_is_looked_at_is_kept():
-    """Everything is old; the young event comes between the looks at the ages and the delete."""
-    fill("a", 3)
-    age("a", {1: 99, 2: 99, 3: 99})
-    with (
-        after_first_call("_last_expired", lambda: fill("a", 1)),
-        override_settings(REALTIME={"RETENTION_SECONDS": 10}),
-    ):
-        assert log.prune() == {"a": 3}
-    assert offsets("a") == [4]
-
-
-def test_many_topics_are_pruned_while_others_publish():
-    many = 2_100  # more than one fetch of an iterator
-    topics = models.Topic.objects.bulk_create(
-        [models.Topic(name=f"t{n}", head=2 if n < 50 else 1) for n in range(many)]
-    )
-    models.Event.objects.bulk_create(
-        [
-            models.Event(topic=topic, offset=offset, data="1")
-            for topic in topics
-            for offset in range(1, topic.head + 1)
-        ]
-    )
-    drop = DatabaseLog._drop_through
-    appended = []
-
-    def publish_and_drop(self, *args):
-        if len(appended) < 3:
-            with Threads(1) as run:
-                run.start(lambda: appended.append(append(f"new{len(appended)}", "m", "1")))
-        return drop(self, *args)
-
-    with (
-        patch.object(DatabaseLog, "_drop_through", publish_and_drop),
-        override_settings(REALTIME={"RETENTION_EVENTS": 1, "RETENTION_SECONDS": None}),
-    ):
-        assert log.prune() == {topic.name: 1 for topic in topics[:50]}
-    assert len(appended) == 3
-
-
-def test_prune_beside_publishers_and_readers():
-    total = 120
-    done = threading.Event()
-
-    def publish() -> None:
-        try:
-            for n in range(total):
-                append("a", "message", str(n))
-        finally:
-            done.set()
-
-    def prune() -> None:
-        while not done.is_set():
-            log.prune()
-
-    def watch() -> None:
-        while not done.is_set():
-            kept = offsets("a")
-            assert kept == list(range(kept[0], kept[0] + len(kept))) if kept else True
-
-    with override_settings(REALTIME={"RETENTION_EVENTS": 10}):
-        with Threads(3) as run:
-            run.start(watch)
-            run.start(prune)
-            run.start(publish)
-        log.prune()
-    assert offsets("a") == list(range(total - 9, total + 1))
-    assert [event.data for event in read("a", OLDEST).events] == [
-        str(n) for n in range(total - 10, total)
-    ]
 
 
 # -- several publishers at once

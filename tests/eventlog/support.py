@@ -1,0 +1,89 @@
+"""What the tests of the log in the database share."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+from unittest.mock import patch
+
+from asgiref.sync import async_to_sync
+from django.db import connections
+from django.utils import timezone
+
+from realtime import models
+from realtime.eventlog.base import NewEvent, Page
+from realtime.eventlog.database import DatabaseLog
+from realtime.events.event import Event
+from realtime.events.position import Position
+
+log = DatabaseLog()
+
+
+def read(topic: str, after: Position, limit: int = 1_000) -> Page:
+    return async_to_sync(log.read)(topic, after, limit)
+
+
+def append(topic: str, type: str, data: str) -> Event:
+    (event,) = log.append([NewEvent(topic, type, data)])
+    return event
+
+
+def fill(topic: str, count: int, data: str = "1") -> str:
+    """Append `count` events; the topic's epoch."""
+    for _ in range(count):
+        event = append(topic, "message", data)
+    return event.epoch
+
+
+def offsets(topic: str) -> list[int]:
+    rows = models.Event.objects.filter(topic__name=topic).order_by("offset")
+    return list(rows.values_list("offset", flat=True))
+
+
+def age(topic: str, seconds: dict[int, float]) -> None:
+    for offset, old in seconds.items():
+        rows = models.Event.objects.filter(topic__name=topic, offset=offset)
+        assert rows.update(created=timezone.now() - timedelta(seconds=old)) == 1
+
+
+def forget(topic: str, upto: int) -> None:
+    models.Event.objects.filter(topic__name=topic, offset__lte=upto).delete()
+
+
+class Threads:
+    """Runs functions in threads that let go of their connections, and raises what they raised."""
+
+    def __init__(self, count: int) -> None:
+        self.executor = ThreadPoolExecutor(count)
+        self.futures = []
+
+    def __enter__(self) -> "Threads":
+        return self
+
+    def start(self, function: Callable[..., object], *args: object) -> None:
+        def run() -> object:
+            try:
+                return function(*args)
+            finally:
+                connections.close_all()
+
+        self.futures.append(self.executor.submit(run))
+
+    def __exit__(self, *error: object) -> None:
+        self.executor.shutdown()
+        for future in self.futures:
+            future.result()
+
+
+def after_first_call(owner: Any, name: str, then: Callable[[], object]) -> Any:
+    """Patch a function or method so that something happens right after its first result."""
+    original, calls = getattr(owner, name), []
+
+    def function(*args: Any) -> Any:
+        result = original(*args)
+        calls.append(name)
+        if len(calls) == 1:
+            then()
+        return result
+
+    return patch.object(owner, name, function)

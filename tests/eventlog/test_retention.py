@@ -1,0 +1,142 @@
+"""Which events retention deletes, and that nobody waits for it, on whichever database."""
+
+import threading
+from unittest.mock import patch
+
+import pytest
+from django.db import connection
+from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
+
+from realtime import models
+from realtime.eventlog import retention
+from realtime.events.position import OLDEST
+
+from .support import Threads, after_first_call, age, append, fill, offsets, read
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.mark.parametrize(
+    ("ages", "seconds", "events", "kept"),
+    [
+        ([9, 9, 1, 1], 5, None, [3, 4]),
+        ([1, 1, 1, 1], 5, None, [1, 2, 3, 4]),
+        ([9, 9, 9, 9], 5, None, []),
+        ([1, 1, 1, 1], None, 2, [3, 4]),
+        ([9, 9, 9, 9], None, 4, [1, 2, 3, 4]),
+        ([9, 9, 9, 9], None, None, [1, 2, 3, 4]),
+        ([9, 1, 1, 1], 5, 2, [3, 4]),
+        ([9, 9, 9, 1], 5, 2, [4]),
+        # Clocks of several hosts disagree: what is kept stays consecutive.
+        ([9, 1, 9, 1], 5, None, [2, 3, 4]),
+        ([1, 9, 9, 9], 5, None, [1, 2, 3, 4]),
+        ([9, -9, 9, 9], 5, None, [2, 3, 4]),
+    ],
+)
+def test_prune(ages, seconds, events, kept):
+    fill("a", 4)
+    fill("b", 1)
+    age("a", dict(enumerate(ages, 1)))
+    realtime = {"RETENTION_SECONDS": seconds, "RETENTION_EVENTS": events}
+    with override_settings(REALTIME=realtime):
+        pruned = retention.prune()
+        assert retention.prune() == {}, "the second time there is nothing to do"
+    assert offsets("a") == kept
+    assert offsets("b") == [1]
+    assert pruned == ({"a": 4 - len(kept)} if len(kept) < 4 else {})
+    assert append("a", "message", "1").offset == 5
+
+
+def test_prune_says_what_went_by_topic():
+    fill("a", 5)
+    fill("b", 4)
+    fill("c", 2)
+    models.Topic.objects.create(name="empty")
+    with override_settings(REALTIME={"RETENTION_EVENTS": 2}):
+        assert retention.prune() == {"a": 3, "b": 2}
+
+
+def test_prune_in_batches():
+    fill("a", 7)
+    with (
+        patch("realtime.eventlog.retention.DELETE_BATCH", 2),
+        override_settings(REALTIME={"RETENTION_EVENTS": 2}),
+        CaptureQueriesContext(connection) as queries,
+    ):
+        assert retention.prune() == {"a": 5}
+    assert offsets("a") == [6, 7]
+    assert sum(query["sql"].startswith("DELETE") for query in queries) == 3
+
+
+def test_an_event_appended_while_its_topic_is_looked_at_is_kept():
+    """Everything is old; the young event comes between the looks at the ages and the delete."""
+    fill("a", 3)
+    age("a", {1: 99, 2: 99, 3: 99})
+    with (
+        after_first_call(retention, "_last_expired", lambda: fill("a", 1)),
+        override_settings(REALTIME={"RETENTION_SECONDS": 10}),
+    ):
+        assert retention.prune() == {"a": 3}
+    assert offsets("a") == [4]
+
+
+def test_many_topics_are_pruned_while_others_publish():
+    many = 2_100  # more than one fetch of an iterator
+    topics = models.Topic.objects.bulk_create(
+        [models.Topic(name=f"t{n}", head=2 if n < 50 else 1) for n in range(many)]
+    )
+    models.Event.objects.bulk_create(
+        [
+            models.Event(topic=topic, offset=offset, data="1")
+            for topic in topics
+            for offset in range(1, topic.head + 1)
+        ]
+    )
+    drop = retention._drop_through
+    appended = []
+
+    def publish_and_drop(*args):
+        if len(appended) < 3:
+            with Threads(1) as run:
+                run.start(lambda: appended.append(append(f"new{len(appended)}", "m", "1")))
+        return drop(*args)
+
+    with (
+        patch.object(retention, "_drop_through", publish_and_drop),
+        override_settings(REALTIME={"RETENTION_EVENTS": 1, "RETENTION_SECONDS": None}),
+    ):
+        assert retention.prune() == {topic.name: 1 for topic in topics[:50]}
+    assert len(appended) == 3
+
+
+def test_prune_beside_publishers_and_readers():
+    total = 120
+    done = threading.Event()
+
+    def publish() -> None:
+        try:
+            for n in range(total):
+                append("a", "message", str(n))
+        finally:
+            done.set()
+
+    def prune() -> None:
+        while not done.is_set():
+            retention.prune()
+
+    def watch() -> None:
+        while not done.is_set():
+            kept = offsets("a")
+            assert kept == list(range(kept[0], kept[0] + len(kept))) if kept else True
+
+    with override_settings(REALTIME={"RETENTION_EVENTS": 10}):
+        with Threads(3) as run:
+            run.start(watch)
+            run.start(prune)
+            run.start(publish)
+        retention.prune()
+    assert offsets("a") == list(range(total - 9, total + 1))
+    assert [event.data for event in read("a", OLDEST).events] == [
+        str(n) for n in range(total - 10, total)
+    ]
