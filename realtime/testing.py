@@ -25,23 +25,22 @@ TransactionTestCase, and a test database in a file.
 
 import asyncio
 import json
+from asyncio import FIRST_COMPLETED
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
 
-from asgiref.sync import sync_to_async
 from django.conf import settings as django_settings
-from django.contrib import auth
-from django.test import override_settings
+from django.test import AsyncClient, override_settings
 
 from .eventlog.memory import MemoryLog
 from .server.watchdog import BlockingWatch
 from .utils.aio import cancel_and_wait
 
 ASGIApplication: TypeAlias = Callable[..., Coroutine[Any, Any, None]]
+Scope: TypeAlias = dict[str, Any]
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 WAIT_SECONDS: Final = 5.0  # a receive that takes longer fails the test
@@ -52,9 +51,7 @@ class ConnectionRefused(Exception):
 
     def __init__(self, status: int, detail: str, code: int | None = None) -> None:
         super().__init__(f"{status}: {detail}")
-        self.status = status
-        self.detail = detail
-        self.code = code
+        self.status, self.detail, self.code = status, detail, code
 
 
 class ConnectionClosed(Exception):
@@ -62,8 +59,7 @@ class ConnectionClosed(Exception):
 
     def __init__(self, code: int, reason: str = "") -> None:
         super().__init__(f"{code} {reason}".strip())
-        self.code = code
-        self.reason = reason
+        self.code, self.reason = code, reason
 
 
 class EventLoopBlocked(AssertionError):
@@ -76,18 +72,12 @@ class _Connection:
     def __init__(self, application: ASGIApplication, scope: Mapping[str, Any]) -> None:
         self.incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._outgoing: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        run = application(scope, self.incoming.get, self._outgoing.put)
-        self._task = asyncio.create_task(run)
+        self._task = asyncio.create_task(application(scope, self.incoming.get, self._outgoing.put))
 
     async def next(self, timeout: float) -> dict[str, Any]:
-        """Return the application's next message.
-
-        Its error if it has failed, TimeoutError if none came.
-        """
+        """Return the application's next message; raise its error, TimeoutError if none came."""
         getting = asyncio.ensure_future(self._outgoing.get())
-        await asyncio.wait(
-            [getting, self._task], timeout=timeout, return_when=asyncio.FIRST_COMPLETED
-        )
+        await asyncio.wait([getting, self._task], timeout=timeout, return_when=FIRST_COMPLETED)
         if not getting.done():
             getting.cancel()
             if self._task.done():
@@ -168,18 +158,16 @@ class EventStream:
 
     async def receive(self, timeout: float = WAIT_SECONDS) -> ServerSentEvent:
         """Return the next event with data; comments are passed over. Raises `ConnectionClosed`."""
-        while True:
-            block, blank_line, rest = self._buffer.partition("\n\n")
-            if blank_line:
-                self._buffer = rest
-                event = self._dispatch(block)
-                if event is not None:
-                    return event
-                continue
-            message = await self._connection.next(timeout)
-            self._buffer += bytes(message.get("body", b"")).decode()
-            if not message.get("more_body") and "\n\n" not in self._buffer:
-                raise ConnectionClosed(1000, "The stream has ended.")
+        event = None
+        while event is None:
+            while "\n\n" not in self._buffer:
+                message = await self._connection.next(timeout)
+                self._buffer += bytes(message.get("body", b"")).decode()
+                if not message.get("more_body") and "\n\n" not in self._buffer:
+                    raise ConnectionClosed(1000, "The stream has ended.")
+            block, _, self._buffer = self._buffer.partition("\n\n")
+            event = self._dispatch(block)
+        return event
 
     def _dispatch(self, block: str) -> ServerSentEvent | None:
         fields: dict[str, list[str]] = {}
@@ -208,18 +196,15 @@ async def websocket(
     Raises `ConnectionRefused` with status and detail if the application won't have it.
     """
     scope = await _scope("websocket", path, user, token, headers)
-    scope["subprotocols"] = list(subprotocols)
-    scope["extensions"] = {"websocket.http.response": {}}
+    scope |= {"subprotocols": [*subprotocols], "extensions": {"websocket.http.response": {}}}
     connection = _Connection(application, scope)
     connection.incoming.put_nowait({"type": "websocket.connect"})
-    code = 1000
+    socket = WebSocket(connection)
     try:
         await _accepted(connection)
-        socket = WebSocket(connection)
         yield socket
-        if socket.closed is not None:
-            code = socket.closed.code
     finally:
+        code = socket.closed.code if socket.closed is not None else 1000
         await connection.end({"type": "websocket.disconnect", "code": code})
 
 
@@ -284,21 +269,18 @@ async def _accepted(connection: _Connection) -> None:
     if message["type"] == "websocket.close":
         raise ConnectionRefused(403, message.get("reason") or "", message.get("code"))
     body = bytes((await connection.next(WAIT_SECONDS)).get("body", b"")).decode()
-    try:
+    detail = body
+    with suppress(ValueError, KeyError, TypeError):
         detail = json.loads(body)["detail"]
-    except (ValueError, KeyError, TypeError):
-        detail = body
     raise ConnectionRefused(message["status"], detail)
 
 
-async def _scope(
-    kind: str, path: str, user: Any, token: str | None, headers: Headers
-) -> dict[str, Any]:
+async def _scope(kind: str, path: str, user: Any, token: str | None, headers: Headers) -> Scope:
     sent = [(b"host", b"testserver"), *headers]
     if user is not None:
-        session = await sync_to_async(_sign_in)(user)
-        cookie = f"{django_settings.SESSION_COOKIE_NAME}={session}"
-        sent.append((b"cookie", cookie.encode()))
+        client = AsyncClient()
+        await client.aforce_login(user)
+        sent.append((b"cookie", client.cookies.output([], header="").strip().encode()))
     if token is not None:
         sent.append((b"authorization", f"Bearer {token}".encode()))
     raw_path, _, query = path.partition("?")
@@ -314,13 +296,3 @@ async def _scope(
         "client": ("127.0.0.1", 1024),
         "server": ("testserver", 80),
     }
-
-
-def _sign_in(user: Any) -> str:
-    engine = import_module(django_settings.SESSION_ENGINE)
-    session = engine.SessionStore()
-    session[auth.SESSION_KEY] = user._meta.pk.value_to_string(user)
-    session[auth.BACKEND_SESSION_KEY] = django_settings.AUTHENTICATION_BACKENDS[0]
-    session[auth.HASH_SESSION_KEY] = user.get_session_auth_hash()
-    session.save()
-    return str(session.session_key)
