@@ -4,19 +4,17 @@ Browsers send cookies along with a WebSocket handshake from any site, and no COR
 without this check every page a user visits could open a socket in the user's name.
 """
 
-from collections.abc import Iterable
-from typing import Any
 from urllib.parse import urlsplit
 
 from ..conf import settings
+from ..utils.asgi import Scope, header
 
 _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
 
-def origin_allowed(scope: dict[str, Any]) -> bool:
+def origin_allowed(scope: Scope) -> bool:
     """Whether the request comes from this site, from an allowed one, or from no browser at all."""
-    headers = scope["headers"]
-    origin = _header(headers, b"origin")
+    origin = header(scope, b"origin")
     if origin is None:
         return True  # only browsers send it, and browsers always do
     allowed = settings.ALLOWED_ORIGINS
@@ -26,7 +24,7 @@ def origin_allowed(scope: dict[str, Any]) -> bool:
     parts = _split(origin)
     if parts is None:
         return False
-    host = (_header(headers, b"host") or "").lower()
+    host = (header(scope, b"host") or "").lower()
     default = _DEFAULT_PORTS.get(parts[0])
     candidates = {f"{parts[1]}:{parts[2]}"} | ({parts[1]} if parts[2] == default else set())
     return host in candidates
@@ -42,10 +40,3 @@ def _split(origin: str) -> tuple[str, str, int | None] | None:
         return None
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return parts.scheme, host, port
-
-
-def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
-    for key, value in headers:
-        if key == name:
-            return value.decode("latin1")
-    return None

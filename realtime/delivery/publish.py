@@ -74,9 +74,13 @@ async def publish_body(topic: str, body: bytes, type: str) -> Event:
 
 def check_body_size(size: int) -> None:
     """Raise `DataTooLarge` where a body of so many bytes can't be an event."""
-    limit = settings.MAX_EVENT_BYTES * BODY_OVERHEAD
-    if size > limit:
+    if size > (limit := max_body_bytes()):
         raise DataTooLarge(f"The body is over {limit} bytes; publish a reference instead.")
+
+
+def max_body_bytes() -> int:
+    """Return how long a body with an event's data may be."""
+    return int(settings.MAX_EVENT_BYTES * BODY_OVERHEAD)
 
 
 def send_to_user(user_id: object, data: object, *, type: str = DEFAULT_TYPE) -> Event:

@@ -7,28 +7,22 @@ the processor time. Wrap the site's HTTP application: `PublishEndpoint(get_asgi_
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from functools import cached_property, lru_cache
-from typing import Any, Final, TypeAlias
-from urllib.parse import parse_qs
+from typing import Final
 
 from django.conf import settings as django_settings
 from django.http.request import split_domain_port, validate_host
 from django.urls import NoReverseMatch, reverse
 
-from ..access.authentication import authenticate_token
+from ..access.authentication import authenticate_token, bearer_token
 from ..access.permissions import require
-from ..delivery.publish import check_body_size, publish_body
+from ..delivery.publish import check_body_size, max_body_bytes, publish_body
 from ..events.payload import DEFAULT_TYPE
 from ..events.topic import validate_topic
 from ..exceptions import RealtimeError
+from ..utils.asgi import Application, Receive, Scope, Send, header, query, read_body
 from ..utils.threads import release_request_thread
-
-Scope: TypeAlias = dict[str, Any]
-Message: TypeAlias = dict[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 SAMPLE: Final = "topic"  # any topic: to see where the site has put the view's URL
 
@@ -100,47 +94,24 @@ async def _answer(scope: Scope, topic: str, token: str, receive: Receive, send: 
 
 async def _publish(scope: Scope, topic: str, token: str, receive: Receive) -> str:
     validate_topic(topic)
-    body = await _body(receive)
+    body = await read_body(receive, max_body_bytes())
+    if body is None:
+        raise Disconnected
+    check_body_size(len(body))
     identity = await authenticate_token(token)
     await require(identity.user, topic, "publish")
-    query = parse_qs(scope["query_string"].decode("latin1"), keep_blank_values=True)
-    type = query["type"][-1] if "type" in query else DEFAULT_TYPE
+    type = query(scope).get("type", [DEFAULT_TYPE])[-1]
     event = await publish_body(topic, body, type)
     return str(event.position)
 
 
-async def _body(receive: Receive) -> bytes:
-    """Return the whole body, or an error once it is longer than any event."""
-    body, more = b"", True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Disconnected
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-        check_body_size(len(body))
-    return body
-
-
 def _bearer(scope: Scope) -> str | None:
     """Return the bearer token, if this request may be answered here."""
-    host: bytes | None = None
-    authorization: bytes | None = None
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            authorization = value
-        elif name == b"host":
-            host = value
-    if authorization is None or host is None:
-        return None
-    scheme, _, token = authorization.decode("latin1").partition(" ")
-    if scheme.lower() != "bearer":
-        return None
     if django_settings.SECURE_SSL_REDIRECT and scope["scheme"] != "https":
         return None
-    if not _is_allowed(host.decode("latin1"), tuple(django_settings.ALLOWED_HOSTS)):
+    if not _is_allowed(header(scope, b"host") or "", tuple(django_settings.ALLOWED_HOSTS)):
         return None
-    return token.strip()
+    return bearer_token(scope)
 
 
 @lru_cache(maxsize=64)

@@ -1,7 +1,6 @@
 """A subscription written as server-sent events."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any
 
 from ..access.connections import get_watch
 from ..access.identity import Identity
@@ -16,6 +15,7 @@ from ..events.position import Position, format_positions
 from ..server.extensions import fastlane
 from ..streaming.response import EventStreamResponse
 from ..streaming.sse import KEEPALIVE, encode_sse
+from ..utils.asgi import Scope
 
 
 class TopicStreamResponse(EventStreamResponse):
@@ -27,7 +27,7 @@ class TopicStreamResponse(EventStreamResponse):
 
     def __init__(
         self,
-        scope: Mapping[str, Any],
+        scope: Scope,
         identity: Identity,
         topics: Sequence[str],
         after: Mapping[str, Position],

@@ -28,6 +28,7 @@ from ..events.topic import validate_topic
 from ..exceptions import HistoryGone, NotAllowed, NotIdentified, RealtimeError
 from ..server.extensions import server_state
 from ..streaming.ndjson import after_and_limit
+from ..utils.asgi import scope_of
 from .history import HistoryResponse
 from .topic_stream import TopicStreamResponse
 
@@ -152,8 +153,7 @@ async def healthz(request: HttpRequest) -> HttpResponse:
 @answers_errors("GET", "HEAD")
 async def readyz(request: HttpRequest) -> HttpResponse:
     """Ready for traffic: the log answers, the layer answers, the server is not draining."""
-    scope: dict[str, Any] = getattr(request, "scope", {})
-    if server_state(scope).get("draining"):
+    if server_state(scope_of(request)).get("draining"):
         return problem(503, "This server is shutting down.")
     try:
         async with asyncio.timeout(READY_SECONDS):
@@ -178,7 +178,7 @@ async def signed_in(request: HttpRequest) -> Any:
     Checks the Origin of what reads and the CSRF token of what changes something, and refuses what
     another site made a browser ask for.
     """
-    scope = request.scope  # type: ignore[attr-defined]
+    scope = scope_of(request)
     if request.method in ("GET", "HEAD"):
         foreign = request.headers.get("Sec-Fetch-Site") == "cross-site"
         if not origin_allowed(scope) or (foreign and "Origin" not in request.headers):
@@ -196,7 +196,7 @@ tickets_view = tickets
 
 
 async def _reader(request: HttpRequest, topics: list[str]) -> Identity:
-    scope = request.scope  # type: ignore[attr-defined]
+    scope = scope_of(request)
     if not origin_allowed(scope):
         raise NotAllowed("This origin is not allowed (ALLOWED_ORIGINS).")
     identity = await authenticate(scope)
@@ -206,7 +206,7 @@ async def _reader(request: HttpRequest, topics: list[str]) -> Identity:
 
 
 async def _writer(request: HttpRequest) -> Identity:
-    identity = await authenticate(request.scope)  # type: ignore[attr-defined]
+    identity = await authenticate(scope_of(request))
     if identity.source == "session":
         refusal = CsrfViewMiddleware(lambda _: HttpResponse()).process_view(
             request, _wants_csrf, (), {}
@@ -244,8 +244,7 @@ async def _stream(
     # headers and then publishes has to get the event.
     live = [topic for topic in topics if topic not in after]
     after = {**after, **await positions_now(live)} if live else after
-    scope = request.scope  # type: ignore[attr-defined]
-    response = TopicStreamResponse(scope, identity, topics, after, combined=combined)
+    response = TopicStreamResponse(scope_of(request), identity, topics, after, combined=combined)
     _admit_origin(request, response)
     return response
 

@@ -13,6 +13,7 @@ FASTLANE: Final = "realtime.lane"
 DISCONNECT: Final = "realtime.disconnect"
 SERVER: Final = "realtime.server"
 SENDFILE: Final = "realtime.sendfile"
+DENIAL_RESPONSE: Final = "websocket.http.response"  # ASGI's own
 
 #: Make of a body what goes over a connection: a text frame, a chunk, or the same bytes. It is a
 #: function of a module, never a bound method or a lambda: connections of one framing are a group.
@@ -81,6 +82,11 @@ def file_part(scope: Mapping[str, Any]) -> Callable[[int, int, int], FilePart] |
     """
     extension = _extension(scope, SENDFILE)
     return extension["part"] if extension else None
+
+
+def has_denial_response(scope: Mapping[str, Any]) -> bool:
+    """Return whether a WebSocket handshake may be refused with an HTTP response."""
+    return _extension(scope, DENIAL_RESPONSE) is not None
 
 
 def _extension(scope: Mapping[str, Any], key: str) -> Any:

@@ -1,7 +1,7 @@
 """Files as responses: any size in constant memory, in parts if asked, by the kernel if it can."""
 
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
@@ -10,6 +10,7 @@ from django.utils.cache import get_conditional_response
 
 from ..conf import settings
 from ..server.extensions import file_part
+from ..utils.asgi import scope_of
 from ..utils.threads import TRANSFER
 from .ranges import Multipart, Range, Unsatisfiable, last_modified, parse_ranges, range_applies
 from .response import DownloadResponse
@@ -48,8 +49,7 @@ class FileStreamResponse(DownloadResponse):
             )
         self._source = source
         self._plan: list[bytes | Range] = []
-        scope: Mapping[str, Any] = getattr(request, "scope", {})
-        self._kernel = file_part(scope)
+        self._kernel = file_part(scope_of(request))
         name = source.name if filename is None else filename
         content_type = content_type or source.content_type
         super().__init__(

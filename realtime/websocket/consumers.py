@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from enum import IntEnum
 from typing import Any, ClassVar, Final, Literal
 
@@ -20,11 +20,12 @@ from ..events.payload import decode_data, dumps
 from ..events.position import parse_position
 from ..events.topic import validate_topic
 from ..exceptions import InvalidData, NotAllowed, NotIdentified, RealtimeError
-from ..server.extensions import disconnect_event, fastlane
+from ..server.extensions import disconnect_event, fastlane, has_denial_response
 from ..utils.aio import spawn
+from ..utils.asgi import Message, Receive, Scope, Send
 from . import messages as frames
 from .heartbeat import Heartbeat
-from .receive import BufferedReceive, Receive
+from .receive import BufferedReceive
 from .topic_writer import TopicWriter
 
 logger = logging.getLogger("realtime.consumers")
@@ -63,7 +64,7 @@ class WebSocketConsumer(AsyncConsumer):
     heartbeat: ClassVar[bool] = False
 
     identity: Identity = ANONYMOUS
-    scope: dict[str, Any]
+    scope: Scope
     # As class attributes: a socket keeps only what differs.
     _state = ConsumerState.CONNECTING
     _bad_messages = 0
@@ -137,12 +138,7 @@ class WebSocketConsumer(AsyncConsumer):
 
     # -- the life of a socket
 
-    async def __call__(
-        self,
-        scope: dict[str, Any],
-        receive: Receive,
-        send: Callable[[Mapping[str, Any]], Awaitable[None]],
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Not AsyncConsumer's own loop: it gives every socket a channel of the layer and sends
         # every message through a thread (to close old connections, of which we hold none).
         self.scope = scope
@@ -195,7 +191,7 @@ class WebSocketConsumer(AsyncConsumer):
     async def _refuse(self, error: RealtimeError) -> None:
         """Answer with HTTP where the server can, else with the bare 403 of a close."""
         detail = str(error)
-        if "websocket.http.response" not in (self.scope.get("extensions") or {}):
+        if not has_denial_response(self.scope):
             code = frames.CLOSE_NOT_IDENTIFIED if error.status == 401 else frames.CLOSE_NOT_ALLOWED
             await self.base_send({"type": "websocket.close", "code": code, "reason": detail[:100]})
             return
@@ -225,7 +221,7 @@ class WebSocketConsumer(AsyncConsumer):
                     self._heartbeat.hear()
                 await self._handle(message)
 
-    async def _handle(self, message: Mapping[str, Any] | None) -> None:
+    async def _handle(self, message: Message | None) -> None:
         self._handling = asyncio.current_task()
         try:
             if self._state < ConsumerState.OPEN:
@@ -265,7 +261,7 @@ class WebSocketConsumer(AsyncConsumer):
         if self._handling is not None:
             self._handling.cancel()
 
-    async def _dispatch(self, message: Mapping[str, Any]) -> None:
+    async def _dispatch(self, message: Message) -> None:
         try:
             content = self._decode(message)
         except InvalidData as error:
@@ -280,7 +276,7 @@ class WebSocketConsumer(AsyncConsumer):
         except RealtimeError as error:
             await self._bad_message(error.code, str(error), frames.ref_of(content))
 
-    def _decode(self, message: Mapping[str, Any]) -> Any:
+    def _decode(self, message: Message) -> Any:
         text, data = message.get("text"), message.get("bytes")
         if self.accepts == "text":
             if text is None:
@@ -302,7 +298,7 @@ class WebSocketConsumer(AsyncConsumer):
         seconds = settings.FIRST_MESSAGE_SECONDS
         spawn(self.close(frames.CLOSE_NO_AUTH_IN_TIME, f"No token came within {seconds:g} s."))
 
-    async def _authenticate_by(self, message: Mapping[str, Any]) -> None:
+    async def _authenticate_by(self, message: Message) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
         try:

@@ -7,13 +7,10 @@ gives the consumer the same two things.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeAlias
 
 from ..server.disconnect import DisconnectEvent
 from ..utils.aio import spawn
-
-Receive: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
+from ..utils.asgi import Message, Receive
 
 
 class BufferedReceive:
@@ -23,11 +20,11 @@ class BufferedReceive:
         self.disconnect_event = DisconnectEvent()
         self._receive = receive
         self._limit = limit
-        self._messages: deque[Mapping[str, Any]] = deque()
+        self._messages: deque[Message] = deque()
         self._changed = asyncio.Event()
         self._reader = spawn(self._read())
 
-    async def receive(self) -> Mapping[str, Any]:
+    async def receive(self) -> Message:
         """Return the next message, as ASGI's own `receive`; raise what that has raised."""
         while not self._messages:
             if self._reader.done():

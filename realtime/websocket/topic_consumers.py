@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar
-from urllib.parse import parse_qs
 
 from ..access.permissions import require
 from ..conf import settings
@@ -12,6 +11,7 @@ from ..events.payload import DEFAULT_TYPE
 from ..events.position import parse_position
 from ..events.topic import validate_topic
 from ..exceptions import InvalidData, InvalidPosition
+from ..utils.asgi import query
 from . import messages as frames
 from .consumers import WebSocketConsumer
 
@@ -24,8 +24,7 @@ class TopicConsumer(WebSocketConsumer):
 
     async def _check_request(self) -> None:
         self.topic = validate_topic(self.scope["url_route"]["kwargs"]["topic"])
-        query = parse_qs(self.scope["query_string"].decode("latin1"), keep_blank_values=True)
-        self.after = query["after"][-1] if "after" in query else None
+        self.after = query(self.scope).get("after", [None])[-1]
         if self.after is not None:
             parse_position(self.after)
 

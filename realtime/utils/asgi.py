@@ -1,0 +1,50 @@
+"""ASGI: its types, and what is read of a request or a WebSocket handshake."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias
+from urllib.parse import parse_qs
+
+from django.http import HttpRequest
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def scope_of(request: HttpRequest) -> Scope:
+    """Return the scope of a request; empty under WSGI."""
+    scope: Scope = getattr(request, "scope", {})
+    return scope
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """Return a header, `name` in lower case; several of them are joined as Django does."""
+    values = [value for key, value in scope["headers"] if key == name]
+    if not values:
+        return None
+    # HTTP/2 may split the cookies over several headers (RFC 9113, section 8.2.3).
+    return (b"; " if name == b"cookie" else b",").join(values).decode("latin1")
+
+
+def query(scope: Scope) -> dict[str, list[str]]:
+    """Return the values of each parameter in the URL; an empty one counts."""
+    raw = scope["query_string"]
+    # The scopes of Django's own AsyncClient have a string where ASGI says bytes.
+    text = raw if isinstance(raw, str) else raw.decode("latin1")
+    return parse_qs(text, keep_blank_values=True)
+
+
+async def read_body(receive: Receive, max_bytes: int) -> bytes | None:
+    """Return the body, or its beginning once that is over `max_bytes`; None if the client left."""
+    parts: list[bytes] = []
+    size, is_whole = 0, False
+    while not is_whole and size <= max_bytes:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        is_whole = not message.get("more_body", False)
+    return b"".join(parts)

@@ -1,0 +1,56 @@
+"""What is read of a scope, and of a body that comes in parts."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from django.test import AsyncRequestFactory, RequestFactory
+
+from realtime.utils.asgi import Receive, header, query, read_body, scope_of
+
+
+def test_header_is_none_without_one():
+    assert header({"headers": [(b"host", b"a")]}, b"origin") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "joined"), [(b"cookie", "a=1; b=2"), (b"authorization", "a=1,b=2")]
+)
+def test_repeated_headers_are_joined(name, joined):
+    assert header({"headers": [(name, b"a=1"), (b"x", b""), (name, b"b=2")]}, name) == joined
+
+
+@pytest.mark.parametrize("raw", [b"a=1&b=&a=%C3%A9", "a=1&b=&a=%C3%A9"])
+def test_query_keeps_empty_and_repeated_parameters(raw):
+    assert query({"query_string": raw}) == {"a": ["1", "é"], "b": [""]}
+
+
+def test_scope_is_empty_under_wsgi():
+    assert scope_of(RequestFactory().get("/")) == {}
+    assert scope_of(AsyncRequestFactory().get("/a"))["path"] == "/a"
+
+
+def receiving(parts: Iterable[bytes | None]) -> Receive:
+    left = list(parts)
+
+    async def receive() -> dict[str, Any]:
+        part = left.pop(0)
+        if part is None:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": part, "more_body": bool(left)}
+
+    return receive
+
+
+async def test_body_is_read_whole():
+    assert await read_body(receiving([b"ab", b"", b"c"]), 3) == b"abc"
+
+
+async def test_body_is_read_no_further_than_its_limit():
+    receive = receiving([b"ab", b"cd", b"ef"])
+    assert await read_body(receive, 3) == b"abcd"
+    assert (await receive())["body"] == b"ef"
+
+
+async def test_body_of_a_client_that_left_is_none():
+    assert await read_body(receiving([b"ab", None]), 3) is None
