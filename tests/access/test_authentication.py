@@ -26,7 +26,6 @@ from realtime.access.tokens import TOKEN_PREFIX, _look_up_tokens, create_token
 from realtime.access.users import look_up
 from realtime.exceptions import NotIdentified
 from realtime.models import AccessToken, Ticket
-from realtime.testing import _sign_in
 
 from ..support.databases import new_database_url
 from ..support.servers import ROOT
@@ -294,7 +293,9 @@ def test_a_ticket_is_no_better_than_its_token(alice):
 
 
 def test_a_ticket_is_no_better_than_its_session(alice):
-    session = _sign_in(alice)
+    client = Client()
+    client.force_login(alice)
+    session = client.session.session_key
     ticket = async_to_sync(create_ticket)(Identity(alice, "session", session))
     identity = asked(query=f"ticket={ticket}")
     assert (identity.user, identity.session_key) == (alice, session)

@@ -132,10 +132,12 @@ def test_idle_streams_hold_no_thread_and_no_connection(
     site: dict[str, str], server: SiteServer
 ) -> None:
     code = (
-        "from realtime.testing import _sign_in\n"
         "from django.contrib.auth.models import User\n"
-        "users = [User.objects.create_user(f'user{n}') for n in range(50)]\n"
-        "print(' '.join(_sign_in(user) for user in users))\n"
+        "from django.test import Client\n"
+        "clients = [Client() for _ in range(50)]\n"
+        "for n, client in enumerate(clients):\n"
+        "    client.force_login(User.objects.create_user(f'user{n}'))\n"
+        "print(' '.join(client.session.session_key for client in clients))\n"
     )
     sessions = manage("shell", "--no-imports", "-c", code, env=site).splitlines()[-1].split()
     (pid,) = server.worker_pids()
