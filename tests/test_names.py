@@ -13,7 +13,7 @@ MOST_LINES: Final = 300
 LONGER: Final = {  # the first is one protocol's states; the others are only ever fewer
     "server/websocket_connection.py",
     *("server/frames.py", "server/http_connection.py"),
-    *("server/supervisor.py", "server/transport.py", "websocket/consumers.py"),
+    *("server/supervisor.py", "server/transport.py"),
 }
 
 

@@ -3,8 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from enum import IntEnum
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Literal
 
 from channels.consumer import AsyncConsumer
 
@@ -14,36 +13,23 @@ from ..access.identity import ANONYMOUS, EVERY_CREDENTIAL, Credential, Identity
 from ..access.origins import origin_allowed
 from ..access.permissions import User, may
 from ..conf import settings
-from ..delivery.topic_subscriber import Reset, Started
-from ..events.event import Event
-from ..events.payload import decode_data, dumps
+from ..delivery.topic_subscriber import Started
 from ..events.position import parse_position
 from ..events.topic import validate_topic
-from ..exceptions import InvalidData, NotAllowed, NotIdentified, RealtimeError
-from ..server.extensions import disconnect_event, fastlane, has_denial_response
+from ..exceptions import NotAllowed, NotIdentified, RealtimeError
+from ..server.extensions import disconnect_event, fastlane
 from ..utils.aio import spawn
 from ..utils.asgi import Message, Receive, Scope, Send
 from . import messages as frames
 from .heartbeat import Heartbeat
 from .receive import BufferedReceive
+from .socket import ConsumerState, Socket
 from .topic_writer import TopicWriter
 
 logger = logging.getLogger("realtime.consumers")
 
-MAX_REASON_BYTES: Final = 123  # RFC 6455, section 5.5: a control frame has 125, two for the code
 
-
-class ConsumerState(IntEnum):
-    """What a socket is at; it only ever goes forward."""
-
-    CONNECTING = 0  # not accepted yet
-    AUTHENTICATING = 1  # accepted; waits for the first message, or is about to be open
-    OPEN = 2  # its user is known: events may go out
-    CLOSING = 3  # closed from here: what still comes is not handled
-    CLOSED = 4  # the peer has left and its handler has had its time
-
-
-class WebSocketConsumer(AsyncConsumer):
+class WebSocketConsumer(Socket, AsyncConsumer):
     """A WebSocket with everything that is easily forgotten: origin, identity, heartbeats, limits.
 
     Override `connected`, `received` and `disconnected`. Messages are handled one at a time, in
@@ -64,9 +50,7 @@ class WebSocketConsumer(AsyncConsumer):
     heartbeat: ClassVar[bool] = False
 
     identity: Identity = ANONYMOUS
-    scope: Scope
     # As class attributes: a socket keeps only what differs.
-    _state = ConsumerState.CONNECTING
     _bad_messages = 0
     _handling: asyncio.Task[Any] | None = None
     _heartbeat: Heartbeat | None = None
@@ -100,41 +84,6 @@ class WebSocketConsumer(AsyncConsumer):
     def user(self) -> User:
         """Return the user; AnonymousUser where `authentication` allows it."""
         return self.identity.user
-
-    @property
-    def _is_open(self) -> bool:
-        """Return whether frames may be sent."""
-        return self._state in (ConsumerState.AUTHENTICATING, ConsumerState.OPEN)
-
-    async def send_json(self, value: Any) -> None:
-        """Send a JSON value as a text frame."""
-        if self._is_open:
-            await self.base_send({"type": "websocket.send", "text": dumps(value)})
-
-    async def send_text(self, text: str) -> None:
-        """Send a text frame; waits while the peer does not read."""
-        if self._is_open:
-            await self.base_send({"type": "websocket.send", "text": text})
-
-    async def send_bytes(self, data: bytes) -> None:
-        """Send a binary frame; waits while the peer does not read."""
-        if self._is_open:
-            await self.base_send({"type": "websocket.send", "bytes": data})
-
-    async def send_error(self, code: str, detail: str, ref: Any = None) -> None:
-        """Send an error frame: `code` for programs, `detail` with what to do."""
-        await self.send_text(frames.error_text(code, detail, ref))
-
-    async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close the socket; what was received and not handled yet is not handled any more.
-
-        A reason over 123 bytes is cut.
-        """
-        was_open = self._is_open
-        self._state = max(self._state, ConsumerState.CLOSING)
-        if was_open:
-            reason = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
-            await self.base_send({"type": "websocket.close", "code": code, "reason": reason})
 
     # -- the life of a socket
 
@@ -177,39 +126,21 @@ class WebSocketConsumer(AsyncConsumer):
                     raise NotIdentified("You have been signed out, or lost your rights, just now.")
         except RealtimeError as error:
             await self._refuse(error)
-        else:
-            self.scope["user"] = self.user
-            await self.base_send({"type": "websocket.accept"})
-            if self._state is ConsumerState.CONNECTING:
-                self._state = ConsumerState.AUTHENTICATING
-            return True
-        return False
+            return False
+        self.scope["user"] = self.user
+        await self.base_send({"type": "websocket.accept"})
+        if self._state is ConsumerState.CONNECTING:
+            self._state = ConsumerState.AUTHENTICATING
+        return True
 
     async def _check_request(self) -> None:
         """Raise what is wrong with the address itself; for subclasses."""
-
-    async def _refuse(self, error: RealtimeError) -> None:
-        """Answer with HTTP where the server can, else with the bare 403 of a close."""
-        detail = str(error)
-        if not has_denial_response(self.scope):
-            code = frames.CLOSE_NOT_IDENTIFIED if error.status == 401 else frames.CLOSE_NOT_ALLOWED
-            await self.base_send({"type": "websocket.close", "code": code, "reason": detail[:100]})
-            return
-        body = dumps({"detail": detail}).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-        # RFC 9110, section 15.5.2: a 401 says how to authenticate.
-        headers += [(k.lower().encode(), v.encode()) for k, v in error.headers.items()]
-        status = error.status if error.status in (401, 403) else 400
-        start = {"type": "websocket.http.response.start", "status": status, "headers": headers}
-        await self.base_send(start)
-        await self.base_send({"type": "websocket.http.response.body", "body": body})
 
     async def _serve(self, receive: Receive) -> int:
         """Handle what comes until the disconnect; return the close code."""
         if self.authentication == "message":
             loop = asyncio.get_running_loop()
-            seconds = settings.FIRST_MESSAGE_SECONDS
-            self._deadline = loop.call_later(seconds, self._no_token_came)
+            self._deadline = loop.call_later(settings.FIRST_MESSAGE_SECONDS, self._no_token_came)
         else:
             await self._handle(None)
         while True:
@@ -262,37 +193,20 @@ class WebSocketConsumer(AsyncConsumer):
             self._handling.cancel()
 
     async def _dispatch(self, message: Message) -> None:
+        content = None
         try:
-            content = self._decode(message)
-        except InvalidData as error:
-            await self._bad_message("bad_message", str(error))
-            return
-        is_pong = isinstance(content, dict) and content.get("type") == "pong"
-        if self._heartbeat is not None and is_pong:
-            self._heartbeat.answer()
-            return
-        try:
-            await self.received(content)
+            content = frames.content_of(message, self.accepts)
+            is_pong = isinstance(content, dict) and content.get("type") == "pong"
+            if self._heartbeat is not None and is_pong:
+                self._heartbeat.answer()
+            else:
+                await self.received(content)
         except RealtimeError as error:
-            await self._bad_message(error.code, str(error), frames.ref_of(content))
-
-    def _decode(self, message: Message) -> Any:
-        text, data = message.get("text"), message.get("bytes")
-        if self.accepts == "text":
-            if text is None:
-                raise InvalidData("Send text frames here; this was binary.")
-            return text
-        if self.accepts == "bytes":
-            if data is None:
-                raise InvalidData("Send binary frames here; this was text.")
-            return data
-        return decode_data(text if text is not None else data or b"")
-
-    async def _bad_message(self, code: str, detail: str, ref: Any = None) -> None:
-        self._bad_messages += 1
-        await self.send_error(code, detail, ref)
-        if self._bad_messages >= settings.MAX_BAD_MESSAGES:
-            await self.close(frames.CLOSE_BAD_MESSAGE, f"{self._bad_messages} messages were wrong.")
+            self._bad_messages += 1
+            await self.send_error(error.code, str(error), frames.ref_of(content))
+            if self._bad_messages >= settings.MAX_BAD_MESSAGES:
+                detail = f"{self._bad_messages} messages were wrong."
+                await self.close(frames.CLOSE_BAD_MESSAGE, detail)
 
     def _no_token_came(self) -> None:
         seconds = settings.FIRST_MESSAGE_SECONDS
@@ -301,13 +215,7 @@ class WebSocketConsumer(AsyncConsumer):
     async def _authenticate_by(self, message: Message) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        try:
-            content = decode_data(message.get("text") or message.get("bytes") or b"")
-        except InvalidData:
-            content = None
-        if not isinstance(content, dict) or not isinstance(content.get("token"), str):
-            raise NotIdentified('The first message has to be {"token": "..."}.')
-        self.identity = await authenticate_token(content["token"])
+        self.identity = await authenticate_token(frames.token_of(message))
         get_watch().add(self.identity, self)
         self.scope["user"] = self.user
         await self.authorize()
@@ -382,16 +290,8 @@ class WebSocketConsumer(AsyncConsumer):
         self._writer.subscription.remove(topic)
         return True
 
-    async def event(self, event: Event) -> None:
-        """Write one event of a subscribed topic to the socket."""
-        await self.send_text(frames.event_text(event))
-
-    async def reset(self, reset: Reset) -> None:
-        """Tell the client that history is gone."""
-        await self.send_text(frames.reset_text(reset.topic, reset.position))
-
     def _start_writing(self) -> None:
         if self._writer is not None:
             # A consumer that writes its own events goes without the fast lane.
-            is_standard = type(self).event is WebSocketConsumer.event
+            is_standard = type(self).event is Socket.event
             self._writer.start(fastlane(self.scope) if is_standard else None)

@@ -1,22 +1,11 @@
 """The application's heartbeat: a ping that a browser can see, and the end of a silent client."""
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Protocol
 
 from ..conf import settings
 from ..utils.aio import spawn
 from .messages import CLOSE_ERROR, PING
-
-
-class _Socket(Protocol):
-    """What the heartbeat sends with, and closes."""
-
-    def send_text(self, text: str) -> Awaitable[None]:
-        """Send a text frame."""
-
-    def close(self, code: int, reason: str) -> Awaitable[None]:
-        """Close the socket."""
+from .socket import Socket
 
 
 class Heartbeat:
@@ -27,7 +16,7 @@ class Heartbeat:
 
     __slots__ = ("_has_answered", "_heard", "_loop", "_pinging", "_socket", "_timer")
 
-    def __init__(self, socket: _Socket) -> None:
+    def __init__(self, socket: Socket) -> None:
         self._socket = socket
         self._loop = asyncio.get_running_loop()
         self._has_answered = False
@@ -50,12 +39,8 @@ class Heartbeat:
     def _beat(self) -> None:
         interval = settings.HEARTBEAT_SECONDS
         if self._has_answered and self._loop.time() - self._heard > 2 * interval:
-            spawn(_wait(self._socket.close(CLOSE_ERROR, "No answer to two heartbeats; reconnect.")))
+            spawn(self._socket.close(CLOSE_ERROR, "No answer to two heartbeats; reconnect."))
             return
         self._timer = self._loop.call_later(interval, self._beat)
         if self._pinging is None or self._pinging.done():  # it waits while the peer does not read
-            self._pinging = spawn(_wait(self._socket.send_text(PING)))
-
-
-async def _wait(awaitable: Awaitable[None]) -> None:
-    await awaitable
+            self._pinging = spawn(self._socket.send_text(PING))

@@ -1,11 +1,13 @@
 """What is said over a topic WebSocket: JSON text frames, and their bytes on the wire."""
 
-from typing import Any, Final
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final, Literal
 
 from ..events.event import Event
-from ..events.payload import dumps
+from ..events.payload import decode_data, dumps
 from ..events.position import Position
-from ..exceptions import InvalidData
+from ..exceptions import InvalidData, NotIdentified
 
 PING: Final = '{"type":"ping"}'
 
@@ -15,6 +17,29 @@ CLOSE_NOT_ALLOWED: Final = 4403
 CLOSE_NO_AUTH_IN_TIME: Final = 4408
 CLOSE_TOO_MANY: Final = 4429
 CLOSE_ERROR: Final = 1011
+
+
+def content_of(message: Mapping[str, Any], accepts: Literal["json", "text", "bytes"]) -> Any:
+    """Return what an ASGI `websocket.receive` has; raises `InvalidData`."""
+    text, data = message.get("text"), message.get("bytes")
+    if accepts == "text":
+        if text is None:
+            raise InvalidData("Send text frames here; this was binary.")
+        return text
+    if accepts == "bytes":
+        if data is None:
+            raise InvalidData("Send binary frames here; this was text.")
+        return data
+    return decode_data(text if text is not None else data or b"")
+
+
+def token_of(message: Mapping[str, Any]) -> str:
+    """Return the token of a first message; raises `NotIdentified` where it has none."""
+    with suppress(InvalidData):
+        content = content_of(message, "json")
+        if isinstance(content, dict) and isinstance(content.get("token"), str):
+            return str(content["token"])
+    raise NotIdentified('The first message has to be {"token": "..."}.')
 
 
 def event_text(event: Event) -> str:

@@ -2,31 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable
-from typing import Protocol
 
 from ..delivery.fanout import Sink
 from ..delivery.subscription import Subscription
 from ..delivery.topic_subscriber import Reset
-from ..events.event import Event
 from ..server.extensions import FastLane
 from ..utils.aio import cancel_and_wait, spawn
 from .messages import CLOSE_ERROR, encode_event
+from .socket import Socket
 
 logger = logging.getLogger("realtime.consumers")
-
-
-class _Socket(Protocol):
-    """What the events are sent with, one by one, where the fast lane does not take them."""
-
-    def event(self, event: Event) -> Awaitable[None]:
-        """Send an event."""
-
-    def reset(self, reset: Reset) -> Awaitable[None]:
-        """Say that history is gone."""
-
-    def close(self, code: int, reason: str) -> Awaitable[None]:
-        """Close the socket."""
 
 
 class TopicWriter:
@@ -34,7 +19,7 @@ class TopicWriter:
 
     __slots__ = ("_socket", "_task", "subscription")
 
-    def __init__(self, socket: _Socket) -> None:
+    def __init__(self, socket: Socket) -> None:
         self.subscription = Subscription()
         self._socket = socket
         self._task: asyncio.Task[None] | None = None

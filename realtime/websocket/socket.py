@@ -1,0 +1,91 @@
+"""A WebSocket as its consumer writes to it: frames, the refusal of its handshake, the close."""
+
+from enum import IntEnum
+from typing import Any, Final
+
+from ..delivery.topic_subscriber import Reset
+from ..events.event import Event
+from ..events.payload import dumps
+from ..exceptions import RealtimeError
+from ..server.extensions import has_denial_response
+from ..utils.asgi import Scope, Send
+from . import messages as frames
+
+MAX_REASON_BYTES: Final = 123  # RFC 6455, section 5.5: a control frame has 125, two for the code
+
+
+class ConsumerState(IntEnum):
+    """What a socket is at; it only ever goes forward."""
+
+    CONNECTING = 0  # not accepted yet
+    AUTHENTICATING = 1  # accepted; waits for the first message, or is about to be open
+    OPEN = 2  # its user is known: events may go out
+    CLOSING = 3  # closed from here: what still comes is not handled
+    CLOSED = 4  # the peer has left and its handler has had its time
+
+
+class Socket:
+    """What a consumer sends; nothing is sent before the accept, or after the close."""
+
+    scope: Scope
+    base_send: Send
+    _state = ConsumerState.CONNECTING  # as a class attribute: a socket keeps only what differs
+
+    @property
+    def _is_open(self) -> bool:
+        """Return whether frames may be sent."""
+        return self._state in (ConsumerState.AUTHENTICATING, ConsumerState.OPEN)
+
+    async def send_json(self, value: Any) -> None:
+        """Send a JSON value as a text frame."""
+        if self._is_open:
+            await self.base_send({"type": "websocket.send", "text": dumps(value)})
+
+    async def send_text(self, text: str) -> None:
+        """Send a text frame; waits while the peer does not read."""
+        if self._is_open:
+            await self.base_send({"type": "websocket.send", "text": text})
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Send a binary frame; waits while the peer does not read."""
+        if self._is_open:
+            await self.base_send({"type": "websocket.send", "bytes": data})
+
+    async def send_error(self, code: str, detail: str, ref: Any = None) -> None:
+        """Send an error frame: `code` for programs, `detail` with what to do."""
+        await self.send_text(frames.error_text(code, detail, ref))
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the socket; what was received and not handled yet is not handled any more.
+
+        A reason over 123 bytes is cut.
+        """
+        was_open = self._is_open
+        self._state = max(self._state, ConsumerState.CLOSING)
+        if was_open:
+            reason = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
+            await self.base_send({"type": "websocket.close", "code": code, "reason": reason})
+
+    async def event(self, event: Event) -> None:
+        """Write one event of a subscribed topic to the socket."""
+        await self.send_text(frames.event_text(event))
+
+    async def reset(self, reset: Reset) -> None:
+        """Tell the client that history is gone."""
+        await self.send_text(frames.reset_text(reset.topic, reset.position))
+
+    async def _refuse(self, error: RealtimeError) -> None:
+        """Answer with HTTP where the server can, else with the bare 403 of a close."""
+        detail = str(error)
+        if not has_denial_response(self.scope):
+            code = frames.CLOSE_NOT_IDENTIFIED if error.status == 401 else frames.CLOSE_NOT_ALLOWED
+            await self.base_send({"type": "websocket.close", "code": code, "reason": detail[:100]})
+            return
+        body = dumps({"detail": detail}).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        # RFC 9110, section 15.5.2: a 401 says how to authenticate.
+        headers += [(k.lower().encode(), v.encode()) for k, v in error.headers.items()]
+        status = error.status if error.status in (401, 403) else 400
+        start = {"type": "websocket.http.response.start", "status": status, "headers": headers}
+        await self.base_send(start)
+        await self.base_send({"type": "websocket.http.response.body", "body": body})

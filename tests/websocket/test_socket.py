@@ -1,0 +1,86 @@
+"""What a consumer sends, and how a handshake is refused."""
+
+import json
+from typing import Any
+
+import pytest
+
+from realtime.exceptions import InvalidData, NotAllowed, NotIdentified, RealtimeError
+from realtime.websocket.socket import ConsumerState, Socket
+
+
+class Sent(Socket):
+    """A socket in a state of its life, and what it has sent."""
+
+    def __init__(self, state: ConsumerState, **extensions: Any) -> None:
+        self.messages: list[dict[str, Any]] = []
+        self.scope = {"type": "websocket", "extensions": extensions}
+        self._state = state
+
+    async def base_send(self, message: Any) -> None:
+        self.messages.append(message)
+
+    async def send_all(self) -> None:
+        await self.send_text("a")
+        await self.send_bytes(b"b")
+        await self.send_json(["é"])
+        await self.send_error("bad", "why", 7)
+
+
+@pytest.mark.parametrize("state", [ConsumerState.AUTHENTICATING, ConsumerState.OPEN])
+async def test_frames_of_an_open_socket(state):
+    socket = Sent(state)
+    await socket.send_all()
+    text, data, value, error = socket.messages
+    assert text == {"type": "websocket.send", "text": "a"}
+    assert data == {"type": "websocket.send", "bytes": b"b"}
+    assert json.loads(value["text"]) == ["é"]
+    assert json.loads(error["text"]) == {
+        "type": "error",
+        "code": "bad",
+        "detail": "why",
+        "ref": 7,
+    }
+
+
+@pytest.mark.parametrize(
+    "state", [ConsumerState.CONNECTING, ConsumerState.CLOSING, ConsumerState.CLOSED]
+)
+async def test_nothing_is_sent_before_the_accept_and_after_the_close(state):
+    socket = Sent(state)
+    await socket.send_all()
+    await socket.close(4000)
+    assert socket.messages == []
+    assert socket._state == max(state, ConsumerState.CLOSING)
+
+
+async def test_a_close_is_sent_once_and_its_reason_is_cut_between_characters():
+    socket = Sent(ConsumerState.OPEN)
+    await socket.close(4000, "é" * 100)
+    await socket.close(4001)
+    assert socket.messages == [{"type": "websocket.close", "code": 4000, "reason": "é" * 61}]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (NotIdentified("Who?"), 401, 4401),
+        (NotAllowed("Not you."), 403, 4403),
+        (InvalidData("Not so."), 400, 4403),
+    ],
+)
+async def test_a_refusal_is_an_answer_of_http_or_else_a_close(
+    error: RealtimeError, status: int, code: int
+):
+    socket = Sent(ConsumerState.CONNECTING, **{"websocket.http.response": {}})
+    await socket._refuse(error)
+    start, body = socket.messages
+    assert (start["type"], start["status"]) == ("websocket.http.response.start", status)
+    headers = dict(start["headers"])
+    assert int(headers[b"content-length"]) == len(body["body"])
+    assert json.loads(body["body"]) == {"detail": str(error)}
+    assert (b"www-authenticate" in headers) == (status == 401)
+
+    socket = Sent(ConsumerState.CONNECTING)
+    await socket._refuse(error)
+    assert socket.messages == [{"type": "websocket.close", "code": code, "reason": str(error)}]
