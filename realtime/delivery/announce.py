@@ -20,7 +20,7 @@ from .outbox import Outbox
 
 logger = logging.getLogger("realtime.publishing")
 
-SILENT_SECONDS: Final = 10.0  # a bus that has timed out is left alone for so long
+OPEN_SECONDS: Final = 10.0  # for which a bus that has timed out is not called
 
 ByTopic: TypeAlias = Mapping[str, Sequence[Event]]
 
@@ -40,12 +40,11 @@ def announce(events: Sequence[Event]) -> Awaitable[None]:
         here = None
     hubs = running_hubs()
     for hub in hubs:
-        # The first one sends them to the others.
-        take = partial(_take, hub, topics, hub is hubs[0])
+        deliver = partial(_deliver, hub, topics, is_sender=hub is hubs[0])
         if hub.loop is here:
-            take()
+            deliver()
         else:
-            hub.loop.call_soon_threadsafe(take)
+            hub.loop.call_soon_threadsafe(deliver)
     if hubs or not events:
         return Done()
     if here is None:
@@ -55,7 +54,7 @@ def announce(events: Sequence[Event]) -> Awaitable[None]:
 
 
 class Done:
-    """An awaitable of what is done already."""
+    """What to await where nothing is left to wait for."""
 
     def __await__(self) -> Generator[None, None, None]:
         yield from ()
@@ -74,30 +73,28 @@ class Announcement:
             yield from self._sent.__await__()
 
 
-class Silence:
-    """Until when the bus is not asked again, in a process that does not listen.
-
-    Of the process and not of a loop: each `async_to_sync` has a loop of its own.
-    """
+class CircuitBreaker:
+    """Spares the publishers of a process that does not listen the wait for a bus that is down."""
 
     def __init__(self) -> None:
         self._until = 0.0  # by the monotonic clock
 
     @property
-    def is_over(self) -> bool:
-        """Return whether the bus may be asked."""
-        return time.monotonic() >= self._until
+    def is_open(self) -> bool:
+        """Return whether the bus is not to be called."""
+        return time.monotonic() < self._until
 
-    def begin(self) -> None:
-        """Leave the bus alone for `SILENT_SECONDS`: each publisher would wait for it."""
-        self._until = time.monotonic() + SILENT_SECONDS
+    def open(self) -> None:
+        """Have the bus not called for `OPEN_SECONDS`."""
+        self._until = time.monotonic() + OPEN_SECONDS
 
 
-_silence: Final = Silence()
+# Of the process and not of a loop: each `async_to_sync` has a loop of its own.
+_breaker: Final = CircuitBreaker()
 
 
 async def _send_and_wait(topics: ByTopic) -> None:
-    if not _silence.is_over:
+    if _breaker.is_open:
         return
     bus = make_bus(logger)
     if bus.is_local:
@@ -107,14 +104,14 @@ async def _send_and_wait(topics: ByTopic) -> None:
         outbox.put(topic, events)
     await outbox.sent()
     if isinstance(bus.failure, TimeoutError):
-        _silence.begin()
+        _breaker.open()
 
 
-def _take(hub: Hub, topics: ByTopic, sends: bool) -> None:
-    """Deliver to a hub's readers; if it `sends`, to the other processes too."""
+def _deliver(hub: Hub, topics: ByTopic, *, is_sender: bool) -> None:
+    """Deliver to a hub's readers and, if it is the one that sends, to the other processes."""
     for topic, events in topics.items():
         hub.receive(topic, events)
-        if sends and (others := _for_peers(hub, events)):
+        if is_sender and (others := _for_peers(hub, events)):
             hub.outbox.put(topic, others)
 
 

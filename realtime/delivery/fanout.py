@@ -1,7 +1,7 @@
 """Fan-out: one topic's events to all of its subscribers in this process.
 
 A subscriber that stands where the topic stands, with nothing pending, is *synced*: the fan-out
-writes to its lane, and nothing of it is asked. In a broadcast to thousands that is what counts:
+writes to its lane without calling it. In a broadcast to thousands that is what counts:
 each object that is touched on the way to a socket is a cache line to fetch. The others (new,
 slow, on another server) are *lagging*: they are notified one by one, and sync when they have
 caught up. One whose lane takes nothing lags again, from the position that it has reached.
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextvars import Context
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
-from ..events.event import Event, last_position, together
+from ..events.event import Event, last_position, take
 from ..events.position import START, Position
 from ..server.extensions import FastLane, Framing, Group
 
@@ -25,8 +25,8 @@ logger = logging.getLogger("realtime.hub")
 
 SLICE_SECONDS: Final = 0.002  # a broadcast that takes longer lets the loop run in between
 SLICE_READERS: Final = 64  # subscribers written to between two checks of the clock
-TOGETHER_EVENTS: Final = 64  # most that are written to a subscriber at once
-TOGETHER_BYTES: Final = 16_384  # and their data's bytes: what a socket has room for from the start
+WRITE_EVENTS: Final = 64  # most that are written to a subscriber at once
+WRITE_BYTES: Final = 16_384  # and their data's bytes: what a socket has room for from the start
 
 Encode: TypeAlias = Callable[[Event], bytes]
 
@@ -59,15 +59,15 @@ class Subscriber(Protocol):
 
 
 class _Synced:
-    """Subscribers that are written to in one form, by the index that their group has given them."""
+    """Subscribers that are written to in one form, by the index that `lanes` has given them."""
 
-    __slots__ = ("encode", "framing", "group", "removed", "sent_until", "subscribers")
+    __slots__ = ("encode", "framing", "lanes", "removed", "sent_until", "subscribers")
 
     def __init__(self, encode: Encode, framing: Framing, kind: type[Group]) -> None:
         assert getattr(encode, "__closure__", None) is None, f"{encode} is made for one connection"
         self.encode = encode
         self.framing = framing
-        self.group = kind()
+        self.lanes = kind()
         self.subscribers: list[Subscriber | None] = []
         self.removed = 0
         self.sent_until = 0  # the indexes below have the events that are being sent
@@ -85,7 +85,7 @@ class Fanout:
         self._sending: Position | None = None  # and of those that have the events being sent
         self._pending: dict[Subscriber, tuple[Sink, Position]] = {}  # lagging, and to be synced
         self._already_sent: set[Subscriber] = set()  # unsynced since, or notified
-        self._outbox: deque[Event] = deque()
+        self._unsent: deque[Event] = deque()
         self._run: Iterator[None] | None = None
         self._later: asyncio.Handle | None = None
 
@@ -128,7 +128,7 @@ class Fanout:
         if synced is None:
             synced = self._groups[key] = _Synced(*key)
         del self._lagging[subscriber]
-        self._places[subscriber] = synced, synced.group.add(sink.lane)
+        self._places[subscriber] = synced, synced.lanes.add(sink.lane)
         synced.subscribers.append(subscriber)
         return True
 
@@ -141,7 +141,7 @@ class Fanout:
         if self._is_sent(subscriber):
             self._already_sent.add(subscriber)
         synced, index = self._places.pop(subscriber)
-        synced.group.remove(index)
+        synced.lanes.remove(index)
         synced.subscribers[index] = None
         synced.removed += 1
         self._lagging[subscriber] = None
@@ -175,7 +175,7 @@ class Fanout:
 
     def send(self, events: Sequence[Event]) -> None:
         """Bring events to all subscribers, after those that are still being sent."""
-        self._outbox.extend(events)
+        self._unsent.extend(events)
         if self._run is None:
             self._run = self._send_all()
             self._continue()
@@ -198,23 +198,23 @@ class Fanout:
     def _send_all(self) -> Iterator[None]:
         now = asyncio.get_running_loop().time
         deadline = now() + SLICE_SECONDS
-        while self._outbox:
+        while self._unsent:
             for _ in self._send(self._next()):
                 if now() > deadline:
                     yield
                     deadline = now() + SLICE_SECONDS
 
     def _next(self) -> list[Event]:
-        """Take what goes out together: events without a gap between them, and not too many."""
-        events = together(self._in_a_row(), TOGETHER_EVENTS, TOGETHER_BYTES)
+        """Take the events of one write off `_unsent`: there is no gap between them."""
+        events = take(self._in_a_row(), WRITE_EVENTS, WRITE_BYTES)
         for _ in events:
-            self._outbox.popleft()
+            self._unsent.popleft()
         return events
 
     def _in_a_row(self) -> Iterator[Event]:
-        """Yield the events to send, up to a gap; what comes after one is by itself."""
+        """Yield the unsent events up to a gap; after a gap, one event by itself."""
         position = self._sent
-        for number, event in enumerate(self._outbox):
+        for number, event in enumerate(self._unsent):
             is_next = event.follows(position)
             if is_next or not number:
                 yield event
@@ -223,9 +223,9 @@ class Fanout:
             position = last_position([event], position)
 
     def _send(self, events: list[Event]) -> Iterator[None]:
-        """Send events to all; yield now and then."""
+        """Send events to all; yield after every `SLICE_READERS`."""
         if not events[0].follows(self._sent):
-            self._unsync_all()  # something is missing: each has to see to it
+            self._unsync_all()  # something is missing: each reads it from the log
         position = last_position(events, self._sent)
         for synced in self._groups.values():
             self._compact(synced)
@@ -251,7 +251,7 @@ class Fanout:
         size = len(synced.subscribers)
         for start in range(0, size, SLICE_READERS):
             stop = min(start + SLICE_READERS, size)
-            for index in synced.group.write(data, start, stop):
+            for index in synced.lanes.write(data, start, stop):
                 self._refused(synced.subscribers[index], events)
             synced.sent_until = stop
             yield
@@ -276,11 +276,11 @@ class Fanout:
             logger.exception("A reader of %s failed", self.topic)
 
     def _compact(self, synced: _Synced) -> None:
-        """Drop the indexes that nothing has any more, once they are the half."""
+        """Renumber a group's subscribers once more than half of its indexes have none."""
         if synced.removed * 2 <= len(synced.subscribers):
             return
         before, synced.subscribers, synced.removed = synced.subscribers, [], 0
-        for index, old in enumerate(synced.group.compact()):
+        for index, old in enumerate(synced.lanes.compact()):
             subscriber = before[old]
             assert subscriber is not None
             synced.subscribers.append(subscriber)

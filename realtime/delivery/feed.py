@@ -33,23 +33,23 @@ class Feed:
         self.head = 0
         self.fanout = Fanout(topic)
         self.starting: asyncio.Task[None] | None = None
-        self.started = False
+        self.is_started = False
         self._tail: deque[Event] = deque()
         self._tail_bytes = 0
-        self._behind = False
+        self._is_behind = False
         self._catching_up: asyncio.Task[None] | None = None
 
     @property
     def position(self) -> Position:
-        """The newest position known here."""
+        """Return the newest position known here."""
         return Position(self.epoch, self.head) if self.head else START
 
     def start(self, position: Position) -> None:
-        """Take over the log's head; what was announced before is caught up with."""
+        """Begin at the log's head; read what was announced since it was asked for."""
         self.epoch, self.head = position.epoch, position.offset
         self.fanout.restart(position)
-        self.started = True
-        if self._behind:
+        self.is_started = True
+        if self._is_behind:
             self.catch_up()
 
     def close(self) -> None:
@@ -70,14 +70,14 @@ class Feed:
         return list(islice(self._tail, first, first + limit))
 
     def offer(self, events: Iterable[Event]) -> None:
-        """Announcements have come: deliver them, drop them, or find out what is missing."""
+        """Deliver announced events that come next; read the log where one before is missing."""
         next_ones: list[Event] = []
         head = self.head
         for event in events:
             if not event.offset:
                 next_ones.append(event)
-            elif not self.started:
-                self._behind = True
+            elif not self.is_started:
+                self._is_behind = True
             elif event.offset == head + 1 and event.epoch == self.epoch:
                 next_ones.append(event)
                 head += 1
@@ -88,8 +88,8 @@ class Feed:
 
     def compare(self, head: Position) -> bool:
         """Compare with the head in the log; True if an announcement was missed."""
-        if not self.started:
-            self._behind = True  # the start may have read the head before
+        if not self.is_started:
+            self._is_behind = True  # the start may have read the head before
             return False
         if head == self.position:
             return False
@@ -100,13 +100,13 @@ class Feed:
 
     def catch_up(self) -> None:
         """Read from the log what is missing here; any number of calls make one read at a time."""
-        self._behind = True
-        if self.started and (self._catching_up is None or self._catching_up.done()):
+        self._is_behind = True
+        if self.is_started and (self._catching_up is None or self._catching_up.done()):
             self._catching_up = spawn(self._catch_up())
 
     async def _catch_up(self) -> None:
-        while self._behind:
-            self._behind = False
+        while self._is_behind:
+            self._is_behind = False
             try:
                 limit = settings.LOG_PAGE_EVENTS
                 try:
@@ -116,7 +116,7 @@ class Feed:
                     self._restart(heads.get(self.topic, START))
                 else:
                     self._advance(page.events)
-                    self._behind = self._behind or bool(page.events)
+                    self._is_behind = self._is_behind or bool(page.events)
             except Exception:
                 # The next check of the heads tries again.
                 logger.warning("Can't read the log of %s", self.topic, exc_info=True)

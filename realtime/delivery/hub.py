@@ -56,7 +56,7 @@ class Hub:
         feed.fanout.add(subscriber)
         assert feed.starting is not None
         try:
-            if not feed.started:
+            if not feed.is_started:
                 # Others may wait for the same start: it must outlive one that leaves.
                 await asyncio.shield(feed.starting)
         except BaseException:
@@ -76,7 +76,7 @@ class Hub:
             self._stop()
 
     def receive(self, topic: str, events: Sequence[Event]) -> None:
-        """Take announcements, of this process or of another one."""
+        """Offer announced events, of this process or of another one, to the topic's feed."""
         feed = self.feeds.get(topic)
         if feed is not None:
             feed.offer(events)
@@ -120,11 +120,11 @@ class Hub:
             self.peers.receive(message)
         elif message:
             self.receive(topic, message)
-        else:  # joined: what was announced before may have been missed
+        else:  # `MISSED`: the topic was joined; what was announced before may be missing
             if topic == PEERS_TOPIC:
                 self.peers.joined()
             feed = self.feeds.get(topic)
-            if feed is not None and feed.started:
+            if feed is not None and feed.is_started:
                 feed.catch_up()
 
     async def _check_heads_regularly(self) -> None:
@@ -165,7 +165,7 @@ async def positions_now(topics: Sequence[str]) -> dict[str, Position]:
 
 
 def _is_served(feeds: Mapping[str, Feed], topic: str) -> bool:
-    return topic in feeds and feeds[topic].started
+    return topic in feeds and feeds[topic].is_started
 
 
 _hubs: Final[dict[asyncio.AbstractEventLoop, Hub]] = {}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ..conf import settings
-from ..events.event import Event, together
+from ..events.event import Event, take
 from ..utils.aio import spawn
 from .bus.base import Bus
 
@@ -52,7 +52,7 @@ class Outbox:
         """Return what one topic has waiting, as far as one message may carry it."""
         topic = next(iter(self._by_topic))
         waiting = self._by_topic.pop(topic)
-        events = together(waiting, MESSAGE_EVENTS, MESSAGE_BYTES)
+        events = take(waiting, MESSAGE_EVENTS, MESSAGE_BYTES)
         for _ in events:
             waiting.popleft()
         if waiting:

@@ -39,11 +39,11 @@ class Progress:
         self.topic = validate_topic(topic)
         self.of = of
         self.step = 0
-        self._told = float("-inf")
+        self._published = float("-inf")
 
     def update(self, step: int | None = None, **more: Any) -> None:
-        """Be at `step`, or one further; `more` goes along as it is. Never fails the job."""
-        if self._is_due(step):
+        """Be at `step`, or one further; `more` is published as it is. Never fails the job."""
+        if self._advance(step):
             data = self._data(**more)
             try:
                 if _in_transaction():
@@ -51,15 +51,15 @@ class Progress:
                 else:
                     publish(self.topic, data)
             except Exception:
-                logger.warning("The progress on %s can't be told", self.topic, exc_info=True)
+                logger.warning("The progress on %s can't be published", self.topic, exc_info=True)
 
     async def aupdate(self, step: int | None = None, **more: Any) -> None:
         """Be at `step`, as `update`, in async code outside of a transaction."""
-        if self._is_due(step):
+        if self._advance(step):
             try:
                 await publish_now(self.topic, self._data(**more))
             except Exception:
-                logger.warning("The progress on %s can't be told", self.topic, exc_info=True)
+                logger.warning("The progress on %s can't be published", self.topic, exc_info=True)
 
     def __enter__(self) -> Self:
         return self
@@ -88,12 +88,13 @@ class Progress:
         type, data = self._end(kind)
         await publish_now(self.topic, data, type=type)
 
-    def _is_due(self, step: int | None) -> bool:
+    def _advance(self, step: int | None) -> bool:
+        """Be at `step`, or one further; return whether it is to be published now."""
         self.step = self.step + 1 if step is None else step
         now = time.monotonic()
-        if self.step != self.of and now - self._told < settings.PROGRESS_SECONDS:
+        if self.step != self.of and now - self._published < settings.PROGRESS_SECONDS:
             return False
-        self._told = now
+        self._published = now
         return True
 
     def _data(self, **more: Any) -> dict[str, Any]:

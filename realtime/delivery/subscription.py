@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import Self
 
 from ..conf import settings
-from ..events.event import Event, together
+from ..events.event import Event, take
 from ..events.position import Position
-from .fanout import TOGETHER_BYTES, TOGETHER_EVENTS, Sink
+from .fanout import WRITE_BYTES, WRITE_EVENTS, Sink
 from .topic_subscriber import Reset, Started, TopicSubscriber
 
 
@@ -99,7 +99,7 @@ class Subscription:
         self.is_closed = True
         for topic in list(self._subscribers):
             self.remove(topic)
-        self._release()
+        self._wake_reader()
 
     @property
     def topics(self) -> list[str]:
@@ -118,22 +118,23 @@ class Subscription:
         Cancelling it loses nothing: positions move only when something is returned.
         """
         while not self.is_closed:
-            if items := await self._take():
+            if items := await self._next_items():
                 return items
             if self.is_closed or not await self._wait(timeout):
                 return []
         return []
 
     async def ready(self) -> AsyncIterator[Event | Reset]:
-        """Yield what can be handed out without waiting for more; `on_ready` tells of new.
+        """Yield what can be handed out without waiting for more; `on_ready` is called for more.
 
-        What the fast lane takes is not handed out. While there always is something new, one who
-        writes events one by one would never have written all, and never be synced.
+        What the fast lane takes is not yielded.
         """
+        # Whole pages go to the fast lane: a caller that writes its events one by one would never
+        # catch up with a topic on which there always is something new.
         while True:
             while self._page:  # first what an iteration that was given up has left
                 yield self._page.pop(0)
-            items = await self._take()
+            items = await self._next_items()
             if not items:
                 return
             self._page.extend(self._write(items))
@@ -145,8 +146,8 @@ class Subscription:
             if not self.is_closed:
                 await self._wait(None)
 
-    async def _take(self) -> list[Event | Reset]:
-        """Return what comes next, or nothing: then the subscription is waiting."""
+    async def _next_items(self) -> list[Event | Reset]:
+        """Return what comes next; where there is nothing, allow the fast lane."""
         while self._ready or self._ephemeral:
             items = await self._read_next() if self._ready else []
             if self._ephemeral:
@@ -163,7 +164,7 @@ class Subscription:
         """Write to the fast lane what it takes now; return the rest."""
         start = 0
         while self.sink is not None and start < len(items):
-            events = together(_before_reset(items, start), TOGETHER_EVENTS, TOGETHER_BYTES)
+            events = take(_before_reset(items, start), WRITE_EVENTS, WRITE_BYTES)
             if not events or not self.sink.try_write(events):
                 break
             start += len(events)
@@ -180,12 +181,12 @@ class Subscription:
             raise
         if not items or not self._has(subscriber):
             return []
-        # To the end of the line: a topic with a long history must not hold up the others.
+        # After the others: a topic with a long history must not hold up the others.
         self._ready[subscriber] = None
         return items
 
     def _has(self, subscriber: TopicSubscriber) -> bool:
-        """Return whether it was not removed while something was awaited."""
+        """Return whether a subscriber is still read, after something was awaited."""
         return self._subscribers.get(subscriber.topic) is subscriber
 
     async def __aenter__(self) -> Self:
@@ -202,7 +203,7 @@ class Subscription:
     def wake(self, subscriber: TopicSubscriber) -> None:
         """Have the topic of `subscriber` read: it may have something new."""
         self._ready[subscriber] = None
-        self._release()
+        self._wake_reader()
 
     def keep_ephemeral(self, event: Event) -> None:
         """Hold an ephemeral event until it is read; over `EPHEMERAL_QUEUE` the oldest goes."""
@@ -210,22 +211,22 @@ class Subscription:
             del self._ephemeral[0]
             self.dropped += 1
         self._ephemeral.append(event)
-        self._release()
+        self._wake_reader()
 
     def _allow_fastlane(self) -> None:
-        """Let events be written past this: there is nothing to hand out."""
+        """Let the fan-out write to the sink: there is nothing to hand out before."""
         self.is_waiting = True
         for subscriber in self._subscribers.values():
             subscriber.sync()
 
     def _forbid_fastlane(self) -> None:
-        """Let nothing be written past what is to be handed out, of whichever topic."""
+        """Keep the fan-out of every topic from the sink: something is to be handed out first."""
         if self.is_waiting:
             self.is_waiting = False
             for subscriber in self._subscribers.values():
                 subscriber.unsync()
 
-    def _release(self) -> None:
+    def _wake_reader(self) -> None:
         self._forbid_fastlane()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(True)

@@ -20,18 +20,18 @@ class Event:
 
     @property
     def position(self) -> Position:
-        """Where a reader stands that has just read this event."""
+        """Return where a reader stands that has just read this event."""
         return Position(self.epoch, self.offset)
 
     @property
     def size(self) -> int:
-        """Bytes of the data in UTF-8."""
+        """Return how many bytes the data has in UTF-8."""
         return len(self.data) if self.data.isascii() else len(self.data.encode())
 
     @property
     def id(self) -> str | None:
-        """The id on the wire; None for an ephemeral event."""
-        return f"{self.epoch}-{self.offset}" if self.offset else None
+        """Return the id on the wire; None for an ephemeral event."""
+        return str(self.position) if self.offset else None
 
     def follows(self, position: Position) -> bool:
         """Return whether nothing is missing between a position and this event."""
@@ -48,10 +48,7 @@ class Event:
         encode: Callable[["Event"], bytes],
         framing: Callable[[bytes], bytes] | None = None,
     ) -> bytes:
-        """Return the event in one form, and framed for one kind of connection.
-
-        It is made once per process, however many connections it goes to.
-        """
+        """Return the event in one form, framed for one kind of connection; made once a process."""
         form = encode, framing
         try:
             return self._encoded[form]
@@ -60,7 +57,7 @@ class Event:
             return self._encoded.setdefault(form, body)
 
     def forget_encoded(self) -> None:
-        """Few will ask for it now: keep the data alone."""
+        """Drop the encoded forms; they are made anew for a reader that lags so far."""
         self._encoded.clear()
 
     def __eq__(self, other: object) -> bool:
@@ -83,16 +80,13 @@ def last_position(events: Sequence[Event], before: Position) -> Position:
     return next((event.position for event in reversed(events) if event.offset), before)
 
 
-def together(events: Iterable[Event], most: int, most_bytes: int) -> list[Event]:
-    """Return the first of the events: at most so many, with so many bytes of data.
-
-    But one at least.
-    """
+def take(events: Iterable[Event], max_count: int, max_bytes: int) -> list[Event]:
+    """Return the first events: one at least, else up to `max_count` with `max_bytes` of data."""
     taken: list[Event] = []
     size = 0
     for event in events:
         size += event.size
-        if taken and (size > most_bytes or len(taken) == most):
+        if taken and (size > max_bytes or len(taken) == max_count):
             break
         taken.append(event)
     return taken

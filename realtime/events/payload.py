@@ -35,7 +35,7 @@ def encode_data(data: object, max_bytes: int) -> str:
     booleans and None. Raises `InvalidData`, or `DataTooLarge` over `max_bytes` of UTF-8.
     """
     try:
-        _check(data, "data")
+        _check(data)
         text = _encode(data)
         size = len(text.encode())
     except RecursionError:
@@ -95,24 +95,24 @@ def _half_a_pair(error: UnicodeEncodeError) -> str:
     return f"The data holds half of a surrogate pair ({half!r}), which UTF-8 can't carry."
 
 
-def _check(value: object, where: str) -> None:
-    """Raise where json.dumps would bend the value (integer keys, NaN) or give up on it."""
+def _check(value: object) -> None:
+    """Raise `InvalidData` where json.dumps would change the value (integer keys) or refuse it."""
     kind = type(value)
     if kind is str or kind is int or value is None or kind is bool:
         return
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise InvalidData(f"{where} has the key {key!r:.60}: JSON keys are strings.")
-            _check(item, where)
+                raise InvalidData(f"The data has the key {key!r:.60}: JSON keys are strings.")
+            _check(item)
     elif isinstance(value, list | tuple):
         for item in value:
-            _check(item, where)
+            _check(item)
     elif isinstance(value, float):
         if not math.isfinite(value):
-            raise InvalidData(f"{where} holds {value}, which JSON can't express; use None.")
+            raise InvalidData(f"The data holds {value}, which JSON can't express; use None.")
     elif not isinstance(value, str | int):
         raise InvalidData(
-            f"{where} holds a {kind.__module__}.{kind.__qualname__}, which is not a JSON value: "
+            f"The data holds a {kind.__module__}.{kind.__qualname__}, which is not a JSON value: "
             "convert it first (str() for dates, decimals and UUIDs)."
         )

@@ -44,7 +44,7 @@ def new_epoch() -> str:
 
 
 def parse_position(text: str) -> Position:
-    """Read one topic's id; raise `InvalidPosition` for anything this log never writes."""
+    """Return the position of one topic's id; raise `InvalidPosition` for what is no such id."""
     if text == "0":
         return OLDEST
     match = _ID.fullmatch(text)
@@ -57,12 +57,12 @@ def parse_position(text: str) -> Position:
 
 
 def format_positions(positions: Mapping[str, Position]) -> str:
-    """One id that covers several topics, in the order of the mapping."""
+    """Return one id that covers several topics, in the order of the mapping."""
     return ",".join(f"{topic}={position}" for topic, position in positions.items())
 
 
 def parse_positions(text: str, topics: list[str]) -> dict[str, Position]:
-    """Read the id of a stream over `topics`.
+    """Return the positions in the id of a stream over `topics`.
 
     `"0"` stands for the oldest of each. Topics of `text` that are not in `topics` are left out,
     and a topic that `text` does not name is missing from the result: it starts live.

@@ -6,8 +6,7 @@ from typing import Final
 from ..exceptions import InvalidTopic
 
 MAX_TOPIC_LENGTH: Final = 99  # Channels wants group names under 100 characters
-TOPIC_PATTERN: Final = r"[A-Za-z0-9_.-]{1,99}"
-_TOPIC = re.compile(TOPIC_PATTERN)
+_TOPIC = re.compile(rf"[A-Za-z0-9_.-]{{1,{MAX_TOPIC_LENGTH}}}")
 
 
 def validate_topic(name: object) -> str:

@@ -107,7 +107,7 @@ class TopicStreamResponse(EventStreamResponse):
 def encode_event(event: Event) -> bytes:
     """Return an event of a stream over one topic. Its data is JSON, and so has no line break."""
     name = "" if event.type == DEFAULT_TYPE else f"event: {event.type}\n"
-    event_id = f"id: {event.epoch}-{event.offset}\n" if event.offset else ""
+    event_id = f"id: {event.id}\n" if event.offset else ""
     return f"{name}{event_id}data: {event.data}\n\n".encode()
 
 

@@ -44,7 +44,7 @@ def token_of(message: Mapping[str, Any]) -> str:
 
 def event_text(event: Event) -> str:
     """Return the JSON text of an event's frame. An ephemeral event has no id."""
-    event_id = f'"id":"{event.epoch}-{event.offset}",' if event.offset else ""
+    event_id = f'"id":"{event.id}",' if event.offset else ""
     return (
         f'{{"type":"event","topic":"{event.topic}",{event_id}'
         f'"event":{dumps(event.type)},"data":{event.data}}}'

@@ -17,7 +17,7 @@ from django.test import override_settings
 
 from realtime import models
 from realtime.delivery import announce as announce_module
-from realtime.delivery.announce import Silence, announce
+from realtime.delivery.announce import CircuitBreaker, announce
 from realtime.delivery.bus.base import PEERS_TOPIC
 from realtime.delivery.bus.channels import to_message
 from realtime.delivery.hub import get_hub
@@ -32,8 +32,8 @@ from ..support.servers import manage
 
 @pytest.fixture(autouse=True)
 def _a_layer_that_answers(monkeypatch: pytest.MonkeyPatch):
-    """What one test finds silent is not silent for the next."""
-    monkeypatch.setattr(announce_module, "_silence", Silence())
+    """A breaker that one test opens is not open for the next."""
+    monkeypatch.setattr(announce_module, "_breaker", CircuitBreaker())
 
 
 @pytest.fixture
@@ -250,7 +250,7 @@ def test_a_command_waits_once_for_a_layer_that_hangs(site, kind):
 @pytest.mark.parametrize(("silent", "told"), [(60, False), (0.05, True)])
 def test_a_layer_that_answers_again_is_told_again(monkeypatch, silent, told):
     short = {"ANNOUNCE_TIMEOUT_SECONDS": 0.05}
-    monkeypatch.setattr(announce_module, "SILENT_SECONDS", silent)
+    monkeypatch.setattr(announce_module, "OPEN_SECONDS", silent)
     with override_settings(REALTIME=short):
         with layer(HangingLayer):
             publish("a", 1)

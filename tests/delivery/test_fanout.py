@@ -162,7 +162,7 @@ async def test_lanes_of_another_kind_are_a_group_of_their_own(crowd):
     clients = [Client(crowd), Client(crowd)]
     clients[1].sink = Sink(encode, OtherLane())
     assert all(client.sync() for client in clients)
-    kinds = {type(group.group) for group in crowd._groups.values()}
+    kinds = {type(group.lanes) for group in crowd._groups.values()}
     assert kinds == {FakeGroup, OtherGroup}
 
 
@@ -207,14 +207,14 @@ async def test_what_has_come_meanwhile_goes_out_together(crowd, slowly):
 
 
 async def test_not_too_many_together(crowd, monkeypatch):
-    monkeypatch.setattr(fanout, "TOGETHER_EVENTS", 3)
+    monkeypatch.setattr(fanout, "WRITE_EVENTS", 3)
     (client,) = synced(crowd, 1)
     crowd.send([event(offset) for offset in range(1, 8)])
     assert client.written == [b"123", b"456", b"7"]
 
 
 async def test_not_too_much_together(crowd, monkeypatch):
-    monkeypatch.setattr(fanout, "TOGETHER_BYTES", 4)
+    monkeypatch.setattr(fanout, "WRITE_BYTES", 4)
     (client,) = synced(crowd, 1)
     large = Event("a", "message", "large", EPOCH, 3)  # by itself, it is no larger than it is
     crowd.send([event(1), event(2), large, event(4)])

@@ -36,7 +36,7 @@ def test_a_feed_does_not_catch_up_before_it_has_started():
 def test_a_look_before_the_start_is_made_up_for():
     feed = Feed("a")
     assert not feed.compare(Position("epoch", 5))
-    assert feed._behind
+    assert feed._is_behind
 
 
 class Stall:

@@ -423,8 +423,8 @@ async def test_what_an_iteration_has_left_is_handed_out_by_the_next(world):
 
 @pytest.mark.parametrize(("events", "size"), [(2, 1_000), (1_000, 2)])
 async def test_not_too_much_is_written_at_once(world, monkeypatch, events, size):
-    monkeypatch.setattr(subscription_module, "TOGETHER_EVENTS", events)
-    monkeypatch.setattr(subscription_module, "TOGETHER_BYTES", size)
+    monkeypatch.setattr(subscription_module, "WRITE_EVENTS", events)
+    monkeypatch.setattr(subscription_module, "WRITE_BYTES", size)
     _, log = world
     append(log, "a", 5)
     lane = Lane()
