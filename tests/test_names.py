@@ -10,11 +10,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent / "realtime"
 FAMILIES: Final = ("eventlog/", "delivery/bus/", "llm/providers/", "streaming/sql_json/")
 DJANGO: Final = {"__init__", "__main__", "admin", "apps", "checks", "conf", "models"}
 MOST_LINES: Final = 300
-LONGER: Final = {  # the first is one protocol's states; the others are only ever fewer
-    "server/websocket_connection.py",
-    *("server/frames.py", "server/http_connection.py"),
-    *("server/supervisor.py", "server/transport.py"),
-}
+LONGER: Final = {"server/websocket_connection.py", "server/supervisor.py"}  # only ever fewer
 
 
 def modules() -> list[Path]:

@@ -17,7 +17,8 @@ from zope.interface import implementer
 from realtime.server.access_log import logger
 from realtime.server.http_connection import HTTPConnection
 from realtime.server.state import ServerState
-from realtime.server.transport import SocketTransport, Transport, TwistedTransport
+from realtime.server.transport import SocketTransport, Transport
+from realtime.server.twisted_transport import TwistedTransport
 
 LISTEN_BACKLOG = 4096
 """Connections the kernel queues before they are accepted. Twisted's 50 makes a storm of

@@ -11,11 +11,13 @@ import asyncio
 import errno
 import os
 import sys
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
 WINDOW: Final = 1_048_576  # bytes handed to the kernel before others get a turn
 READ_SIZE: Final = 262_144  # bytes read at once where the kernel has to be helped
 
+Progress = Callable[[int], None]  # is told how many bytes went
 AVAILABLE: Final = sys.platform == "linux" and hasattr(os, "sendfile")
 UNABLE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EOVERFLOW})
 """What sendfile says of a file that it can't copy from."""
@@ -81,6 +83,60 @@ def in_memory(fileno: int, offset: int, size: int) -> bool:
         )
     except OSError:  # EAGAIN; or a file system that can't tell
         return False
+
+
+class _Transport(Protocol):
+    """What sends a file's part."""
+
+    closed: bool
+
+    @property
+    def pending(self) -> bool:
+        """Return whether something written has not gone out yet."""
+
+    def fileno(self) -> int: ...
+
+    def write(self, data: bytes) -> None: ...
+
+    def keep(self, data: bytes, sent: int) -> None:
+        """Queue data but its first `sent` bytes, until the socket takes more."""
+
+    async def drain(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+async def send(
+    transport: _Transport, fileno: int, offset: int, count: int, progress: Progress
+) -> None:
+    """Have the kernel copy a part of a file; see `Transport.send_file`."""
+    while count and not transport.closed:
+        if transport.pending:
+            await transport.drain()
+            continue
+        size = min(count, WINDOW)
+        try:
+            if in_memory(fileno, offset, size):
+                sent = os.sendfile(transport.fileno(), fileno, offset, size)
+            else:
+                sent = await copy(transport.fileno(), fileno, offset, size)
+        except (BlockingIOError, InterruptedError):
+            if not transport.closed:
+                transport.keep(b"", 0)  # nothing, which goes out once there is room again
+            continue
+        except OSError as error:
+            if error.errno not in UNABLE:
+                transport.abort()
+                return
+            data = await read(fileno, offset, size)
+            transport.write(data)
+            sent = len(data)
+        if not sent:
+            raise EOFError(f"The file ended {count} bytes before its part did.")
+        progress(sent)
+        offset += sent
+        count -= sent
+        await asyncio.sleep(0)
 
 
 async def copy(out: int, fileno: int, offset: int, size: int) -> int:

@@ -1,4 +1,4 @@
-"""A connection's bytes: a socket of our own, or Twisted's TLS underneath the same interface.
+"""A connection's bytes, from and to a socket.
 
 Twisted's TCP transport costs about ten Python calls for every read and write, and keeps what the
 kernel does not take without limit. `SocketTransport` does a read or a write in one call and says
@@ -7,29 +7,18 @@ when something is left over; Twisted keeps the listening ports, the endpoints an
 
 import asyncio
 import contextlib
-import os
 import socket
-from collections.abc import Callable
 from typing import Any, Protocol
-
-from twisted.internet.protocol import Protocol as TwistedProtocol
 
 from realtime.server import sendfile
 from realtime.server.access_log import logger
 from realtime.server.fastlane import SocketLane
+from realtime.server.sendfile import Progress
 from realtime.server.timeouts import Timeouts
 
-READ_SIZE = 65_536
-"""Bytes taken from a socket at once."""
-
-CLOSING_GRACE = 2.0
-"""Seconds in which a peer that is being refused may read the answer before the socket is closed."""
-
-TLS_FLUSH = 300.0
-"""Seconds in which a TLS peer may take what is pending when its connection is closed."""
-
-Address = list[Any] | None
-"""Host and port as a scope wants them; None for a Unix socket."""
+READ_SIZE = 65_536  # bytes taken from a socket at once
+CLOSING_GRACE = 2.0  # seconds in which a peer that is refused may read the answer
+Address = list[Any] | None  # host and port as a scope wants them; None for a Unix socket
 
 
 class Receiver(Protocol):
@@ -51,7 +40,7 @@ class Receiver(Protocol):
 
 
 class Transport(Protocol):
-    """The interface both transports have."""
+    """The interface of a socket's transport, and of Twisted's for TLS."""
 
     receiver: Receiver
     secure: bool
@@ -77,9 +66,7 @@ class Transport(Protocol):
     async def drain(self) -> None:
         """Wait until nothing is pending, or the connection is over."""
 
-    async def send_file(
-        self, fileno: int, offset: int, count: int, progress: Callable[[int], None]
-    ) -> None:
+    async def send_file(self, fileno: int, offset: int, count: int, progress: Progress) -> None:
         """Have the kernel copy a part of a file, no faster than the peer reads.
 
         `progress` is told how much of it went. Where `copies_files`. Raises EOFError if the file is
@@ -105,23 +92,9 @@ class SocketTransport:
     """A non-blocking stream socket on the event loop."""
 
     __slots__ = (
-        "_closing",
-        "_ended",
-        "_fd",
-        "_linger",
-        "_loop",
-        "_out",
-        "_recv",
-        "_sock",
-        "_timeouts",
-        "_waiters",
-        "closed",
-        "host",
-        "lane",
-        "peer",
-        "reading",
-        "receiver",
-        "send",
+        *("_closing", "_ended", "_fd", "_is_lingering", "_linger", "_loop", "_out", "_recv"),
+        *("_sock", "_timeouts", "_waiters", "closed", "host", "lane", "peer", "reading"),
+        *("receiver", "send"),
     )
     secure = False
     copies_files = sendfile.AVAILABLE
@@ -145,6 +118,7 @@ class SocketTransport:
         self._closing = False
         self._ended = False  # the peer has said that it sends no more
         self._linger = False
+        self._is_lingering = False  # only the peer's end is awaited; the receiver is told already
         self.closed = False
         self.reading = False
         self.peer = peer
@@ -190,7 +164,10 @@ class SocketTransport:
         self.pause_reading()
         self._timeouts.paused.pop(self, None)
         self._ended = True
-        self.receiver.eof_received()
+        if self._is_lingering:
+            self.abort()
+        else:
+            self.receiver.eof_received()
 
     def pause_reading(self) -> None:
         if self.reading:
@@ -205,7 +182,7 @@ class SocketTransport:
             self._timeouts.paused.pop(self, None)
 
     def fileno(self) -> int:
-        """Return the file descriptor, which is polled while the connection is not read."""
+        """Return the file descriptor, to be polled while it is not read, or copied to."""
         return self._fd
 
     # Writing
@@ -272,36 +249,8 @@ class SocketTransport:
             self._waiters.append(waiter)
             await waiter
 
-    async def send_file(
-        self, fileno: int, offset: int, count: int, progress: Callable[[int], None]
-    ) -> None:
-        while count and not self.closed:
-            if self._out:
-                await self.drain()
-                continue
-            size = min(count, sendfile.WINDOW)
-            try:
-                if sendfile.in_memory(fileno, offset, size):
-                    sent = os.sendfile(self._fd, fileno, offset, size)
-                else:
-                    sent = await sendfile.copy(self._fd, fileno, offset, size)
-            except (BlockingIOError, InterruptedError):
-                if not self.closed:
-                    self.keep(b"", 0)  # nothing, which goes out once there is room again
-                continue
-            except OSError as error:
-                if error.errno not in sendfile.UNABLE:
-                    self.abort()
-                    return
-                data = await sendfile.read(fileno, offset, size)
-                self.write(data)
-                sent = len(data)
-            if not sent:
-                raise EOFError(f"The file ended {count} bytes before its part did.")
-            progress(sent)
-            offset += sent
-            count -= sent
-            await asyncio.sleep(0)
+    async def send_file(self, fileno: int, offset: int, count: int, progress: Progress) -> None:
+        await sendfile.send(self, fileno, offset, count, progress)
 
     # Closing
 
@@ -320,8 +269,8 @@ class SocketTransport:
             return
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
-        lost, self.receiver = self.receiver, _Discard(self)
-        self._loop.call_soon(lost.connection_lost)
+        self._is_lingering = True
+        self._loop.call_soon(self.receiver.connection_lost)
         self.resume_reading()
         self._loop.call_later(CLOSING_GRACE, self.abort)
 
@@ -341,146 +290,10 @@ class SocketTransport:
             self._timeouts.stalled.pop(self, None)
         self._sock.close()
         self._wake()
-        # Not now: whoever is writing or reading does not expect to lose its state underneath.
-        self._loop.call_soon(self.receiver.connection_lost)
+        if not self._is_lingering:
+            # Not now: what is writing or reading does not expect to lose its state underneath.
+            self._loop.call_soon(self.receiver.connection_lost)
 
     def peer_left(self, reset: bool) -> None:
         """Tell the receiver that the peer has closed while the socket is not read."""
         self.receiver.peer_left(reset)
-
-
-class _Discard:
-    """Receives what a refused peer is still sending."""
-
-    __slots__ = ("_transport",)
-
-    def __init__(self, transport: SocketTransport) -> None:
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        pass
-
-    def eof_received(self) -> None:
-        self._transport.abort()
-
-    def peer_left(self, reset: bool) -> None:
-        self._transport.abort()
-
-    def flushed(self) -> None:
-        pass
-
-    def connection_lost(self) -> None:
-        pass
-
-
-class TwistedTransport(TwistedProtocol):
-    """The same over a Twisted transport, for endpoints with TLS.
-
-    It is the protocol at the top of Twisted's stack and its push producer: Twisted says when its
-    buffers are full by pausing it. It has no fast lane: what of its buffers is empty is not told.
-    """
-
-    lane = None
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._paused = False
-        self._waiters: list[asyncio.Future[None]] = []
-        self.closed = False
-        self.reading = True
-        self.peer: Address = None
-        self.host: Address = None
-        self.secure = True
-        self.copies_files = False  # what is encrypted has to come by
-        self.receiver: Receiver
-        self.accepted: Any = None  # called with this transport once it is connected
-        self._closing: asyncio.TimerHandle | None = None
-
-    def renew_lane(self) -> None:
-        pass
-
-    # Called by Twisted
-
-    def connectionMade(self) -> None:
-        peer, host = self.transport.getPeer(), self.transport.getHost()
-        if hasattr(peer, "port"):
-            self.peer, self.host = [str(peer.host), peer.port], [str(host.host), host.port]
-        self.transport.registerProducer(self, True)
-        self.accepted(self)
-
-    def dataReceived(self, data: bytes) -> None:
-        if not self.closed:
-            self.receiver.data_received(data)
-
-    def connectionLost(self, reason: Any = None) -> None:
-        if not self.closed:
-            self.closed = True
-            self._wake()
-        if self._closing is not None:
-            self._closing.cancel()
-        self.receiver.connection_lost()
-
-    def pauseProducing(self) -> None:
-        self._paused = True
-
-    def resumeProducing(self) -> None:
-        self._paused = False
-        self._wake()
-        if not self.closed:
-            self.receiver.flushed()
-
-    def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    def stopProducing(self) -> None:
-        pass
-
-    # The interface
-
-    @property
-    def pending(self) -> bool:
-        return self._paused
-
-    def write(self, data: bytes) -> None:
-        if not self.closed:
-            self.transport.write(data)
-
-    async def drain(self) -> None:
-        while self._paused and not self.closed:
-            waiter = self._loop.create_future()
-            self._waiters.append(waiter)
-            await waiter
-
-    async def send_file(
-        self, fileno: int, offset: int, count: int, progress: Callable[[int], None]
-    ) -> None:
-        raise RuntimeError("TLS can't send a file: send its bytes.")
-
-    def pause_reading(self) -> None:
-        if self.reading and not self.closed:
-            self.reading = False
-            self.transport.pauseProducing()
-
-    def resume_reading(self) -> None:
-        if not self.reading and not self.closed:
-            self.reading = True
-            self.transport.resumeProducing()
-
-    def close(self, *, linger: bool = False) -> None:
-        if not self.closed:
-            self.resume_reading()  # TLS needs to read in order to finish writing
-            self.closed = True
-            # Twisted keeps the connection until its producer is done.
-            self.transport.unregisterProducer()
-            self._wake()
-            self.transport.loseConnection()
-            self._closing = self._loop.call_later(TLS_FLUSH, self.transport.abortConnection)
-
-    def abort(self) -> None:
-        if not self.closed:
-            self.closed = True
-            self._wake()
-            self.transport.abortConnection()

@@ -101,7 +101,8 @@ class Ours:
             connection = self.connection(server, transport)
             answers = b""
             for piece in pieces:
-                if not transport.closed and transport.receiver is connection:
+                is_over = transport.closed or transport._closing
+                if not is_over and transport.receiver is connection:
                     connection.data_received(piece)
                 await self._settle(server)
                 with suppress(BlockingIOError):

@@ -1,0 +1,120 @@
+"""The whole server over TLS."""
+
+import datetime
+import json
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from .support import Client, Worker, frame
+
+Start = Callable[..., Worker]
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a certificate signed with it, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        + signed.public_bytes(serialization.Encoding.PEM)
+    )
+    return path
+
+
+class Secure:
+    """A worker that also listens with TLS."""
+
+    def __init__(self, start: Start, certificate: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        endpoint = f"ssl:{self.port}:interface=127.0.0.1:privateKey={certificate}"
+        self.worker = start("-e", f"{endpoint}:certKey={certificate}")
+
+    def client(self, receive_buffer: int = 0) -> Client:
+        client = Client(("127.0.0.1", self.port), receive_buffer=receive_buffer)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        client.sock = context.wrap_socket(client.sock, suppress_ragged_eofs=False)
+        return client
+
+
+@pytest.fixture
+def secure(start: Start, certificate: Path) -> Secure:
+    return Secure(start, certificate)
+
+
+def test_http_over_tls(secure: Secure) -> None:
+    with secure.client() as client:
+        client.request("/scope")
+        assert b'"scheme": "https"' in client.response().body
+        client.request("/length", method="POST", body=b"a" * 500_000)
+        assert client.response().body == b"500000"
+        client.request("/firehose?mb=1")
+        assert len(client.response().body) == 16 * 65_536
+        client.request("/hello", "Connection: close")
+        assert client.response().body == b"hello"
+        assert client.rest() == b""
+
+
+def test_websocket_over_tls(secure: Secure) -> None:
+    with secure.client() as client:
+        client.upgrade()
+        for size in (5, 70_000):
+            client.send(frame(1, b"m" * size))
+            assert client.frame() == (0x81, b"m" * size)
+        client.send(frame(8, b"\x03\xe8"))
+        assert client.closed() == 1000
+
+
+def test_a_tls_client_that_does_not_read_pauses_the_generator(secure: Secure) -> None:
+    secure.worker.get("/hello")
+    before = secure.worker.rss()
+    with secure.client(receive_buffer=65_536) as client:
+        client.request("/firehose?mb=1000")
+        client.exactly(1_000)
+        time.sleep(1)
+        assert secure.worker.rss() - before < 8_000_000
+    assert secure.worker.wait_for("firehose finally", 1.5) < 1.5
+
+
+def test_tls_has_no_fast_lane(secure: Secure) -> None:
+    with secure.client() as client:
+        client.request("/scope")
+        extensions = json.loads(client.response().body)["extensions"]
+    assert "realtime.disconnect" in extensions
+    assert "realtime.lane" not in extensions
+
+
+def test_a_tls_stream_ends_at_shutdown(secure: Secure) -> None:
+    with secure.client() as client:
+        client.request("/sse")
+        client.until(b": hi\n\n\r\n")
+        secure.worker.terminate()
+        assert client.rest().endswith(b"0\r\n\r\n")
+    assert secure.worker.process.wait(5) == 0
