@@ -33,16 +33,16 @@ if TYPE_CHECKING:
     from .exceptions import ProviderError as ProviderError
     from .exceptions import RealtimeError as RealtimeError
     from .exceptions import TooManyRequests as TooManyRequests
-    from .http.views import answers_errors as json_errors
-    from .http.views import problem as error_response
-    from .http.views import signed_in as require_user
+    from .http.requests import error_response as error_response
+    from .http.requests import json_errors as json_errors
+    from .http.requests import require_user as require_user
     from .streaming.csv_export import CSVResponse as CSVResponse
     from .streaming.files import FileStreamResponse as FileStreamResponse
     from .streaming.ndjson import NDJSONResponse as NDJSONResponse
     from .streaming.ndjson import after_and_limit as after_and_limit
     from .streaming.response import EventStreamResponse as EventStreamResponse
     from .streaming.response import StreamResponse as StreamResponse
-    from .streaming.sources import open_in as open_file
+    from .streaming.sources import open_file as open_file
     from .streaming.sources import open_stored as open_stored
     from .streaming.sse import encode_sse as encode_sse
     from .streaming.zip_export import ZipResponse as ZipResponse
@@ -98,46 +98,40 @@ __all__ = [
     "user_topic",
 ]
 
-# By module; `public=name` where it is called otherwise there.
 _PLACES: Final = {
-    "access.authentication": ("authenticate"),
-    "access.permissions": ("require default_rule"),
-    "delivery.progress": ("Progress"),
-    "delivery.publish": ("publish apublish publish_now send_to_user asend_to_user"),
-    "delivery.subscription": ("Subscription"),
-    "delivery.topic_subscriber": ("Started Reset"),
-    "events.event": ("Event"),
-    "events.payload": ("decode_data"),
-    "events.position": ("Position"),
-    "events.topic": ("user_topic"),
+    "access.authentication": "authenticate",
+    "access.permissions": "require default_rule",
+    "delivery.progress": "Progress",
+    "delivery.publish": "publish apublish publish_now send_to_user asend_to_user",
+    "delivery.subscription": "Subscription",
+    "delivery.topic_subscriber": "Started Reset",
+    "events.event": "Event",
+    "events.payload": "decode_data",
+    "events.position": "Position",
+    "events.topic": "user_topic",
     "exceptions": (
         "RealtimeError NotAllowed NotIdentified InvalidData InvalidTopic InvalidPrompt HistoryGone "
         "TooManyRequests ProviderError"
     ),
-    "http.views": ("require_user=signed_in json_errors=answers_errors error_response=problem"),
-    "streaming.csv_export": ("CSVResponse"),
-    "streaming.files": ("FileStreamResponse"),
-    "streaming.ndjson": ("NDJSONResponse after_and_limit"),
-    "streaming.response": ("StreamResponse EventStreamResponse"),
-    "streaming.sources": ("open_file=open_in open_stored"),
-    "streaming.sse": ("encode_sse"),
-    "streaming.zip_export": ("ZipResponse files_below"),
-    "websocket.consumers": ("WebSocketConsumer"),
-    "websocket.topic_consumers": ("TopicConsumer MultiplexConsumer"),
+    "http.requests": "require_user json_errors error_response",
+    "streaming.csv_export": "CSVResponse",
+    "streaming.files": "FileStreamResponse",
+    "streaming.ndjson": "NDJSONResponse after_and_limit",
+    "streaming.response": "StreamResponse EventStreamResponse",
+    "streaming.sources": "open_file open_stored",
+    "streaming.sse": "encode_sse",
+    "streaming.zip_export": "ZipResponse files_below",
+    "websocket.consumers": "WebSocketConsumer",
+    "websocket.topic_consumers": "TopicConsumer MultiplexConsumer",
 }
-_MODULES: Final = {
-    name.partition("=")[0]: (module, name.rpartition("=")[2])
-    for module, names in _PLACES.items()
-    for name in names.split()
-}
+_MODULES: Final = {name: module for module, names in _PLACES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
     """Import the module of a public name, and return what it is there."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _MODULES[name]
-    found = getattr(import_module(f".{module}", __name__), attribute)
+    found = getattr(import_module(f".{_MODULES[name]}", __name__), name)
     globals()[name] = found
     return found
 

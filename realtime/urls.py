@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from .http import views
+from .http import health, views
 
 app_name = "realtime"
 
@@ -10,7 +10,7 @@ urlpatterns = [
     path("topics/<topic>/events", views.topic_view, name="topic"),
     path("topics/<topic>/history", views.history, name="history"),
     path("events", views.events, name="events"),
-    path("realtime/tickets", views.tickets_view, name="tickets"),
-    path("healthz", views.healthz, name="healthz"),
-    path("readyz", views.readyz, name="readyz"),
+    path("realtime/tickets", views.tickets, name="tickets"),
+    path("healthz", health.healthz, name="healthz"),
+    path("readyz", health.readyz, name="readyz"),
 ]

@@ -20,11 +20,11 @@ from realtime.access.connections import get_watch
 from realtime.delivery.hub import running_hubs
 from realtime.delivery.subscription import Subscription
 from realtime.exceptions import NotAllowed
-from realtime.http.views import answers_errors, signed_in
+from realtime.http.requests import json_errors, require_user
 from realtime.llm.slots import slots
 from realtime.streaming.files import FileStreamResponse
 from realtime.streaming.response import EventStreamResponse
-from realtime.streaming.sources import open_in
+from realtime.streaming.sources import open_file
 from realtime.streaming.sse import encode_sse
 
 _DIGITS = re.compile("[0-9]+")  # of an executor's number
@@ -78,13 +78,13 @@ async def ticking(request: HttpRequest) -> EventStreamResponse:
     return EventStreamResponse(_ticking(given["name"], interval, count, "error" in given))
 
 
-@answers_errors("GET", "HEAD")
+@json_errors("GET", "HEAD")
 async def private(request: HttpRequest, name: str) -> FileStreamResponse:
     """A file that is alice's."""
-    user = await signed_in(request)
+    user = await require_user(request)
     if user.get_username() != "alice":
         raise NotAllowed("This is not yours.")
-    return FileStreamResponse(request, await open_in(settings.FILES_DIR, name))
+    return FileStreamResponse(request, await open_file(settings.FILES_DIR, name))
 
 
 urlpatterns = [

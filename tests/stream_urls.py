@@ -19,7 +19,7 @@ from project.demo.models import Item
 from realtime.streaming.csv_export import CSVResponse
 from realtime.streaming.files import FileStreamResponse
 from realtime.streaming.ndjson import NDJSONResponse
-from realtime.streaming.sources import Source, open_in, open_stored
+from realtime.streaming.sources import Source, open_file, open_stored
 from realtime.streaming.zip_export import ZipResponse, files_below
 
 from .site_urls import finished
@@ -110,12 +110,12 @@ class Unhurried(FileStreamResponse):
 
 async def chunked(request: HttpRequest, name: str) -> FileStreamResponse:
     """A file by chunks."""
-    return Unhurried(request, await open_in(settings.FILES_DIR, name))
+    return Unhurried(request, await open_file(settings.FILES_DIR, name))
 
 
 async def wrapped(request: HttpRequest, name: str) -> FileStreamResponse:
     """A file whose body a middleware has put something around."""
-    response = FileStreamResponse(request, await open_in(settings.FILES_DIR, name))
+    response = FileStreamResponse(request, await open_file(settings.FILES_DIR, name))
     inner = response.streaming_content
 
     async def around() -> AsyncIterator[bytes]:
@@ -133,7 +133,7 @@ async def truncating(request: HttpRequest, kind: str, name: str) -> HttpResponse
     if view is chunked:
         response = await chunked(request, name)
     else:
-        response = FileStreamResponse(request, await open_in(settings.FILES_DIR, name))
+        response = FileStreamResponse(request, await open_file(settings.FILES_DIR, name))
     with path.open("r+b") as file:
         file.truncate(1000)
     return response

@@ -1,19 +1,14 @@
 """Publish: the way in for an event, from anywhere in Django."""
 
-from typing import Final
-
 from asgiref.sync import sync_to_async
 
 from ..conf import settings
 from ..eventlog import get_event_log
 from ..eventlog.base import NewEvent
 from ..events.event import Event
-from ..events.payload import DEFAULT_TYPE, decode_data, encode_data, validate_type
+from ..events.payload import DEFAULT_TYPE, encode_data, validate_type
 from ..events.topic import user_topic, validate_topic
-from ..exceptions import DataTooLarge
 from .announce import Announcement, announce
-
-BODY_OVERHEAD: Final = 6  # JSON may write one byte of data as six characters (an escaped one)
 
 
 def publish(
@@ -61,26 +56,6 @@ async def publish_now(
     event = await get_event_log().aappend(new, announcement)
     await announcement
     return event
-
-
-async def publish_body(topic: str, body: bytes, type: str) -> Event:
-    """Publish an HTTP request's body: the data as JSON (UTF-8).
-
-    Raises `DataTooLarge` for a body that can't be an event before it is parsed.
-    """
-    check_body_size(len(body))
-    return await publish_now(topic, decode_data(body), type=type)
-
-
-def check_body_size(size: int) -> None:
-    """Raise `DataTooLarge` where a body of so many bytes can't be an event."""
-    if size > (limit := max_body_bytes()):
-        raise DataTooLarge(f"The body is over {limit} bytes; publish a reference instead.")
-
-
-def max_body_bytes() -> int:
-    """Return how long a body with an event's data may be."""
-    return int(settings.MAX_EVENT_BYTES * BODY_OVERHEAD)
 
 
 def send_to_user(user_id: object, data: object, *, type: str = DEFAULT_TYPE) -> Event:

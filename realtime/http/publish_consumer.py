@@ -17,12 +17,12 @@ from django.urls import NoReverseMatch, reverse
 
 from ..access.authentication import authenticate_token, bearer_token
 from ..access.permissions import require
-from ..delivery.publish import check_body_size, max_body_bytes, publish_body
 from ..events.payload import DEFAULT_TYPE
 from ..events.topic import validate_topic
 from ..exceptions import RealtimeError
 from ..utils.asgi import Application, Receive, Scope, Send, header, query, read_body
 from ..utils.threads import release_request_thread
+from .requests import max_body_bytes, publish_body
 
 SAMPLE: Final = "topic"  # any topic: to see where the site has put the view's URL
 
@@ -97,7 +97,6 @@ async def _publish(scope: Scope, topic: str, token: str, receive: Receive) -> st
     body = await read_body(receive, max_body_bytes())
     if body is None:
         raise Disconnected
-    check_body_size(len(body))
     identity = await authenticate_token(token)
     await require(identity.user, topic, "publish")
     type = query(scope).get("type", [DEFAULT_TYPE])[-1]

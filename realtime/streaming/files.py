@@ -22,7 +22,7 @@ _KEPT_BY_ACCEL: Final = ("Content-Type", "Content-Disposition", "Cache-Control")
 class FileStreamResponse(DownloadResponse):
     """A file, or the parts of it that the request asks for (RFC 9110, sections 13 to 15).
 
-    Get the source by `open_in` or `open_stored`; the response closes it. As a download unless
+    Get the source by `open_file` or `open_stored`; the response closes it. As a download unless
     `as_attachment=False`: an HTML file shown inline runs its scripts in the name of the site.
     """
 
@@ -45,7 +45,7 @@ class FileStreamResponse(DownloadResponse):
         if not isinstance(source, Source):
             raise TypeError(
                 f"FileStreamResponse needs an open source, got {type(source).__name__}: write "
-                "`await open_in(folder, name)`, or `await open_stored(storage, name)`."
+                "`await open_file(folder, name)`, or `await open_stored(storage, name)`."
             )
         self._source = source
         self._plan: list[bytes | Range] = []

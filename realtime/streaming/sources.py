@@ -120,7 +120,7 @@ class StoredFile(Source):
         self._file.close()
 
 
-async def open_in(root: str | os.PathLike[str], name: str) -> LocalFile:
+async def open_file(root: str | os.PathLike[str], name: str) -> LocalFile:
     """Return the file of this name in or below `root`; `Http404` for whatever else a name can say.
 
     Refused are paths that leave `root`, by `..`, from `/` or over a symbolic link, hidden files,
@@ -150,7 +150,7 @@ def _not_found() -> Http404:
 
 
 def open_now(root: str | os.PathLike[str], name: str) -> LocalFile:
-    """`open_in` for a thread of your own."""
+    """`open_file` for a thread of your own."""
     parts = check_name(name)
     try:
         top = Path(root).resolve(strict=True)

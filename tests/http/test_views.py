@@ -3,16 +3,13 @@
 import asyncio
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
-from ..support.clients import bearer, open_stream, publish, shortened, signed_in, site_for_module
-from ..support.databases import ON_POSTGRESQL
-from ..support.servers import serving, wait_until
+from ..support.clients import bearer, open_stream, publish, signed_in, site_for_module
 
 SHORT = {
     "KEEPALIVE_SECONDS": 0.3,
@@ -333,53 +330,3 @@ def test_a_session_needs_the_csrf_token(here):
         for files in [{"files": {"a": b"1"}}, {"data": {"a": "1"}}]:
             answer = client.post(url, headers=headers, **files)
             assert answer.status_code == 400, answer.text
-
-
-# -- health
-
-
-def test_alive_and_ready(here):
-    for path, text in [("/healthz", "ok\n"), ("/readyz", "ready\n")]:
-        assert (get(here, path).status_code, get(here, path).text) == (200, text)
-        head = httpx.head(f"{here.url}{path}")
-        assert (head.status_code, head.text) == (200, "")
-
-
-def break_database(url: str) -> None:
-    """Make the site's database useless for who is connected already and for who comes."""
-    if ON_POSTGRESQL:
-        import psycopg
-        from psycopg.conninfo import conninfo_to_dict, make_conninfo
-
-        where = conninfo_to_dict(url)
-        name = where["dbname"]
-        admin = make_conninfo(**{**where, "dbname": "postgres"})
-        with psycopg.connect(admin, autocommit=True) as connection:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    else:
-        Path(url.removeprefix("sqlite:///")).write_bytes(b"no database any more" * 1000)
-
-
-def test_not_ready_without_a_database(site):
-    with serving(shortened(site, SHORT), expected=["Service Unavailable: /readyz"]) as server:
-        assert get(server, "/readyz").status_code == 200
-        break_database(site["DATABASE_URL"])
-
-        def refused() -> bool:
-            return get(server, "/readyz").status_code == 503
-
-        wait_until(refused, 10, "a refusal")
-        assert "log" in get(server, "/readyz").json()["detail"]
-        assert get(server, "/healthz").status_code == 200
-
-
-def test_not_ready_without_the_layer(site, valkey):
-    env = shortened(site, SHORT, REDIS_URL=valkey.url)
-    with serving(env, expected=["Service Unavailable: /readyz"]) as server:
-        assert get(server, "/readyz").status_code == 200
-        valkey.kill()
-        answer = get(server, "/readyz")
-        assert answer.status_code == 503
-        assert "layer" in answer.json()["detail"]
-        valkey.start()
-        wait_until(lambda: get(server, "/readyz").status_code == 200, 10, "readiness")

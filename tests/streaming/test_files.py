@@ -19,7 +19,7 @@ from django.test import override_settings
 
 from docs.examples import files_storage, files_view
 from realtime.streaming.files import FileStreamResponse
-from realtime.streaming.sources import open_in, open_now
+from realtime.streaming.sources import open_file, open_now
 
 from ..server.support import Client
 from ..support.contents import REMOTE
@@ -438,13 +438,13 @@ async def test_a_part_that_never_arrives_is_read_by_chunks(rf, tmp_path):
     (tmp_path / "a.txt").write_text("abc")
     request = rf.get("/")
     request.scope = {"extensions": {"realtime.sendfile": {"part": lambda *_: Part()}}}
-    response = FileStreamResponse(request, await open_in(tmp_path, "a.txt"))
+    response = FileStreamResponse(request, await open_file(tmp_path, "a.txt"))
     assert b"".join([part async for part in response]) == b"abc"
 
 
 @pytest.mark.parametrize("source", ["name", b"bytes", iter([b"a"])])
 def test_what_is_no_source(rf, source):
-    with pytest.raises(TypeError, match="open_in"):
+    with pytest.raises(TypeError, match="open_file"):
         FileStreamResponse(rf.get("/"), source)
 
 

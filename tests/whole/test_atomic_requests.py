@@ -18,7 +18,7 @@ from django.urls import path
 
 import docs.examples
 from docs.examples import sse_view
-from realtime.http.views import answers_errors
+from realtime.http.requests import json_errors
 from realtime.testing import event_stream
 from realtime.urls import urlpatterns as package_urlpatterns
 
@@ -65,7 +65,7 @@ def test_every_view_of_the_documentation_is_in_no_transaction() -> None:
 def test_view_is_in_no_transaction_of_any_database() -> None:
     with patch.dict(connections.settings, {"other": connections.settings["default"]}):
 
-        @answers_errors("GET")
+        @json_errors("GET")
         async def view(request: HttpRequest) -> Any: ...
 
     assert view._non_atomic_requests == {"default", "other"}  # type: ignore[attr-defined]

@@ -1,0 +1,41 @@
+"""Health: whether the process lives, and whether it may be sent requests."""
+
+import asyncio
+from typing import Final
+
+from channels.layers import get_channel_layer
+from django.http import HttpRequest, HttpResponse
+
+from ..conf import settings
+from ..eventlog import get_event_log
+from ..server.extensions import server_state
+from ..utils.asgi import scope_of
+from .requests import error_response, json_errors
+
+READY_SECONDS: Final = 3.0  # what /readyz waits for the log, and for the layer
+
+
+@json_errors("GET", "HEAD")
+async def healthz(request: HttpRequest) -> HttpResponse:
+    """Alive: the process answers."""
+    return HttpResponse("ok\n", content_type="text/plain")
+
+
+@json_errors("GET", "HEAD")
+async def readyz(request: HttpRequest) -> HttpResponse:
+    """Ready for traffic: the log answers, the layer answers, the server is not draining."""
+    if server_state(scope_of(request)).get("draining"):
+        return error_response(503, "This server is shutting down.")
+    try:
+        async with asyncio.timeout(READY_SECONDS):
+            await get_event_log().heads(["realtime.ready"])  # without a name nothing would be asked
+    except Exception as error:
+        return error_response(503, f"The event log does not answer: {type(error).__name__}.")
+    try:
+        layer = get_channel_layer(settings.CHANNEL_LAYER)
+        if layer is not None:
+            async with asyncio.timeout(READY_SECONDS):
+                await layer.group_send("realtime.ready", {"type": "realtime.ready"})
+    except Exception as error:
+        return error_response(503, f"The channel layer does not answer: {type(error).__name__}.")
+    return HttpResponse("ready\n", content_type="text/plain")

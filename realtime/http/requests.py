@@ -1,0 +1,132 @@
+"""What every view here needs of its request: who asks, whether it may, and errors as JSON."""
+
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import update_wrapper
+from typing import Any, Concatenate, Final, ParamSpec, TypeAlias
+
+from django.core.exceptions import RequestDataTooBig
+from django.db import connections, transaction
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
+from django.middleware.csrf import CsrfViewMiddleware
+from django.views.decorators.csrf import csrf_exempt
+
+from ..access.authentication import authenticate
+from ..access.identity import Identity
+from ..access.origins import origin_allowed
+from ..access.permissions import require
+from ..conf import settings
+from ..delivery.publish import publish_now
+from ..events.event import Event
+from ..events.payload import decode_data
+from ..exceptions import DataTooLarge, NotAllowed, NotIdentified, RealtimeError
+from ..utils.asgi import scope_of
+
+P = ParamSpec("P")
+View: TypeAlias = Callable[Concatenate[HttpRequest, P], Awaitable[HttpResponseBase]]
+AsyncView: TypeAlias = Callable[Concatenate[HttpRequest, P], Coroutine[Any, Any, HttpResponseBase]]
+
+BODY_OVERHEAD: Final = 6  # JSON may write one byte of data as six characters (an escaped one)
+
+
+def error_response(status: int, detail: str, **headers: str) -> JsonResponse:
+    """Return an error as every view here answers it."""
+    return JsonResponse({"detail": detail}, status=status, headers=headers)
+
+
+def json_errors(*methods: str) -> Callable[[View[P]], AsyncView[P]]:
+    """Allow these methods, and answer this package's errors with their status and sentence.
+
+    The view is in no transaction of its request's, whatever ATOMIC_REQUESTS says.
+    """
+
+    def decorate(view: View[P]) -> AsyncView[P]:
+        async def wrapper(
+            request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs
+        ) -> HttpResponseBase:
+            if request.method not in methods:
+                allowed = ", ".join(methods)
+                return error_response(405, f"Use {allowed} here.", Allow=allowed)
+            try:
+                return await view(request, *args, **kwargs)
+            except RequestDataTooBig as error:
+                return error_response(413, str(error))
+            except RealtimeError as error:
+                return error_response(error.status, str(error), **error.headers)
+
+        update_wrapper(wrapper, view)
+        for alias in connections:  # ATOMIC_REQUESTS, with which Django refuses to call async views
+            transaction.non_atomic_requests(using=alias)(wrapper)
+        # Django's check would answer a wrong method with 403, as a page. Those views that change
+        # something check for CSRF by `writer`: a bearer token, which no browser sends by itself,
+        # needs no CSRF token, and a session does.
+        return csrf_exempt(wrapper)
+
+    return decorate
+
+
+async def reader(request: HttpRequest, topics: list[str]) -> Identity:
+    """Return who asks; raise `NotIdentified` or `NotAllowed` unless it may read all of these."""
+    scope = scope_of(request)
+    if not origin_allowed(scope):
+        raise NotAllowed("This origin is not allowed (ALLOWED_ORIGINS).")
+    identity = await authenticate(scope)
+    for name in topics:
+        await require(identity.user, name, "read")
+    return identity
+
+
+async def writer(request: HttpRequest) -> Identity:
+    """Return who asks; raise `NotAllowed` for a session without its CSRF token."""
+    identity = await authenticate(scope_of(request))
+    if identity.source == "session":
+        refusal = CsrfViewMiddleware(lambda _: HttpResponse()).process_view(
+            request, _wants_csrf, (), {}
+        )
+        if refusal is not None:
+            raise NotAllowed(
+                "The CSRF token is missing or wrong: send the csrftoken cookie's value as "
+                "X-CSRFToken, or use an access token."
+            )
+    return identity
+
+
+def _wants_csrf(request: HttpRequest) -> HttpResponse:
+    """Stand for a view without csrf_exempt."""
+    return HttpResponse()
+
+
+async def require_user(request: HttpRequest) -> Any:
+    """Return the user of a request to a view of a site's own.
+
+    Raises `NotIdentified` or `NotAllowed`.
+
+    Checks the Origin of what reads and the CSRF token of what changes something, and refuses what
+    another site made a browser ask for.
+    """
+    scope = scope_of(request)
+    if request.method in ("GET", "HEAD"):
+        foreign = request.headers.get("Sec-Fetch-Site") == "cross-site"
+        if not origin_allowed(scope) or (foreign and "Origin" not in request.headers):
+            raise NotAllowed("This origin is not allowed (ALLOWED_ORIGINS).")
+        identity = await authenticate(scope)
+    else:
+        identity = await writer(request)
+    if not identity.user.is_authenticated:
+        raise NotIdentified("Sign in, or send an access token.")
+    return identity.user
+
+
+def max_body_bytes() -> int:
+    """Return how long a body with an event's data may be."""
+    return int(settings.MAX_EVENT_BYTES * BODY_OVERHEAD)
+
+
+async def publish_body(topic: str, body: bytes, type: str) -> Event:
+    """Publish a request's body: the data as JSON (UTF-8).
+
+    Raises `DataTooLarge` for a body that can't be an event before it is parsed.
+    """
+    if len(body) > (limit := max_body_bytes()):
+        raise DataTooLarge(f"The body is over {limit} bytes; publish a reference instead.")
+    return await publish_now(topic, decode_data(body), type=type)

@@ -1,0 +1,61 @@
+"""Health over real sockets, also while what it depends on is away."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from ..support.clients import shortened
+from ..support.databases import ON_POSTGRESQL
+from ..support.servers import serving, wait_until
+
+
+def get(server: Any, path: str) -> httpx.Response:
+    return httpx.get(f"{server.url}{path}", timeout=10)
+
+
+def assert_alive_and_ready(server: Any) -> None:
+    for path, text in [("/healthz", "ok\n"), ("/readyz", "ready\n")]:
+        assert (get(server, path).status_code, get(server, path).text) == (200, text)
+        head = httpx.head(f"{server.url}{path}")
+        assert (head.status_code, head.text) == (200, "")
+
+
+def break_database(url: str) -> None:
+    """Make the site's database useless for who is connected already and for who comes."""
+    if ON_POSTGRESQL:
+        import psycopg
+        from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+        where = conninfo_to_dict(url)
+        name = where["dbname"]
+        admin = make_conninfo(**{**where, "dbname": "postgres"})
+        with psycopg.connect(admin, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    else:
+        Path(url.removeprefix("sqlite:///")).write_bytes(b"no database any more" * 1000)
+
+
+def test_not_ready_without_a_database(site):
+    with serving(site, expected=["Service Unavailable: /readyz"]) as server:
+        assert_alive_and_ready(server)
+        break_database(site["DATABASE_URL"])
+
+        def refused() -> bool:
+            return get(server, "/readyz").status_code == 503
+
+        wait_until(refused, 10, "a refusal")
+        assert "log" in get(server, "/readyz").json()["detail"]
+        assert get(server, "/healthz").status_code == 200
+
+
+def test_not_ready_without_the_layer(site, valkey):
+    env = shortened(site, {}, REDIS_URL=valkey.url)
+    with serving(env, expected=["Service Unavailable: /readyz"]) as server:
+        assert get(server, "/readyz").status_code == 200
+        valkey.kill()
+        answer = get(server, "/readyz")
+        assert answer.status_code == 503
+        assert "layer" in answer.json()["detail"]
+        valkey.start()
+        wait_until(lambda: get(server, "/readyz").status_code == 200, 10, "readiness")

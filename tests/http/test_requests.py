@@ -1,0 +1,84 @@
+"""What the views ask of their requests, without a server."""
+
+import json
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.core.exceptions import RequestDataTooBig
+from django.http import HttpRequest, HttpResponse
+from django.test import AsyncRequestFactory, override_settings
+
+from realtime.access.tokens import create_token
+from realtime.exceptions import DataTooLarge, NotAllowed, NotIdentified
+from realtime.http.requests import json_errors, max_body_bytes, publish_body, require_user
+
+from ..support.clients import bearer
+
+FOREIGN = {"Origin": "https://evil.example.com"}
+CROSS_SITE = {"Sec-Fetch-Site": "cross-site"}
+
+
+def request(method: str = "GET", **headers: str) -> HttpRequest:
+    return AsyncRequestFactory().generic(method, "/", headers=headers)
+
+
+async def answer(error: Exception, method: str = "GET") -> HttpResponse:
+    @json_errors("GET", "HEAD")
+    async def view(request: HttpRequest) -> HttpResponse:
+        raise error
+
+    response = await view(request(method))
+    assert isinstance(response, HttpResponse)
+    return response
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "headers"),
+    [
+        (NotIdentified("Sign in."), 401, {"WWW-Authenticate": "Bearer"}),
+        (NotAllowed("Not yours."), 403, {}),
+        (RequestDataTooBig("Too big."), 413, {}),
+    ],
+)
+async def test_error_is_answered_with_its_status_and_sentence(error, status, headers):
+    response = await answer(error)
+    assert response.status_code == status
+    assert json.loads(response.content) == {"detail": str(error)}
+    assert {name: response.headers[name] for name in headers} == headers
+
+
+async def test_wrong_method_is_answered_with_those_that_are_right():
+    response = await answer(AssertionError("called"), "POST")
+    assert (response.status_code, response.headers["Allow"]) == (405, "GET, HEAD")
+
+
+async def test_error_of_another_kind_stays_the_sites():
+    with pytest.raises(ZeroDivisionError):
+        await answer(ZeroDivisionError())
+
+
+@pytest.mark.parametrize("headers", [FOREIGN, CROSS_SITE])
+async def test_request_that_another_site_has_made_has_no_user(headers):
+    with pytest.raises(NotAllowed, match="origin"):
+        await require_user(request(**headers))
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_request_without_a_credential_has_no_user(method):
+    with pytest.raises(NotIdentified, match="Sign in"):
+        await require_user(request(method))
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_request_with_a_token_has_its_user(method, django_user_model):
+    alice = await django_user_model.objects.acreate_user("alice")
+    token, _ = await sync_to_async(create_token)(alice)
+    assert await require_user(request(method, **bearer(token))) == alice
+
+
+@override_settings(REALTIME={"MAX_EVENT_BYTES": 100})
+async def test_body_that_can_not_be_an_event_is_not_parsed():
+    body = b" " * max_body_bytes() + b"1"  # as JSON it would be short
+    with pytest.raises(DataTooLarge, match="600 bytes"):
+        await publish_body("room.a", body, "message")
