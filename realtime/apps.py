@@ -19,11 +19,11 @@ class RealtimeConfig(AppConfig):
 
     def ready(self) -> None:
         from . import checks
-        from .access import connections as revocation  # models must be loaded first
+        from .access.signals import connect_signals  # models must be loaded first
         from .server import lifespan as startup
 
         checks.register_checks()
-        revocation.connect_signals()
+        connect_signals()
         startup.CALLBACKS.extend((prepare_threads_when_used, load_urls))
 
 

@@ -16,7 +16,7 @@ from django.http import HttpRequest, JsonResponse
 from django.urls import path
 
 from project.urls import urlpatterns as project_urlpatterns
-from realtime.access.connections import get_watch
+from realtime.access.connections import get_connections
 from realtime.delivery.hub import running_hubs
 from realtime.delivery.subscription import Subscription
 from realtime.exceptions import NotAllowed
@@ -46,7 +46,7 @@ async def inside(request: HttpRequest) -> JsonResponse:
             "groups": {name: len(members) for name, members in layer.groups.items()},
             "channels": len(layer.channels),
             "answers": slots.taken,
-            "watched": len(get_watch()._connections),
+            "watched": len(get_connections().connections),
             "subscriptions": sum(isinstance(each, Subscription) for each in gc.get_objects()),
             "threads": Counter(_DIGITS.sub("", each.name) for each in threading.enumerate()),
             "files": len(os.listdir("/proc/self/fd")),

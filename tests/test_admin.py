@@ -15,9 +15,9 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from realtime.access import connections as revocation
+from realtime.access import signals
 from realtime.access.tokens import create_token
-from realtime.access.users import look_up
+from realtime.access.users import find_user
 from realtime.admin import AccessTokenAdmin
 from realtime.delivery.publish import publish
 from realtime.models import AccessToken, Event, Ticket, Topic
@@ -135,25 +135,25 @@ def act(client: Client, action: str, *rows: AccessToken) -> str:
 
 
 def assert_told_of(told, user) -> None:
-    """Every process is told, once, to look at this user's connections again."""
+    """Every process is told, once, to check this user's connections."""
     told.assert_called_once()
     topic, what = told.call_args.args
-    assert topic == revocation.TOPIC
+    assert topic == signals.TOPIC
     assert f"'{user.pk}'" in repr(what)
 
 
 def test_revoke_ends_the_token_and_what_lives_on_it(boss, alice):
     (_, one), (_, other), (_, kept) = create_token(alice), create_token(alice), create_token(alice)
     AccessToken.objects.filter(pk=other.pk).update(revoked=timezone.now())
-    with patch.object(revocation, "publish") as told:
+    with patch.object(signals, "publish") as told:
         assert "1 tokens revoked" in act(boss, "revoke", one, other)
     assert_told_of(told, alice)
-    assert [look_up("token", row.pk) for row in (one, other, kept)] == [None, None, alice]
+    assert [find_user("token", row.pk) for row in (one, other, kept)] == [None, None, alice]
 
 
 def test_a_deleted_token_ends_what_lives_on_it(boss, alice):
     _, row = create_token(alice)
-    with patch.object(revocation, "publish") as told:
+    with patch.object(signals, "publish") as told:
         boss.post(url("realtime_accesstoken_delete", row.pk), {"post": "yes"})
     assert_told_of(told, alice)
     assert AccessToken.objects.count() == 0

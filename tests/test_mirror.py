@@ -9,11 +9,6 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE, TESTS = ROOT / "realtime", ROOT / "tests"
 
 WITHOUT_TESTS = {
-    "access/identity.py": "test_authentication goes through it",
-    "access/sessions.py": "test_authentication goes through it",
-    "access/tickets.py": "test_authentication goes through it",
-    "access/tokens.py": "test_authentication goes through it",
-    "access/users.py": "test_authentication goes through it",
     "delivery/bus/base.py": "abstract; test_channels tries what has a body",
     "eventlog/base.py": "abstract; test_database tries the one there is",
     "llm/apps.py": "tests/test_checks.py and tests/llm/test_generation.py go through it",

@@ -6,10 +6,11 @@ from typing import Final
 from django.conf import settings as django_settings
 from django.http import parse_cookie
 
+from ..conf import settings
 from ..utils.asgi import Scope, header, query
 from ..utils.batching import Batcher
 from ..utils.threads import DATABASE
-from .cache import identity_cache
+from .cache import SingleFlightCache
 from .identity import (
     ANONYMOUS,
     EVERY_CREDENTIAL,
@@ -58,7 +59,7 @@ async def _remembered(
     key = (source, digest(secret))
     if identity_cache.is_refused(key):
         return ANONYMOUS
-    return await identity_cache.get(key, lambda: find(secret))
+    return await identity_cache.get(key, lambda: find(secret), settings.IDENTITY_CACHE_SECONDS)
 
 
 def bearer_token(scope: Scope) -> str | None:
@@ -67,6 +68,9 @@ def bearer_token(scope: Scope) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else None
 
 
+# By source and digest, so that a storm of reconnects is not a query each. The registry of live
+# connections listens for changes and makes it forget; what the layer loses goes by its age.
+identity_cache: Final = SingleFlightCache[tuple[str, str], Identity]()
 # Requests that come in a storm share look-ups.
 _tokens: Final = Batcher(find_tokens, repeat_alone=True)
 _sessions: Final = Batcher(find_sessions, repeat_alone=True)

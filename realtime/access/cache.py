@@ -1,89 +1,80 @@
-"""Identities this process has looked up a moment ago: a storm of reconnects is not a query each.
-
-The cache answers only while it is `trusted`: while somebody listens for revocations and makes it
-forget who is concerned. What it could miss, an announcement that the layer loses, it forgets by
-itself after `IDENTITY_CACHE_SECONDS`.
-"""
+"""A bounded cache in which callers that ask for the same at once share one load."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias
+from typing import Any, Final, Generic, TypeVar
 
-from ..conf import settings
 from ..utils.aio import spawn
-from .identity import Identity
 
 MAX_ENTRIES: Final = 10_000  # the oldest go
 
-Key: TypeAlias = tuple[str, str]
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
-class IdentityCache:
-    """By kind of credential and its digest; several who ask at once share one look-up."""
+class SingleFlightCache(Generic[Key, Value]):
+    """Values by key, each for some seconds, and keys that are refused.
+
+    It keeps nothing until `is_trusted` is set: while somebody makes it forget what has changed.
+    """
 
     def __init__(self) -> None:
-        self.trusted = False
-        self._known: dict[Key, tuple[float, Identity]] = {}
-        self._asked: dict[Key, asyncio.Task[Identity]] = {}
+        self.is_trusted = False
+        self._values: dict[Key, tuple[float, Value]] = {}
+        self._loading: dict[Key, asyncio.Task[Value]] = {}
         self._refused: dict[Key, None] = {}
 
-    async def get(self, key: Key, look_up: Callable[[], Awaitable["Identity"]]) -> "Identity":
-        """Return the identity of `key`; raise what `look_up` raises, which is not kept."""
-        seconds = settings.IDENTITY_CACHE_SECONDS
-        if not self.trusted or seconds is None:
-            return await look_up()
-        now = asyncio.get_running_loop().time()
-        entry = self._known.get(key)
+    async def get(
+        self, key: Key, load: Callable[[], Awaitable[Value]], seconds: float | None
+    ) -> Value:
+        """Return the value of `key`, at most `seconds` old; None: just loaded.
+
+        Raises what `load` raises, which is not kept.
+        """
+        if not self.is_trusted or seconds is None:
+            return await load()
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        entry = self._values.get(key)
         if entry is not None and entry[0] > now:
             return entry[1]
-        task = self._asked.get(key)
-        if task is None or task.get_loop() is not asyncio.get_running_loop():
-            task = self._asked[key] = spawn(self._ask(key, look_up, now + seconds))
+        task = self._loading.get(key)
+        if task is None or task.get_loop() is not loop:
+            task = self._loading[key] = spawn(self._load(key, load, now + seconds))
         return await asyncio.shield(task)
 
     def refuse(self, key: Key) -> None:
-        """Refuse these credentials from now on, whatever a look-up says.
-
-        Django announces a sign-out before it deletes the session.
-        """
-        while len(self._refused) >= MAX_ENTRIES:
-            del self._refused[next(iter(self._refused))]
-        self._refused[key] = None
-        self._known.pop(key, None)
-        self._asked.pop(key, None)
+        """Refuse a key from now on, whatever a load would return."""
+        _put(self._refused, key, None)
+        self._values.pop(key, None)
+        self._loading.pop(key, None)
 
     def is_refused(self, key: Key) -> bool:
-        """Whether `refuse` was told these."""
+        """Return whether `refuse` was called with this key."""
         return key in self._refused
 
-    def forget(self, user_ids: set[str] | None = None) -> None:
-        """Drop the identities of some users, or all."""
-        # Whoever is being asked for may be one of them: the answer is not kept, or shared further.
-        self._asked.clear()
-        if user_ids is None:
-            self._known.clear()
-            return
-        for key, (_, identity) in list(self._known.items()):
-            if str(identity.user.pk) in user_ids:
-                del self._known[key]
+    def forget(self, is_stale: Callable[[Value], bool] = lambda _: True) -> None:
+        """Drop the values that are stale; without a function, all."""
+        # What is being loaded may be one of them: it is not kept, or shared further.
+        self._loading.clear()
+        for key, (_, value) in list(self._values.items()):
+            if is_stale(value):
+                del self._values[key]
 
-    async def _ask(
-        self, key: Key, look_up: Callable[[], Awaitable["Identity"]], until: float
-    ) -> "Identity":
+    async def _load(self, key: Key, load: Callable[[], Awaitable[Value]], until: float) -> Value:
         task = asyncio.current_task()
         try:
-            identity = await look_up()
-        except BaseException:
-            if self._asked.get(key) is task:
-                del self._asked[key]
-            raise
-        if self._asked.get(key) is task:
-            del self._asked[key]
-            self._known.pop(key, None)
-            while len(self._known) >= MAX_ENTRIES:
-                del self._known[next(iter(self._known))]
-            self._known[key] = (until, identity)
-        return identity
+            value = await load()
+            if self._loading.get(key) is task:
+                self._values.pop(key, None)
+                _put(self._values, key, (until, value))
+            return value
+        finally:
+            if self._loading.get(key) is task:
+                del self._loading[key]
 
 
-identity_cache: Final = IdentityCache()
+def _put(entries: dict[Key, Any], key: Key, entry: Any) -> None:
+    while len(entries) >= MAX_ENTRIES:
+        del entries[next(iter(entries))]
+    entries[key] = entry

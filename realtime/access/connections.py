@@ -3,28 +3,21 @@
 import asyncio
 import json
 import logging
-from typing import Any, Final, Protocol
-
-from django.apps import apps
-from django.contrib.auth import get_user_model
-from django.contrib.auth.signals import user_logged_out
-from django.db.models.signals import post_delete, post_save
-from django.utils import timezone
+from typing import Final, Protocol
 
 from ..conf import settings
-from ..delivery.publish import publish
 from ..delivery.subscription import Subscription
 from ..events.event import Event
 from ..models import AccessToken
 from ..utils.aio import PerLoop, spawn
 from ..utils.threads import DATABASE
-from .cache import identity_cache
+from .authentication import identity_cache
 from .identity import Identity, digest
-from .users import look_up
+from .signals import TOPIC
+from .users import find_user
 
 logger = logging.getLogger("realtime.revocation")
 
-TOPIC: Final = "realtime.revocation"  # whom to look at; for staff only, by the default rule
 CHUNK: Final = 20  # identities looked up in one turn of a database thread
 
 
@@ -38,58 +31,59 @@ class Connection(Protocol):
         """Close: whether it may go on can't be told. The client may come back."""
 
 
-class Watch:
-    """The identities behind this process's live connections."""
+class ConnectionRegistry:
+    """This process's live connections, by the identity they are open for."""
 
     def __init__(self) -> None:
-        self._connections: dict[Identity, dict[Connection, None]] = {}
+        self.connections: dict[Identity, dict[Connection, None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     def add(self, identity: Identity, connection: Connection) -> None:
         """Check `connection` from now on."""
-        self._connections.setdefault(identity, {})[connection] = None
+        self.connections.setdefault(identity, {})[connection] = None
         if not self._tasks:
             self._tasks = [spawn(self._listen()), spawn(self._sweep())]
 
     def discard(self, identity: Identity, connection: Connection) -> None:
         """Check it no more."""
-        connections = self._connections.get(identity, {})
+        connections = self.connections.get(identity, {})
         connections.pop(connection, None)
         if not connections:
-            self._connections.pop(identity, None)
-        if not self._connections and self._tasks:
+            self.connections.pop(identity, None)
+        if not self.connections and self._tasks:
             for task in self._tasks:
                 task.cancel()
             self._tasks = []
-            identity_cache.trusted = False
+            identity_cache.is_trusted = False
             identity_cache.forget()
 
     async def check(self, user_ids: set[str] | None = None, pause: float = 0.0) -> None:
-        """Look the identities up again, or those of some users, and tell their connections.
+        """Look up all identities, or those of some users, and tell their connections.
 
         `pause` is waited between chunks of them, in seconds.
         """
         identities = [
             identity
-            for identity in self._connections
+            for identity in self.connections
             if user_ids is None or str(identity.user.pk) in user_ids
         ]
         for start in range(0, len(identities), CHUNK):
             chunk = identities[start : start + CHUNK]
-            for identity, fresh in zip(chunk, await _look_up_again(chunk), strict=True):
+            for identity, fresh in zip(chunk, await _refresh(chunk), strict=True):
                 self._tell(identity, fresh)
             await asyncio.sleep(pause)
 
     def end_session(self, session: str) -> None:
         """End what lives on the session with this digest, even if it can still be found."""
+        # Django announces a sign-out before it deletes the session.
         identity_cache.refuse(("session", session))
-        for identity in list(self._connections):
+        for identity in list(self.connections):
             key = identity.session_key
             if key is not None and digest(key) == session:
                 self._tell(identity, None)
 
     def _tell(self, identity: Identity, fresh: Identity | Exception | None) -> None:
-        for connection in list(self._connections.get(identity, ())):
+        for connection in list(self.connections.get(identity, ())):
             # Each by itself: to tell a client that does not read may take for ever.
             spawn(_recheck(connection, fresh))
 
@@ -101,7 +95,7 @@ class Watch:
                 try:
                     if TOPIC not in subscription.topics:
                         await subscription.add(TOPIC)
-                        identity_cache.trusted = True
+                        identity_cache.is_trusted = True
                     if has_missed:
                         identity_cache.forget()
                         await self.check()
@@ -117,12 +111,12 @@ class Watch:
                     await asyncio.sleep(1)
 
     async def _sweep(self) -> None:
-        """Look at everybody every `RECHECK_SECONDS`: what was not announced, or not heard."""
+        """Check all every `RECHECK_SECONDS`: what was not announced, or not heard."""
         while True:
             await asyncio.sleep(settings.RECHECK_SECONDS / 2)
             # The second half of the time is spread over the chunks: thousands of sessions looked
             # up in one go would keep the event loop from its work.
-            chunks = 1 + len(self._connections) // CHUNK
+            chunks = 1 + len(self.connections) // CHUNK
             try:
                 await self.check(pause=settings.RECHECK_SECONDS / 2 / chunks)
             except Exception:
@@ -136,7 +130,7 @@ class Watch:
             if session := change.get("session"):
                 self.end_session(str(session))
         if users := {str(change["user"]) for change in changes if "user" in change}:
-            identity_cache.forget(users)
+            identity_cache.forget(lambda identity: str(identity.user.pk) in users)
             await self.check(users)
 
 
@@ -151,15 +145,7 @@ async def _recheck(connection: Connection, fresh: Identity | Exception | None) -
         await connection.fail()
 
 
-def get_watch() -> Watch:
-    """Return the watch of the running event loop; a server process has one."""
-    return _watches.get()
-
-
-_watches: Final = PerLoop(Watch)
-
-
-async def _look_up_again(identities: list[Identity]) -> list[Identity | Exception | None]:
+async def _refresh(identities: list[Identity]) -> list[Identity | Exception | None]:
     """Return each identity as it is now.
 
     None if it stands for nobody any more, and the error where its look-up fails.
@@ -167,62 +153,22 @@ async def _look_up_again(identities: list[Identity]) -> list[Identity | Exceptio
     Raises what the database raises while it does not answer: that says nothing of anybody.
     """
     try:
-        return await DATABASE.run_twice(lambda: [_look_up(each) for each in identities])
+        return await DATABASE.run_twice(lambda: [_find(each) for each in identities])
     except Exception as error:
         if len(identities) > 1:  # one that fails must not keep the others from being checked
-            return [found for each in identities for found in await _look_up_again([each])]
+            return [found for each in identities for found in await _refresh([each])]
         await DATABASE.run_twice(AccessToken.objects.exists)
         return [error]
 
 
-def _look_up(identity: Identity) -> Identity | None:
-    user = look_up(identity.source, identity.key)
+def _find(identity: Identity) -> Identity | None:
+    user = find_user(identity.source, identity.key)
     return None if user is None else Identity(user, identity.source, identity.key)
 
 
-def _announce(**change: str) -> None:
-    publish(TOPIC, change, ephemeral=True)
+def get_connections() -> ConnectionRegistry:
+    """Return the live connections of the running event loop; a server process has one."""
+    return _registries.get()
 
 
-def _user_saved(
-    *, instance: Any, created: bool, update_fields: frozenset[str] | None, **kwargs: Any
-) -> None:
-    # Every login saves last_login; that changes nobody's rights.
-    if not created and update_fields != frozenset({"last_login"}):
-        _announce(user=str(instance.pk))
-
-
-def _user_deleted(*, instance: Any, **kwargs: Any) -> None:
-    _announce(user=str(instance.pk))
-
-
-def _token_changed(*, instance: AccessToken, created: bool = False, **kwargs: Any) -> None:
-    if not created:
-        _announce(user=str(instance.user_id))
-
-
-def _logged_out(*, request: Any, **kwargs: Any) -> None:
-    session = getattr(request, "session", None)
-    if session is not None and session.session_key:
-        _announce(session=digest(session.session_key))
-
-
-def _session_deleted(*, instance: Any, **kwargs: Any) -> None:
-    # Not what clearsessions sweeps away: an expired session has no connection.
-    if instance.expire_date > timezone.now():
-        _announce(session=digest(instance.session_key))
-
-
-def connect_signals() -> None:
-    """Register what Django calls; called when the app registry is ready."""
-    User = get_user_model()
-    post_save.connect(_user_saved, sender=User, dispatch_uid="realtime-user-saved")
-    post_delete.connect(_user_deleted, sender=User, dispatch_uid="realtime-user-deleted")
-    post_save.connect(_token_changed, sender=AccessToken, dispatch_uid="realtime-token-saved")
-    post_delete.connect(_token_changed, sender=AccessToken, dispatch_uid="realtime-token-deleted")
-    # Any session store tells of a sign-out; one in the database also of a session that ends by
-    # signing in as somebody else, or in the admin.
-    user_logged_out.connect(_logged_out, dispatch_uid="realtime-logged-out")
-    if apps.is_installed("django.contrib.sessions"):
-        session = apps.get_model("sessions", "Session")
-        post_delete.connect(_session_deleted, sender=session, dispatch_uid="realtime-session")
+_registries: Final = PerLoop(ConnectionRegistry)

@@ -11,7 +11,7 @@ from ..exceptions import NotIdentified
 from ..models import Ticket
 from ..utils.threads import DATABASE
 from .identity import MAX_CREDENTIAL_LENGTH, Identity, digest
-from .users import look_up
+from .users import find_user
 
 
 async def create_ticket(identity: Identity) -> str:
@@ -40,7 +40,7 @@ def use_ticket(ticket: str) -> Identity:
     now = timezone.now()
     rows = Ticket.objects.filter(digest=digest(ticket[:MAX_CREDENTIAL_LENGTH]), expires__gt=now)
     found = rows.first()
-    user = look_up("ticket", found.origin) if found is not None else None
+    user = find_user("ticket", found.origin) if found is not None else None
     # The delete decides: of two that come with the same ticket, one finds it gone.
     if found is None or not rows.delete()[0] or user is None:
         raise NotIdentified(

@@ -41,10 +41,10 @@ def valid_tokens() -> QuerySet[AccessToken]:
 
 async def find_tokens(tokens: Sequence[str]) -> list[Identity | BaseException]:
     """Return the identity of each token, or `NotIdentified`; update when it was last used."""
-    return await DATABASE.run_twice(_look_up_tokens, tokens)
+    return await DATABASE.run_twice(_find_tokens, tokens)
 
 
-def _look_up_tokens(tokens: Sequence[str]) -> list[Identity | BaseException]:
+def _find_tokens(tokens: Sequence[str]) -> list[Identity | BaseException]:
     digests = [digest(token) for token in tokens]
     columns = ("digest", "pk", "last_used", "user_id")
     rows = valid_tokens().filter(digest__in=digests).values_list(*columns)

@@ -1,4 +1,4 @@
-"""A user that is looked up again, by what an identity says."""
+"""The user behind an identity, as it is now."""
 
 from .identity import ANONYMOUS
 from .permissions import User
@@ -6,7 +6,7 @@ from .sessions import find_session
 from .tokens import is_active, valid_tokens
 
 
-def look_up(source: str, key: str) -> User | None:
+def find_user(source: str, key: str) -> User | None:
     """Return the user that an identity stands for now; None when it stands for nobody any more."""
     if source == "session":
         user = find_session(key).user
@@ -16,5 +16,5 @@ def look_up(source: str, key: str) -> User | None:
         return token.user if token and is_active(token.user) else None
     if source == "ticket":
         source, _, key = key.partition(":")
-        return look_up(source, key)
+        return find_user(source, key)
     return ANONYMOUS.user

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 
-from ..access.connections import get_watch
+from ..access.connections import get_connections
 from ..access.identity import Identity
 from ..access.permissions import may
 from ..conf import settings
@@ -53,8 +53,8 @@ class HistoryResponse(StreamResponse):
         self._permitted = False
 
     async def _events(self, page: Page, last: int, left: int | None) -> AsyncGenerator[bytes, None]:
-        watch = get_watch()
-        watch.add(self._identity, self)
+        connections = get_connections()
+        connections.add(self._identity, self)
         try:
             while True:
                 events = [event for event in page.events[:left] if event.offset <= last]
@@ -67,7 +67,7 @@ class HistoryResponse(StreamResponse):
                     return
                 page = await get_event_log().read(self._topic, page.position, _page_size(left))
         finally:
-            watch.discard(self._identity, self)
+            connections.discard(self._identity, self)
 
 
 def _page_size(left: int | None) -> int:

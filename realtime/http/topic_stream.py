@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 
-from ..access.connections import get_watch
+from ..access.connections import get_connections
 from ..access.identity import Identity
 from ..access.permissions import may
 from ..conf import settings
@@ -56,8 +56,8 @@ class TopicStreamResponse(EventStreamResponse):
         # All that has to be undone starts in here: a generator that was never started has nothing
         # to clean up, and one that was started is closed by the response.
         self._subscription = subscription = Subscription()
-        watch = get_watch()
-        watch.add(self._identity, self)
+        connections = get_connections()
+        connections.add(self._identity, self)
         try:
             lost: list[Reset] = []
             for topic in self._topics:
@@ -86,7 +86,7 @@ class TopicStreamResponse(EventStreamResponse):
                 else:
                     yield KEEPALIVE
         finally:
-            watch.discard(self._identity, self)
+            connections.discard(self._identity, self)
             subscription.close()
 
     def _id(self, positions: Mapping[str, Position]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from channels.consumer import AsyncConsumer
 
 from ..access.authentication import authenticate, authenticate_token
-from ..access.connections import get_watch
+from ..access.connections import get_connections
 from ..access.identity import ANONYMOUS, EVERY_CREDENTIAL, Credential, Identity
 from ..access.origins import origin_allowed
 from ..access.permissions import User, may
@@ -118,7 +118,7 @@ class WebSocketConsumer(Socket, AsyncConsumer):
                 if self.authentication == "required" and not self.user.is_authenticated:
                     raise NotIdentified("Sign in, or send an access token.")
                 # Before the rule is asked: of what changes from here on, this socket is told.
-                get_watch().add(self.identity, self)
+                get_connections().add(self.identity, self)
                 await self._check_request()
                 await self.authorize()
                 await self.prepare()
@@ -216,7 +216,7 @@ class WebSocketConsumer(Socket, AsyncConsumer):
         if self._deadline is not None:
             self._deadline.cancel()
         self.identity = await authenticate_token(frames.token_of(message))
-        get_watch().add(self.identity, self)
+        get_connections().add(self.identity, self)
         self.scope["user"] = self.user
         await self.authorize()
         await self.prepare()
@@ -228,7 +228,7 @@ class WebSocketConsumer(Socket, AsyncConsumer):
                 timer.cancel()
         if self._heartbeat is not None:
             self._heartbeat.stop()
-        get_watch().discard(self.identity, self)
+        get_connections().discard(self.identity, self)
         if self._writer is not None:
             await self._writer.close()
         await self.disconnected(code)

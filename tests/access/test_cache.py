@@ -1,142 +1,138 @@
-"""The cache of identities: shared look-ups, revocation, what is not remembered."""
+"""The cache: shared loads, what is forgotten meanwhile, what is not kept."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import pytest
-from django.contrib.auth.models import User
-from django.test import override_settings
 
 from realtime.access import cache as module
-from realtime.access.cache import IdentityCache
-from realtime.access.identity import Identity
-from realtime.exceptions import NotIdentified
+from realtime.access.cache import SingleFlightCache
 
-ALICE = Identity(User(pk=1, username="alice"), "token", "1")
-BOB = Identity(User(pk=2, username="bob"), "token", "2")
-KEY = ("token", "a")
+Cache = SingleFlightCache[str, str]
+KEY = "a"
+SECONDS = 30.0
 
 
-class Directory:
-    """Answers look-ups, and counts them."""
+class Source:
+    """Answers loads, and counts them."""
 
-    def __init__(self, identity: Identity = ALICE) -> None:
-        self.identity = identity
-        self.asked = 0
+    def __init__(self, value: str = "one") -> None:
+        self.value = value
+        self.loads = 0
         self.answer = asyncio.Event()
         self.answer.set()
 
-    async def __call__(self) -> Identity:
-        self.asked += 1
-        identity = self.identity
+    async def __call__(self) -> str:
+        self.loads += 1
+        value = self.value
         await self.answer.wait()
-        return identity
+        return value
 
 
 @pytest.fixture
-def cache() -> IdentityCache:
-    cache = IdentityCache()
-    cache.trusted = True
+def cache() -> Cache:
+    cache = Cache()
+    cache.is_trusted = True
     return cache
 
 
-async def test_remembers(cache: IdentityCache) -> None:
-    directory = Directory()
-    assert [await cache.get(KEY, directory) for _ in range(3)] == [ALICE] * 3
-    assert directory.asked == 1
+async def test_value_is_loaded_once(cache: Cache) -> None:
+    source = Source()
+    assert [await cache.get(KEY, source, SECONDS) for _ in range(3)] == ["one"] * 3
+    assert source.loads == 1
 
 
-async def test_remembers_nothing_while_nobody_listens_for_revocations() -> None:
-    cache, directory = IdentityCache(), Directory()
+async def test_value_is_not_kept_without_trust() -> None:
+    cache, source = Cache(), Source()
     for _ in range(3):
-        await cache.get(KEY, directory)
-    assert directory.asked == 3
+        await cache.get(KEY, source, SECONDS)
+    assert source.loads == 3
 
 
-async def test_can_be_turned_off(cache: IdentityCache) -> None:
-    directory = Directory()
-    with override_settings(REALTIME={"IDENTITY_CACHE_SECONDS": None}):
-        for _ in range(3):
-            await cache.get(KEY, directory)
-    assert directory.asked == 3
+@pytest.mark.parametrize(("seconds", "loads"), [(None, 2), (0.01, 2), (10.0, 1)])
+async def test_value_is_kept_for_its_seconds(
+    cache: Cache, seconds: float | None, loads: int
+) -> None:
+    source = Source()
+    await cache.get(KEY, source, seconds)
+    await asyncio.sleep(0.02)
+    await cache.get(KEY, source, seconds)
+    assert source.loads == loads
 
 
-async def test_forgets_in_time(cache: IdentityCache) -> None:
-    directory = Directory()
-    with override_settings(REALTIME={"IDENTITY_CACHE_SECONDS": 0.01}):
-        await cache.get(KEY, directory)
-        await asyncio.sleep(0.02)
-        await cache.get(KEY, directory)
-    assert directory.asked == 2
-
-
-async def test_those_who_ask_at_once_share_a_look_up(cache: IdentityCache) -> None:
-    directory = Directory()
-    directory.answer.clear()
-    tasks = [asyncio.create_task(cache.get(KEY, directory)) for _ in range(100)]
+async def test_callers_at_once_share_a_load(cache: Cache) -> None:
+    source = Source()
+    source.answer.clear()
+    tasks = [asyncio.create_task(cache.get(KEY, source, SECONDS)) for _ in range(100)]
     await asyncio.sleep(0)
-    tasks[0].cancel()  # the one who asked first leaves; the others are still answered
+    tasks[0].cancel()  # the first caller leaves; the others are still answered
     await asyncio.sleep(0)
-    directory.answer.set()
-    assert await asyncio.gather(*tasks[1:]) == [ALICE] * 99
-    assert directory.asked == 1
+    source.answer.set()
+    assert await asyncio.gather(*tasks[1:]) == ["one"] * 99
+    assert source.loads == 1
 
 
-async def test_an_error_goes_to_all_who_asked_and_is_not_kept(cache: IdentityCache) -> None:
-    async def refuse() -> Identity:
+async def test_error_goes_to_all_callers_and_is_not_kept(cache: Cache) -> None:
+    async def fail() -> str:
         await asyncio.sleep(0)
-        raise NotIdentified("no")
+        raise LookupError("no")
 
     results = await asyncio.gather(
-        cache.get(KEY, refuse), cache.get(KEY, refuse), return_exceptions=True
+        cache.get(KEY, fail, SECONDS), cache.get(KEY, fail, SECONDS), return_exceptions=True
     )
-    assert [type(result) for result in results] == [NotIdentified] * 2
-    assert await cache.get(KEY, Directory()) == ALICE
+    assert [type(result) for result in results] == [LookupError] * 2
+    assert await cache.get(KEY, Source(), SECONDS) == "one"
 
 
-@pytest.mark.parametrize(("users", "asked"), [({"1"}, 2), ({"2"}, 1), (None, 2)])
-async def test_forgets_whom_it_is_told(
-    cache: IdentityCache, users: set[str] | None, asked: int
+@pytest.mark.parametrize(
+    ("stale", "loads"),
+    [([lambda value: value == "one"], 2), ([lambda value: value == "two"], 1), ([], 2)],
+)
+async def test_stale_values_are_forgotten(
+    cache: Cache, stale: list[Callable[[str], bool]], loads: int
 ) -> None:
-    directory = Directory()
-    await cache.get(KEY, directory)
-    cache.forget(users)
-    await cache.get(KEY, directory)
-    assert directory.asked == asked
+    source = Source()
+    await cache.get(KEY, source, SECONDS)
+    cache.forget(*stale)
+    await cache.get(KEY, source, SECONDS)
+    assert source.loads == loads
 
 
-async def test_a_look_up_under_way_at_a_revocation_is_not_kept(cache: IdentityCache) -> None:
-    directory = Directory()
-    directory.answer.clear()
-    early = asyncio.create_task(cache.get(KEY, directory))
-    while not directory.asked:
+async def test_load_that_a_change_has_overtaken_is_not_kept(cache: Cache) -> None:
+    source = Source()
+    source.answer.clear()
+    early = asyncio.create_task(cache.get(KEY, source, SECONDS))
+    while not source.loads:
         await asyncio.sleep(0)
-    cache.forget({"1"})
-    directory.identity = BOB
-    late = asyncio.create_task(cache.get(KEY, directory))
-    while directory.asked < 2:
+    cache.forget(lambda value: False)
+    source.value = "two"
+    late = asyncio.create_task(cache.get(KEY, source, SECONDS))
+    while source.loads < 2:
         await asyncio.sleep(0)
-    directory.answer.set()
-    assert (await early, await late) == (ALICE, BOB)
-    assert await cache.get(KEY, directory) == BOB
-    assert directory.asked == 2
+    source.answer.set()
+    assert (await early, await late) == ("one", "two")
+    assert await cache.get(KEY, source, SECONDS) == "two"
+    assert source.loads == 2
 
 
-async def test_a_refused_session_is_dropped(cache: IdentityCache) -> None:
-    await cache.get(KEY, Directory())
+async def test_refused_key_is_dropped(cache: Cache) -> None:
+    await cache.get(KEY, Source(), SECONDS)
     assert not cache.is_refused(KEY)
     cache.refuse(KEY)
     assert cache.is_refused(KEY)
-    directory = Directory()
-    await cache.get(KEY, directory)
-    assert directory.asked == 1
+    source = Source()
+    await cache.get(KEY, source, SECONDS)
+    assert source.loads == 1
 
 
-async def test_is_bounded(cache: IdentityCache, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_entries_are_bounded(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_ENTRIES", 3)
-    look_up: Callable[[], Awaitable[Identity]] = Directory()
+    source = Source()
     for number in range(10):
-        await cache.get(("token", str(number)), look_up)
-        cache.refuse(("session", str(number)))
-    assert len(cache._known) == 3
-    assert [cache.is_refused(("session", str(n))) for n in range(10)] == [False] * 7 + [True] * 3
+        await cache.get(f"{number}", source, SECONDS)
+        cache.refuse(f"refused {number}")
+    refused = [cache.is_refused(f"refused {number}") for number in range(10)]
+    assert refused == [False] * 7 + [True] * 3
+    for number in range(9, -1, -1):  # the newest are still there; a load drops the oldest
+        await cache.get(f"{number}", source, SECONDS)
+    assert source.loads == 10 + 7

@@ -13,9 +13,10 @@ from django.contrib.auth.models import User
 from django.db import OperationalError
 
 from realtime.access import connections
-from realtime.access.cache import identity_cache
-from realtime.access.connections import CHUNK, TOPIC, Watch, get_watch
+from realtime.access.authentication import identity_cache
+from realtime.access.connections import CHUNK, ConnectionRegistry, get_connections
 from realtime.access.identity import Identity, digest
+from realtime.access.signals import TOPIC
 from realtime.delivery.publish import apublish
 from realtime.events.event import Event
 from realtime.models import AccessToken
@@ -205,10 +206,10 @@ async def test_the_round_finds_what_no_signal_tells_of(site):
 class Live:
     """A connection that notes what it is told."""
 
-    def __init__(self, watch: Watch, number: int) -> None:
+    def __init__(self, registry: ConnectionRegistry, number: int) -> None:
         self.identity = Identity(User(pk=number), "token", str(number))
         self.told: list[Identity | str | None] = []
-        watch._connections[self.identity] = {self: None}  # without the tasks that `add` begins
+        registry.connections[self.identity] = {self: None}  # without the tasks that `add` begins
 
     async def recheck(self, identity: Identity | None) -> None:
         self.told.append(identity)
@@ -222,23 +223,23 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[int, Exception | None]:
     """By user: what the look-up raises, or None for a token that is good no more."""
     found: dict[int, Exception | None] = {}
 
-    def look_up(source: str, key: str) -> User | None:
+    def find_user(source: str, key: str) -> User | None:
         answer = found.get(int(key), User(pk=int(key)))
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    monkeypatch.setattr(connections, "look_up", look_up)
+    monkeypatch.setattr(connections, "find_user", find_user)
     return found
 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("error", [ValueError("odd"), OperationalError("not text")], ids=repr)
 async def test_failing_look_up_ends_its_own_connection_alone(answers, error, caplog):
-    watch = Watch()
-    everybody = [Live(watch, number) for number in range(1, CHUNK + 6)]
+    registry = ConnectionRegistry()
+    everybody = [Live(registry, number) for number in range(1, CHUNK + 6)]
     answers[3], answers[5] = error, None
-    await watch.check()
+    await registry.check()
     await eventually(lambda: all(each.told for each in everybody))
     for number, each in enumerate(everybody, 1):
         expected = {3: "failed", 5: None}.get(number, each.identity)
@@ -251,16 +252,16 @@ async def test_database_that_does_not_answer_ends_no_connection(answers, monkeyp
     def fails(*args: object) -> Any:
         raise OperationalError("the connection is closed")
 
-    watch = Watch()
-    each = Live(watch, 1)
+    registry = ConnectionRegistry()
+    each = Live(registry, 1)
     answers[1] = OperationalError("the connection is closed")
     with monkeypatch.context() as patch:
         patch.setattr(AccessToken.objects, "exists", fails)
         with pytest.raises(OperationalError):
-            await watch.check()
+            await registry.check()
     assert each.told == []
     del answers[1]
-    await watch.check()
+    await registry.check()
     await eventually(lambda: each.told == [each.identity])
 
 
@@ -269,25 +270,25 @@ async def test_change_that_came_while_the_database_did_not_answer_is_made_up_for
     answers, monkeypatch
 ):
     """The announcement has come and gone; the round of `_sweep` is far off."""
-    watch = get_watch()
-    each = Live(watch, 1)
-    watch.add(each.identity, each)
+    registry = get_connections()
+    each = Live(registry, 1)
+    registry.add(each.identity, each)
     await eventually(lambda: each.told == [each.identity])  # all are checked at the beginning
     answers[1] = None
     failing = iter([True])
-    look_up_again = connections._look_up_again
+    refresh = connections._refresh
 
-    async def look_up_again_failing_once(identities: list[Identity]) -> Any:
+    async def refresh_failing_once(identities: list[Identity]) -> Any:
         if next(failing, False):
             raise OperationalError("the connection is closed")
-        return await look_up_again(identities)
+        return await refresh(identities)
 
-    monkeypatch.setattr(connections, "_look_up_again", look_up_again_failing_once)
+    monkeypatch.setattr(connections, "_refresh", refresh_failing_once)
     try:
         await apublish(TOPIC, {"user": "1"}, ephemeral=True)
         await eventually(lambda: each.told == [each.identity, None], 5)
     finally:
-        watch.discard(each.identity, each)
+        registry.discard(each.identity, each)
 
 
 # -- without sockets, on a clock that does not wait
@@ -296,12 +297,14 @@ async def test_change_that_came_while_the_database_did_not_answer_is_made_up_for
 class Reader:
     """A connection, and what it was told."""
 
-    def __init__(self, watch: Watch, key: str, user: int = 1, source: Any = "token") -> None:
+    def __init__(
+        self, registry: ConnectionRegistry, key: str, user: int = 1, source: Any = "token"
+    ) -> None:
         self.identity = Identity(User(pk=user), source, key)
         self.checks: list[Identity | None] = []
         self.is_broken = False
         self.failures = 0
-        watch.add(self.identity, self)
+        registry.add(self.identity, self)
 
     async def recheck(self, identity: Identity | None) -> None:
         if self.is_broken:
@@ -336,31 +339,36 @@ class LookUps:
 @pytest.fixture
 def look_ups(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> LookUps:
     found = LookUps()
-    monkeypatch.setattr(connections, "_look_up_again", found)
+    monkeypatch.setattr(connections, "_refresh", found)
     caplog.set_level("CRITICAL", "realtime")
     return found
 
 
 @pytest.fixture
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> list[set[str] | None]:
-    """Whose identities the cache was told to forget; None: everybody's."""
+    """The users whose identities the cache was told to forget; None: all of them."""
     told: list[set[str] | None] = []
-    monkeypatch.setattr(identity_cache, "forget", lambda users=None: told.append(users))
+
+    def forget(is_stale: Callable[[Identity], bool] | None = None) -> None:
+        users = [Identity(User(pk=number), "token") for number in (1, 2)]
+        told.append(is_stale and {str(each.user.pk) for each in users if is_stale(each)})
+
+    monkeypatch.setattr(identity_cache, "forget", forget)
     return told
 
 
-Main = Callable[[Watch, Any, Any], Coroutine[Any, Any, None]]
+Main = Callable[[ConnectionRegistry, Any, Any], Coroutine[Any, Any, None]]
 
 
 def watching(main: Main, **constants: Any) -> None:
-    """Run `main(watch, layer, log)`; whoever is still there at its end leaves."""
+    """Run `main(registry, layer, log)`; whoever is still there at its end leaves."""
 
     async def run(layer: Any, log: Any) -> None:
-        watch = get_watch()
-        await main(watch, layer, log)
-        for identity, found in list(watch._connections.items()):
+        registry = get_connections()
+        await main(registry, layer, log)
+        for identity, found in list(registry.connections.items()):
             for connection in list(found):
-                watch.discard(identity, connection)
+                registry.discard(identity, connection)
         await asyncio.sleep(10)
 
     constants = {"RECHECK_SECONDS": 1000.0, "HEAD_CHECK_SECONDS": 1.0, **constants}
@@ -376,9 +384,9 @@ async def say(layer: Any, *changes: str) -> None:
         await layer.group_send(TOPIC, from_elsewhere(Event(TOPIC, "message", change)))
 
 
-def test_watch_checks_what_changed_before_it_listened(look_ups):
-    async def main(watch: Watch, layer: Any, log: Any) -> None:
-        live = Reader(watch, "a")
+def test_registry_checks_what_changed_before_it_listened(look_ups):
+    async def main(registry: ConnectionRegistry, layer: Any, log: Any) -> None:
+        live = Reader(registry, "a")
         await asyncio.sleep(1)
         assert look_ups.keys == [["a"]]
         assert live.checks == [live.identity]
@@ -386,24 +394,24 @@ def test_watch_checks_what_changed_before_it_listened(look_ups):
     watching(main)
 
 
-def test_watch_is_trusted_only_while_it_listens(look_ups, forgotten):
-    async def main(watch: Watch, layer: Any, log: Any) -> None:
+def test_registry_is_trusted_only_while_it_listens(look_ups, forgotten):
+    async def main(registry: ConnectionRegistry, layer: Any, log: Any) -> None:
         log.failing = True
-        live = Reader(watch, "a")
+        live = Reader(registry, "a")
         await asyncio.sleep(5)
-        assert not identity_cache.trusted
+        assert not identity_cache.is_trusted
         log.failing = False
-        await eventually(lambda: identity_cache.trusted)  # an error does not end the listening
-        watch.discard(live.identity, live)
-        assert not identity_cache.trusted
+        await eventually(lambda: identity_cache.is_trusted)  # an error does not end the listening
+        registry.discard(live.identity, live)
+        assert not identity_cache.is_trusted
         assert forgotten == [None] * 2
 
     watching(main)
 
 
-def test_watch_forgets_and_checks_only_users_that_changed(look_ups, forgotten):
-    async def main(watch: Watch, layer: Any, log: Any) -> None:
-        one, other = Reader(watch, "a", user=1), Reader(watch, "b", user=2)
+def test_registry_forgets_and_checks_only_users_that_changed(look_ups, forgotten):
+    async def main(registry: ConnectionRegistry, layer: Any, log: Any) -> None:
+        one, other = Reader(registry, "a", user=1), Reader(registry, "b", user=2)
         await asyncio.sleep(1)
         forgotten.clear()
         # Staff may publish anything there.
@@ -415,9 +423,9 @@ def test_watch_forgets_and_checks_only_users_that_changed(look_ups, forgotten):
     watching(main)
 
 
-def test_watch_checks_everybody_after_more_changes_than_are_kept(look_ups, forgotten):
-    async def main(watch: Watch, layer: Any, log: Any) -> None:
-        one, other = Reader(watch, "a", user=1), Reader(watch, "b", user=2)
+def test_registry_checks_everybody_after_more_changes_than_are_kept(look_ups, forgotten):
+    async def main(registry: ConnectionRegistry, layer: Any, log: Any) -> None:
+        one, other = Reader(registry, "a", user=1), Reader(registry, "b", user=2)
         look_ups.gate = asyncio.Event()
         await asyncio.sleep(1)  # and the first look-up goes on
         forgotten.clear()
@@ -436,13 +444,13 @@ def test_watch_checks_everybody_after_more_changes_than_are_kept(look_ups, forgo
     watching(main, EPHEMERAL_QUEUE=3)
 
 
-def test_watch_ends_a_session_that_can_still_be_found(look_ups):
-    async def main(watch: Watch, layer: Any, log: Any) -> None:
+def test_registry_ends_a_session_that_can_still_be_found(look_ups):
+    async def main(registry: ConnectionRegistry, layer: Any, log: Any) -> None:
         ended, ticket = (
-            Reader(watch, "mine", source="session"),
-            Reader(watch, "session:mine", source="ticket"),
+            Reader(registry, "mine", source="session"),
+            Reader(registry, "session:mine", source="ticket"),
         )
-        other = Reader(watch, "other", source="session")
+        other = Reader(registry, "other", source="session")
         await asyncio.sleep(1)
         await say(layer, f'{{"session": "{digest("mine")}"}}')
         await asyncio.sleep(1)
@@ -453,8 +461,8 @@ def test_watch_ends_a_session_that_can_still_be_found(look_ups):
 
 
 def test_timed_recheck_outlives_a_database_that_fails(look_ups):
-    async def main(watch: Watch, layer: Any, log: Any) -> None:
-        live = Reader(watch, "a")
+    async def main(registry: ConnectionRegistry, layer: Any, log: Any) -> None:
+        live = Reader(registry, "a")
         await asyncio.sleep(1)
         look_ups.is_failing = True
         await asyncio.sleep(35)
@@ -467,9 +475,9 @@ def test_timed_recheck_outlives_a_database_that_fails(look_ups):
 
 
 def test_timed_recheck_is_spread_over_its_second_half(look_ups):
-    async def main(watch: Watch, layer: Any, log: Any) -> None:
+    async def main(registry: ConnectionRegistry, layer: Any, log: Any) -> None:
         for number in range(CHUNK * 4):
-            Reader(watch, str(number))
+            Reader(registry, str(number))
         await asyncio.sleep(1)
         del look_ups.made[:]
         await asyncio.sleep(108)
@@ -483,8 +491,8 @@ def test_timed_recheck_is_spread_over_its_second_half(look_ups):
 
 
 def test_connection_that_cannot_be_checked_is_closed(look_ups):
-    async def main(watch: Watch, layer: Any, log: Any) -> None:
-        broken, sound = Reader(watch, "a"), Reader(watch, "b")
+    async def main(registry: ConnectionRegistry, layer: Any, log: Any) -> None:
+        broken, sound = Reader(registry, "a"), Reader(registry, "b")
         broken.is_broken = True
         await asyncio.sleep(1)
         assert (broken.failures, sound.failures) == (1, 0)

@@ -9,7 +9,7 @@ from django.contrib.auth.models import AnonymousUser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.access.connections import get_watch
+from realtime.access.connections import get_connections
 from realtime.access.identity import ANONYMOUS, Identity
 from realtime.delivery.hub import running_hubs
 from realtime.delivery.publish import publish_now
@@ -40,7 +40,7 @@ def world():
 @pytest.fixture(autouse=True)
 async def _nothing_left(world):
     yield
-    await eventually(lambda: not running_hubs() and not get_watch()._connections)
+    await eventually(lambda: not running_hubs() and not get_connections().connections)
     await eventually(lambda: len(asyncio.all_tasks()) == 1)
 
 
