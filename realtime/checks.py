@@ -21,9 +21,9 @@ from .eventlog import get_event_log
 from .eventlog.base import EventLog
 from .exceptions import RealtimeConfigurationError
 from .models import Event
+from .server.workers import WORKERS_VARIABLE
 from .websocket.consumers import WebSocketConsumer
 
-WORKERS_VARIABLE = "REALTIME_WORKERS"  # set by `serve` for its workers
 GENERATIONS: Final = "realtime_generation"  # the table of `realtime.llm`
 LLM_PREFIX: Final = "LLM_"  # settings of `realtime.llm`, which checks them itself
 Check = Callable[..., list[CheckMessage]]

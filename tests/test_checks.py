@@ -23,10 +23,10 @@ from django.utils import timezone
 
 from project.settings import LAYERS
 from realtime import checks as our_checks
-from realtime.checks import WORKERS_VARIABLE
 from realtime.conf import MOVED_PATHS
 from realtime.llm.models import Generation
 from realtime.models import Event
+from realtime.server.workers import WORKERS_VARIABLE
 from realtime.websocket.consumers import WebSocketConsumer
 from realtime.websocket.topic_consumers import TopicConsumer
 

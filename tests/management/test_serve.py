@@ -5,6 +5,9 @@ import subprocess
 import sys
 
 import httpx
+import pytest
+
+from realtime.management.commands.serve import embedded_redis
 
 from ..support.servers import ROOT, SiteServer, environment
 
@@ -35,3 +38,23 @@ def test_a_port_in_use(site: dict[str, str]) -> None:
 def test_it_serves_and_ends(server: SiteServer) -> None:
     assert httpx.get(f"{server.url}/readyz", trust_env=False).text == "ready\n"
     assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("workers", "env", "wanted"),
+    [
+        (2, {}, "REDIS_URL"),
+        (2, {"CHANNEL_LAYER": "redis"}, "REDIS_URL"),
+        (1, {}, None),
+        (2, {"REDIS_URL": "redis://elsewhere"}, None),
+        (2, {"CHANNEL_LAYER": "memory"}, None),
+    ],
+)
+def test_workers_get_a_valkey_where_they_need_one(
+    monkeypatch: pytest.MonkeyPatch, workers: int, env: dict[str, str], wanted: str | None
+) -> None:
+    for name in ("REDIS_URL", "CHANNEL_LAYER"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert embedded_redis(workers) == wanted

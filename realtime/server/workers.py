@@ -1,0 +1,135 @@
+"""Processes that a supervisor starts: told when they are ready, ended, and started again."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+logger = logging.getLogger(__name__)
+
+WORKERS_VARIABLE: Final = "REALTIME_WORKERS"  # says in a worker's environment how many there are
+START_TIMEOUT: Final = 60.0  # seconds until one that is not ready is killed and counted as failed
+QUICK_DEATH: Final = 5.0  # what lives for fewer seconds is restarted with a growing delay
+MAX_BACKOFF: Final = 10.0  # seconds: the longest delay before a restart
+
+
+class Backoff:
+    """Seconds to wait before a process is started again."""
+
+    def __init__(self) -> None:
+        self._delay = 0.0
+
+    def failed(self) -> float:
+        """Return the delay after a start that failed."""
+        self._delay = min(max(self._delay * 2, 0.5), MAX_BACKOFF)
+        return self._delay
+
+    def ended(self, started: float) -> float:
+        """Return the delay after the end of a process that was started at this time."""
+        if time.monotonic() - started < QUICK_DEATH:
+            return self.failed()
+        self._delay = 0.0
+        return 0.0
+
+
+class Worker:
+    """One worker process and the pipe on which it says that it is ready."""
+
+    def __init__(self, process: Process, ready: asyncio.Future[bool]) -> None:
+        self.process = process
+        self.ready = ready
+        self.started = time.monotonic()
+
+    @classmethod
+    async def spawn(
+        cls, arguments: Sequence[str], env: Mapping[str, str], listener: int, parent: int
+    ) -> "Worker":
+        """Start one that accepts on `listener` and stops when the pipe `parent` is closed."""
+        ready_read, ready_write = os.pipe()
+        fds = (listener, parent, ready_write)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "realtime.server", arguments[0]),
+                *("--fd", str(fds[0]), "--parent-fd", str(fds[1]), "--ready-fd", str(fds[2])),
+                *arguments[1:],
+                env=env,
+                pass_fds=fds,
+                stdin=DEVNULL,
+                # Ctrl-C goes to the terminal's whole process group; it is for this process, which
+                # tells the workers in its own time.
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(ready_read)
+            raise
+        finally:
+            os.close(ready_write)
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[bool] = loop.create_future()
+
+        def readable() -> None:
+            loop.remove_reader(ready_read)
+            said = os.read(ready_read, 1)
+            os.close(ready_read)
+            if not ready.done():
+                ready.set_result(said != b"")
+
+        loop.add_reader(ready_read, readable)
+        return cls(process, ready)
+
+    async def is_started(self, grace: float) -> bool:
+        """Return whether it has become ready in time; it is ended if not."""
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                if await asyncio.shield(self.ready):
+                    return True
+        except TimeoutError:
+            pass
+        except asyncio.CancelledError:
+            await end(self.process, grace)
+            raise
+        await end(self.process, 0)
+        return False
+
+
+async def end(process: Process, grace: float) -> None:
+    """Send SIGTERM, and SIGKILL when the process still lives `grace` seconds later."""
+    _signal(process, signal.SIGTERM)
+    try:
+        async with asyncio.timeout(grace):
+            await process.wait()
+    except TimeoutError:
+        _signal(process, signal.SIGKILL)
+        await process.wait()
+
+
+def _signal(process: Process, number: signal.Signals) -> None:
+    # Not process.send_signal(): that looks whether the process has ended, and takes its exit
+    # status away from the event loop, which then complains about an unknown child.
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+
+
+def describe_exit(status: int) -> str:
+    """Return how a process has ended: its exit status, or the name of a signal."""
+    if status >= 0:
+        return f"exit status {status}"
+    with contextlib.suppress(ValueError):  # real-time signals have no name
+        return signal.Signals(-status).name
+    return f"signal {-status}"
+
+
+def environment(given: Mapping[str, str], workers: int) -> dict[str, str]:
+    """Return the environment of one of so many workers, which can import what this process can."""
+    # The script's directory is what `python -m` would not look in.
+    paths = [sys.path[0], str(Path(__file__).resolve().parents[2]), given.get("PYTHONPATH", "")]
+    path = os.pathsep.join(filter(None, paths))
+    return {**given, WORKERS_VARIABLE: str(workers), "PYTHONPATH": path}

@@ -1,0 +1,53 @@
+"""How a supervisor's processes are started again, and ended; test_supervisor has the whole."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from realtime.server import workers
+from realtime.server.workers import Backoff, describe_exit, end, environment
+
+
+def test_delay_grows_with_each_failure_up_to_a_limit() -> None:
+    backoff = Backoff()
+    assert [backoff.failed() for _ in range(6)] == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0]
+
+
+def test_delay_is_none_after_a_life_that_was_not_short() -> None:
+    backoff, now = Backoff(), time.monotonic()
+    assert [backoff.ended(now), backoff.ended(now)] == [0.5, 1.0]
+    assert backoff.ended(now - workers.QUICK_DEATH) == 0
+    assert backoff.ended(now) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(0, "exit status 0"), (3, "exit status 3"), (-9, "SIGKILL"), (-37, "signal 37")],
+)
+def test_the_end_of_a_process_in_words(status: int, words: str) -> None:
+    assert describe_exit(status) == words
+
+
+def test_environment_of_a_worker_says_how_many_and_where_modules_are() -> None:
+    given = {"A": "b", "PYTHONPATH": "/elsewhere"}
+    env = environment(given, 3)
+    assert (env["A"], env[workers.WORKERS_VARIABLE]) == ("b", "3")
+    assert env["PYTHONPATH"].split(os.pathsep)[-1] == "/elsewhere"
+    assert given == {"A": "b", "PYTHONPATH": "/elsewhere"}
+    assert not environment({}, 1)["PYTHONPATH"].endswith(os.pathsep)
+
+
+async def test_process_that_ignores_sigterm_is_killed() -> None:
+    code = (
+        "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    )
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=pipe)
+    assert process.stdout is not None
+    await process.stdout.readline()
+    await end(process, 0.1)
+    assert process.returncode == -signal.SIGKILL
