@@ -14,17 +14,18 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 
+from . import models
 from .access.tokens import create_token
 from .conf import settings
 from .delivery.publish import publish
 from .eventlog import get_event_log
 from .events.payload import DEFAULT_TYPE, decode_data
+from .events.position import Position
 from .exceptions import RealtimeError
-from .models import AccessToken, Event, Topic
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]
-    TokenModelForm = forms.ModelForm[AccessToken]
+    TokenModelForm = forms.ModelForm[models.AccessToken]
 else:  # generic in the stubs only
     ModelAdmin = admin.ModelAdmin
     TokenModelForm = forms.ModelForm
@@ -54,7 +55,7 @@ class PublishForm(forms.Form):
     ephemeral = forms.BooleanField(label=_("Ephemeral (not logged)"), required=False)
 
 
-@admin.register(Topic)
+@admin.register(models.Topic)
 class TopicAdmin(ReadOnlyAdmin):
     """Topics, and a page to publish to one."""
 
@@ -64,7 +65,7 @@ class TopicAdmin(ReadOnlyAdmin):
     actions = ("new_epoch",)
 
     @admin.display(description=_("events"))
-    def see_events(self, topic: Topic) -> str:
+    def see_events(self, topic: models.Topic) -> str:
         """Return a link to the topic's events."""
         url = reverse("admin:realtime_event_changelist")
         return format_html('<a href="{}?topic__id__exact={}">{}</a>', url, topic.pk, _("events"))
@@ -76,8 +77,8 @@ class TopicAdmin(ReadOnlyAdmin):
     @admin.action(
         description=_("Begin a new epoch (after a restored backup)"), permissions=["renew"]
     )
-    def new_epoch(self, request: HttpRequest, queryset: QuerySet[Topic]) -> None:
-        """Make the positions that readers have invalid: they get a reset, and begin anew."""
+    def new_epoch(self, request: HttpRequest, queryset: QuerySet[models.Topic]) -> None:
+        """Make all positions from before invalid: a reader that has one gets a reset."""
         count = get_event_log().start_epoch(list(queryset.values_list("name", flat=True)))
         self.message_user(request, _("A new epoch of %(count)d topics.") % {"count": count})
 
@@ -127,7 +128,7 @@ class TopicAdmin(ReadOnlyAdmin):
         return TemplateResponse(request, "realtime/admin/publish.html", context)
 
 
-@admin.register(Event)
+@admin.register(models.Event)
 class EventAdmin(ReadOnlyAdmin):
     """Events, newest first, to read."""
 
@@ -141,17 +142,17 @@ class EventAdmin(ReadOnlyAdmin):
     readonly_fields = ("event_id", "pretty_data")
 
     @admin.display(description=_("id"))
-    def event_id(self, event: Event) -> str:
+    def event_id(self, event: models.Event) -> str:
         """Return the id as clients see it."""
-        return f"{event.topic.epoch}-{event.offset}"
+        return str(Position(event.topic.epoch, event.offset))
 
     @admin.display(description=_("data"))
-    def summary(self, event: Event) -> str:
+    def summary(self, event: models.Event) -> str:
         """Return the beginning of the data."""
         return event.data if len(event.data) <= 80 else f"{event.data[:79]}…"
 
     @admin.display(description=_("data"))
-    def pretty_data(self, event: Event) -> str:
+    def pretty_data(self, event: models.Event) -> str:
         """Return the data, indented."""
         try:
             text = json.dumps(json.loads(event.data), indent=2, ensure_ascii=False)
@@ -164,11 +165,11 @@ class TokenForm(TokenModelForm):
     """What can be chosen about a token when it is made."""
 
     class Meta:
-        model = AccessToken
+        model = models.AccessToken
         fields = ("user", "name", "expires")
 
 
-@admin.register(AccessToken)
+@admin.register(models.AccessToken)
 class AccessTokenAdmin(ModelAdmin):
     """Access tokens: made here, shown once, revoked here."""
 
@@ -186,8 +187,8 @@ class AccessTokenAdmin(ModelAdmin):
         return ("user",) if known else ()
 
     @admin.display(description=_("state"))
-    def state(self, token: AccessToken) -> str:
-        """Whether the token is any good."""
+    def state(self, token: models.AccessToken) -> str:
+        """Return whether the token is valid, expired or revoked."""
         if token.revoked is not None:
             return str(_("revoked"))
         if token.expires is not None and token.expires <= timezone.now():
@@ -198,17 +199,19 @@ class AccessTokenAdmin(ModelAdmin):
         # The list needs it for its action; a single token can't be edited, only revoked.
         return obj is None and super().has_change_permission(request, obj)
 
-    def save_model(self, request: HttpRequest, obj: AccessToken, form: Any, change: bool) -> None:
+    def save_model(
+        self, request: HttpRequest, obj: models.AccessToken, form: Any, change: bool
+    ) -> None:
         token, row = create_token(obj.user, name=obj.name)
         obj.pk, obj.digest, obj.created = row.pk, row.digest, row.created
         if obj.expires is not None:
-            AccessToken.objects.filter(pk=row.pk).update(expires=obj.expires)
+            models.AccessToken.objects.filter(pk=row.pk).update(expires=obj.expires)
         said = _("The token, which can't be shown again: %(token)s")
         self.message_user(request, said % {"token": token}, messages.WARNING)
 
     @admin.action(description=_("Revoke the selected tokens"), permissions=["change"])
-    def revoke(self, request: HttpRequest, queryset: QuerySet[AccessToken]) -> None:
-        """Revoke: connections that live on the token are closed."""
+    def revoke(self, request: HttpRequest, queryset: QuerySet[models.AccessToken]) -> None:
+        """Revoke the tokens, which closes the connections that use them."""
         count = 0
         for token in queryset.filter(revoked=None):
             token.revoked = timezone.now()

@@ -28,7 +28,7 @@ class RealtimeConfig(AppConfig):
 
 
 def prepare_threads_when_used() -> None:
-    """Do what Django does in a request's thread when the request starts, when it first uses it.
+    """Reset queries and close old connections when a request first uses its thread, not earlier.
 
     Where the server lends threads, most requests never use theirs. Django would wait for a thread
     each time, the others' requests with it where the processor is busy.

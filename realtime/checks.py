@@ -16,11 +16,11 @@ from django.core.checks import CheckMessage, Error, Warning
 from django.db import connections, router
 from django.utils.module_loading import import_string
 
+from . import models
 from .conf import MOVED_PATHS, DottedPath, Setting, Settings, given, settings
 from .eventlog import get_event_log
 from .eventlog.base import EventLog
 from .exceptions import RealtimeConfigurationError
-from .models import Event
 from .server.workers import WORKERS_VARIABLE
 from .websocket.consumers import WebSocketConsumer
 
@@ -60,7 +60,7 @@ def check_table(table: Mapping[str, Setting[Any]], names: Iterable[str]) -> list
 
 
 def with_usable_settings(check: Check) -> Check:
-    """Leave out a check that would stumble over what `check_settings` reports."""
+    """Skip a check that would fail on what `check_settings` reports."""
 
     @wraps(check)
     def wrapper(**kwargs: Any) -> list[CheckMessage]:
@@ -93,7 +93,7 @@ def check_layer(**kwargs: Any) -> list[CheckMessage]:
 
 @with_usable_settings
 def check_layer_timeout(**kwargs: Any) -> list[CheckMessage]:
-    """Report a client of Redis that gives up before the layer's question is answered."""
+    """Report a client of Redis whose time-out is shorter than the layer's blocking read."""
     alias = settings.CHANNEL_LAYER
     if alias not in getattr(django_settings, "CHANNEL_LAYERS", {}) or _missing_backend(alias):
         return []
@@ -101,12 +101,12 @@ def check_layer_timeout(**kwargs: Any) -> list[CheckMessage]:
     if not hasattr(type(layer), "brpop_timeout"):  # channels_redis.core's alone
         return []
     waits = layer.brpop_timeout
-    gives_up = layer.create_pool(0).make_connection().socket_timeout
-    if gives_up is None or gives_up > waits:
+    timeout = layer.create_pool(0).make_connection().socket_timeout
+    if timeout is None or timeout > waits:
         return []
     message = (
         f"CHANNEL_LAYERS[{alias!r}]: Redis is asked to wait {waits} s for a message, and its "
-        f"client gives up after {gives_up} s: an idle layer looks broken."
+        f"client gives up after {timeout} s: an idle layer looks broken."
     )
     hint = f'"hosts": [{{"address": "redis://...", "socket_timeout": {3 * waits}}}]'
     return [Warning(message, hint=hint, id="realtime.W006")]
@@ -127,7 +127,7 @@ def _missing_backend(alias: str) -> CheckMessage | None:
 
 
 def check_hosts(**kwargs: Any) -> list[CheckMessage]:
-    """Check ALLOWED_HOSTS: with DEBUG off Django answers only the hosts named there."""
+    """Report an empty ALLOWED_HOSTS: with DEBUG off Django answers only the hosts named there."""
     if django_settings.DEBUG or django_settings.ALLOWED_HOSTS:
         return []
     hint = "Set ALLOWED_HOSTS to the names the site is reached by."
@@ -137,7 +137,7 @@ def check_hosts(**kwargs: Any) -> list[CheckMessage]:
 
 @with_usable_settings
 def check_origins(**kwargs: Any) -> list[CheckMessage]:
-    """Check that every WebSocket route checks the Origin header."""
+    """Report WebSocket routes on which nothing checks the Origin header."""
     if "*" in settings.ALLOWED_ORIGINS:
         message = "ALLOWED_ORIGINS has '*': any web page may open sockets in its visitors' name."
         hint = "List the origins, as 'https://app.example.com'."
@@ -163,9 +163,9 @@ def check_origins(**kwargs: Any) -> list[CheckMessage]:
 
 
 def check_order(**kwargs: Any) -> list[CheckMessage]:
-    """Of two apps with a runserver command, Django takes the first."""
-    apps = list(django_settings.INSTALLED_APPS)
-    names = [app for app in apps if app == "daphne" or app.partition(".")[0] == "realtime"]
+    """Report 'daphne' before 'realtime': of two runserver commands Django takes the first."""
+    installed = django_settings.INSTALLED_APPS
+    names = [app for app in installed if app == "daphne" or app.partition(".")[0] == "realtime"]
     if names[:1] != ["daphne"]:
         return []
     hint = 'INSTALLED_APPS = ["realtime", "daphne", ...]'
@@ -195,7 +195,7 @@ def check_retention(**kwargs: Any) -> list[CheckMessage]:
 
 @with_usable_settings
 def check_moved_paths(**kwargs: Any) -> list[CheckMessage]:
-    """Name the new place of what the settings name by its old one, which still works."""
+    """Report old dotted paths, which still work, with the new ones."""
     return [
         Warning(
             f"REALTIME[{name!r}] = {value!r} has moved.",
@@ -219,8 +219,8 @@ def check_language_models(**kwargs: Any) -> list[CheckMessage]:
 
 
 def check_generations(databases: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Rows of `realtime.llm`, which had been part of the core, without the app."""
-    alias = router.db_for_read(Event)
+    """Report rows of `realtime.llm`, which had been part of the core, without the app."""
+    alias = router.db_for_read(models.Event)
     if apps.is_installed("realtime.llm") or alias not in (databases or ()):
         return []
     with connections[alias].cursor() as cursor:
@@ -270,12 +270,12 @@ def _check_paths() -> list[CheckMessage]:
 
 
 def _is_async(rule: Any) -> bool:
-    """Return a coroutine function, or an object whose `__call__` is one."""
+    """Return whether it is a coroutine function, or an object whose `__call__` is one."""
     return inspect.iscoroutinefunction(rule) or inspect.iscoroutinefunction(type(rule).__call__)
 
 
 def _unguarded(application: Any) -> Iterator[str]:
-    """Names of the consumers below an ASGI application that no Origin check stands before."""
+    """Yield the names of the consumers that are reached without an Origin check."""
     if application is None or isinstance(application, OriginValidator):
         return
     consumer = getattr(application, "consumer_class", None)

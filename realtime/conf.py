@@ -63,7 +63,7 @@ class Setting(Generic[T]):
         return value
 
     def resolve(self, value: Any) -> T:
-        """Return what the code gets for the value that stands in Django's settings."""
+        """Return what the code gets for the value in Django's settings."""
         resolved: T = value
         if isinstance(value, str) and value in MOVED_PATHS:
             resolved = cast(T, MOVED_PATHS[value])

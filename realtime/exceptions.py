@@ -34,7 +34,7 @@ class RealtimeError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Header fields that belong to the answer."""
+        """Return the header fields that belong to the answer."""
         return {}
 
 
@@ -90,7 +90,7 @@ class NotIdentified(RealtimeError):
 
     @property
     def headers(self) -> dict[str, str]:
-        """RFC 9110, section 11.6.1."""
+        """Return the challenge (RFC 9110, section 11.6.1)."""
         return {"WWW-Authenticate": "Bearer"}
 
 
@@ -114,7 +114,7 @@ class TooManyRequests(RealtimeError):
 
     @property
     def headers(self) -> dict[str, str]:
-        """RFC 9110, section 10.2.3."""
+        """Return when to come back (RFC 9110, section 10.2.3)."""
         return {"Retry-After": str(self.retry_after)}
 
 

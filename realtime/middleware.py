@@ -27,11 +27,11 @@ class InlineMixin:
     get_response: Any  # MiddlewareMixin has it
 
     def request_blocks(self, request: HttpRequest) -> bool:
-        """Whether `process_request` may do input or output."""
+        """Return whether `process_request` may do input or output."""
         return False
 
     def response_blocks(self, request: HttpRequest, response: HttpResponseBase) -> bool:
-        """Whether `process_response` may do input or output."""
+        """Return whether `process_response` may do input or output."""
         return False
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
@@ -63,7 +63,7 @@ class CommonMiddleware(InlineMixin, common.CommonMiddleware):
 
 
 class XFrameOptionsMiddleware(InlineMixin, clickjacking.XFrameOptionsMiddleware):
-    """Sets a header."""
+    """Run inline: it sets a header alone."""
 
 
 class SessionMiddleware(InlineMixin, sessions.SessionMiddleware):
@@ -71,8 +71,8 @@ class SessionMiddleware(InlineMixin, sessions.SessionMiddleware):
 
     def response_blocks(self, request: HttpRequest, response: HttpResponseBase) -> bool:
         session = getattr(request, "session", None)
-        changed = session is not None and session.modified
-        return changed or settings.SESSION_SAVE_EVERY_REQUEST
+        is_changed = session is not None and session.modified
+        return is_changed or settings.SESSION_SAVE_EVERY_REQUEST
 
 
 class AuthenticationMiddleware(InlineMixin, auth.AuthenticationMiddleware):
@@ -80,7 +80,7 @@ class AuthenticationMiddleware(InlineMixin, auth.AuthenticationMiddleware):
 
 
 class MessageMiddleware(InlineMixin, messages.MessageMiddleware):
-    """A thread only where messages were read or added."""
+    """Use a thread only where messages were read or added."""
 
     def response_blocks(self, request: HttpRequest, response: HttpResponseBase) -> bool:
         storage = getattr(request, "_messages", None)
@@ -88,7 +88,7 @@ class MessageMiddleware(InlineMixin, messages.MessageMiddleware):
 
 
 class CsrfViewMiddleware(InlineMixin, csrf.CsrfViewMiddleware):
-    """A thread only where the secret is in the session or the token in a form."""
+    """Use a thread only where the secret is in the session or the token in a form."""
 
     def request_blocks(self, request: HttpRequest) -> bool:
         return settings.CSRF_USE_SESSIONS
@@ -99,7 +99,8 @@ class CsrfViewMiddleware(InlineMixin, csrf.CsrfViewMiddleware):
     async def process_view(  # type: ignore[override]
         self, request: HttpRequest, callback: Any, callback_args: Any, callback_kwargs: Any
     ) -> HttpResponseBase | None:
-        """Django awaits a coroutine function, and sends any other through a thread."""
+        """Check the token, in a thread where it may stand in a form."""
+        # A coroutine function, which Django awaits: any other goes through a thread.
         check = super().process_view
         if getattr(callback, "csrf_exempt", False) or request.method in _SAFE_METHODS:
             return check(request, callback, callback_args, callback_kwargs)

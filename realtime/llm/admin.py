@@ -72,7 +72,7 @@ class GenerationAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("state"), ordering="ended")
     def state(self, row: Generation) -> str:
-        """How it ended; until then, whether the process that answers shows a sign of life."""
+        """Return how it ended; until then, whether its process is still at work."""
         if row.ended is not None:
             return row.outcome
         lease = timedelta(seconds=settings.LLM_LEASE_SECONDS)
@@ -91,7 +91,7 @@ class GenerationAdmin(ReadOnlyAdmin):
 
     @admin.action(description=_("Cancel the selected answers"), permissions=["cancel"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[Generation]) -> None:
-        """End them with what they have, on whichever worker they run."""
+        """Cancel the answers, on whichever worker they run; their text so far stays."""
         names = list(queryset.filter(ended=None).values_list("name", flat=True))
         count = async_to_sync(generation.cancel_all)(names)
         self.message_user(request, _("%(count)d answers cancelled.") % {"count": count})

@@ -34,13 +34,13 @@ async def start(user: Any, prompt: object, *, key: str | None = None) -> Generat
         raise InvalidPrompt(f"An Idempotency-Key has 1 to {MAX_KEY_CHARS} characters.")
     # Shielded: a client that leaves now and comes back with its key finds one answer, at work. One
     # that comes twice at once waits for the same.
-    name = (user.pk, key, asked)
-    task = None if key is None else _starting.get(name)
+    request = (user.pk, key, asked)
+    task = None if key is None else _starting.get(request)
     if task is None:
         task = spawn(_start(user, asked, key))
         if key is not None:
-            _starting[name] = task
-            task.add_done_callback(lambda _: _starting.pop(name, None))
+            _starting[request] = task
+            task.add_done_callback(lambda _: _starting.pop(request, None))
     return await asyncio.shield(task)
 
 

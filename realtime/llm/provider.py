@@ -89,7 +89,7 @@ class Answer:
         self.stop: Stop | None = None
         self._provider = provider
         self._pieces = provider.stream(prompt)
-        self._half = ""  # of a surrogate pair, whose other half is still to come
+        self._surrogate = ""  # the first half of a pair, until the second comes
         self._room: int = settings.LLM_MAX_ANSWER_CHARS
         self._deadline = asyncio.get_running_loop().time() + settings.LLM_ANSWER_SECONDS
 
@@ -116,7 +116,7 @@ class Answer:
             piece = await self._next()
             if isinstance(piece, Stop):
                 self.stop = piece
-            elif text := self._whole(piece):
+            elif text := self._complete(piece):
                 self._room -= len(text)
                 if self._room < 0:
                     self.stop = Stop("length")
@@ -127,8 +127,8 @@ class Answer:
 
     async def _next(self) -> str | Stop:
         loop = asyncio.get_running_loop()
-        patience = settings.LLM_TOKEN_SECONDS
-        deadline = min(loop.time() + patience, self._deadline)
+        silence = settings.LLM_TOKEN_SECONDS
+        deadline = min(loop.time() + silence, self._deadline)
         # Cancels the provider's generator, which is what is wanted: there is no going on after.
         timer = asyncio.timeout_at(deadline)
         try:
@@ -141,14 +141,14 @@ class Answer:
                 if deadline == self._deadline:
                     limit = settings.LLM_ANSWER_SECONDS
                     raise self._failed(f"was not done after {limit:g} s") from None
-                raise self._failed(f"has sent nothing for {patience:g} s") from None
+                raise self._failed(f"has sent nothing for {silence:g} s") from None
             raise self._explained(error) from None
 
-    def _whole(self, piece: str) -> str:
-        """Return the piece as text that UTF-8 can carry: some servers cut a character in two."""
-        text, self._half = self._half + piece, ""
+    def _complete(self, piece: str) -> str:
+        """Return the piece as text for UTF-8: some servers cut a surrogate pair in two."""
+        text, self._surrogate = self._surrogate + piece, ""
         if text and "\ud800" <= text[-1] <= "\udbff":
-            text, self._half = text[:-1], text[-1]
+            text, self._surrogate = text[:-1], text[-1]
         if _is_text(text):
             return text
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -19,7 +19,7 @@ class Slots:
 
     @property
     def taken(self) -> int:
-        """Answers under way."""
+        """Return how many answers are under way."""
         return self._by_user.total()
 
     def check(self, user: Any) -> None:

@@ -16,13 +16,13 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from .. import models
 from ..delivery.publish import make_event
 from ..eventlog import get_event_log
 from ..events.event import Event
+from ..events.payload import DEFAULT_TYPE
 from ..events.topic import user_topic
 from ..exceptions import InvalidPrompt
-from ..models import Event as EventRow
-from ..models import Topic
 from .conf import settings
 from .models import Generation
 from .slots import too_many_of_one_user
@@ -77,7 +77,7 @@ def append(row: Generation, texts: list[str]) -> list[Event] | None:
         unheard = timedelta(seconds=settings.LLM_UNHEARD_SECONDS)
         if not running(row.pk).filter(heard__gte=Now() - unheard).update(beat=Now()):
             return None
-        return log.append([make_event(row.topic, {"token": text}, "message") for text in texts])
+        return log.append([make_event(row.topic, {"token": text}, DEFAULT_TYPE) for text in texts])
 
 
 def end(rows: QuerySet[Generation], type: str, data: dict[str, Any]) -> Event | None:
@@ -114,30 +114,35 @@ def note_listeners(topics: Sequence[str]) -> list[Event]:
         rows = running().filter(topic__in=topics[first : first + SWEEP_BATCH])
         if pks := list(rows.values_list("pk", flat=True)):
             running().filter(pk__in=pks).update(heard=Now())
-            events += sweep(rows)
+            events += _end_orphans(rows)
     return events
 
 
-def sweep(among: QuerySet[Generation] | None = None) -> list[Event]:
-    """End the answers without a sign of life for `LLM_LEASE_SECONDS`, and drop the oldest."""
-    rows = running() if among is None else among
-    # By the database's clock throughout: those of several hosts may disagree.
-    late = rows.filter(beat__lt=Now() - timedelta(seconds=settings.LLM_LEASE_SECONDS))
-    events = []
-    for row in late[:SWEEP_BATCH]:
-        dead = late.filter(pk=row.pk)  # still, when it is our turn
-        if event := end(dead, "error", {"detail": GONE}):
-            events.append(event)
-    if among is None and settings.RETENTION_SECONDS is not None:
+def sweep() -> list[Event]:
+    """End the answers whose process has died and return their last events; apply retention."""
+    events = _end_orphans(running())
+    if settings.RETENTION_SECONDS is not None:
         cutoff = timezone.now() - timedelta(seconds=settings.RETENTION_SECONDS)
         old = Generation.objects.filter(ended__lt=cutoff)[:SWEEP_BATCH]
         names = list(old.values_list("topic", flat=True))
         if names:  # retention has dropped, or is about to drop, their events
-            Topic.objects.filter(name__in=names).delete()
+            models.Topic.objects.filter(name__in=names).delete()
             Generation.objects.filter(topic__in=names).delete()
+    return events
+
+
+def _end_orphans(rows: QuerySet[Generation]) -> list[Event]:
+    """End those of `rows` without a sign of life for `LLM_LEASE_SECONDS`; return their events."""
+    # By the database's clock throughout: those of several hosts may disagree.
+    late = rows.filter(beat__lt=Now() - timedelta(seconds=settings.LLM_LEASE_SECONDS))
+    events = []
+    for row in late[:SWEEP_BATCH]:
+        # `late` again: it may have shown one, or ended, since the rows were read.
+        if event := end(late.filter(pk=row.pk), "error", {"detail": GONE}):
+            events.append(event)
     return events
 
 
 def _alias() -> str:
     # That of the log: rows and events commit together.
-    return router.db_for_write(EventRow)
+    return router.db_for_write(models.Event)

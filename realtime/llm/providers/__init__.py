@@ -22,13 +22,13 @@ SHORT_NAMES: Final = {
     "openai": "realtime.llm.providers.openai.OpenAIProvider",
 }
 SDKS: Final = frozenset({"anthropic", "openai"})  # short names whose SDK has the same name
-_READ: Final = ("LLM_PROVIDER", "LLM_MODEL", "LLM_API_KEY", "LLM_BASE_URL")
+_SETTINGS: Final = ("LLM_PROVIDER", "LLM_MODEL", "LLM_API_KEY", "LLM_BASE_URL")
 
 _prepared: dict[tuple[Any, ...], Provider] = {}  # by `preload`, for the first loop that asks
 
 
 class _Loading:
-    """A loop's provider: made, or being made, as the settings wanted it then."""
+    """An event loop's provider: made, or being made, from the settings as they were then."""
 
     wanted: tuple[Any, ...] = ()
     task: asyncio.Task[Provider] | None = None
@@ -42,9 +42,7 @@ _loading: Final = PerLoop(_Loading, _Loading.aclose)
 
 
 async def get_provider() -> Provider:
-    """Return the site's provider, made when it is first asked for.
-
-    It keeps connections, so one per loop.
+    """Return the event loop's provider, made when it is first asked for.
 
     Raises `ProviderUnavailable`.
     """
@@ -65,12 +63,12 @@ async def get_provider() -> Provider:
 def preload() -> None:
     """Import and make the provider now, so that no request waits for it.
 
-    `realtime.server` does before it is ready. Under another server, call it in `asgi.py`.
+    `realtime.server` calls it before it is ready. Under another server, call it in `asgi.py`.
     """
     try:
         _prepared[_wanted()] = _make(settings.LLM_PROVIDER)
     except Exception as error:
-        _log(error)  # the first request tries again
+        _log_failure(error)  # the first request tries again
 
 
 def provider_path(name: str) -> str:
@@ -86,7 +84,7 @@ async def _load(wanted: tuple[Any, ...]) -> Provider:
         else:
             provider = await asyncio.to_thread(_make, wanted[0])
     except Exception as error:
-        _log(error)
+        _log_failure(error)
         raise ProviderUnavailable(
             "The language model's provider is not set up; tell who runs the site."
         ) from None
@@ -94,13 +92,13 @@ async def _load(wanted: tuple[Any, ...]) -> Provider:
 
 
 def _wanted() -> tuple[Any, ...]:
-    return tuple(getattr(settings, name) for name in _READ)
+    return tuple(getattr(settings, name) for name in _SETTINGS)
 
 
-def _log(error: Exception) -> None:
-    # Of other errors not the text: an SDK might quote the key that it dislikes.
+def _log_failure(error: Exception) -> None:
+    # Not the text of other errors: an SDK might quote a key that it refuses.
     what = str(error) if isinstance(error, ImportError) else kind_of(error)
-    logger.error("The language model's provider can't be had: %s", what)
+    logger.error("The language model's provider can't be loaded: %s", what)
 
 
 def _make(given: str | Callable[[], Provider]) -> Provider:

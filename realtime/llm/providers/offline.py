@@ -1,4 +1,4 @@
-"""No model and no key: always the same words, so that a site can be tried without either."""
+"""A provider without model and key: always the same words, so that a site can be tried."""
 
 import asyncio
 import re

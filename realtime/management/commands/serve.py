@@ -30,7 +30,6 @@ class Command(BaseCommand):
             metavar="SECONDS",
             help="how long a worker may drain after SIGTERM before it is killed (default: 30)",
         )
-
         parser.add_argument(
             "options",
             nargs="*",
@@ -63,7 +62,7 @@ class Command(BaseCommand):
 
 
 def application_path() -> str:
-    """ASGI_APPLICATION as `module:attribute`. Raises CommandError when it is not set."""
+    """Return ASGI_APPLICATION as `module:attribute`; raise CommandError where it is not set."""
     dotted = getattr(settings, "ASGI_APPLICATION", None)
     if not dotted:
         raise CommandError("Set ASGI_APPLICATION to the application to serve.")
