@@ -195,7 +195,7 @@ def _open_stored(storage: Storage, name: str) -> Source:
     kind: Any = storage.__class__
     plain: Any = FileSystemStorage
     try:
-        if (kind.open, getattr(kind, "_open", None)) == (plain.open, plain._open):
+        if (kind.open, getattr(kind, "_open", None)) == (plain.open, plain._open):  # noqa: SLF001 - documented
             # Not waiting for somebody to write into a pipe.
             flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
             return LocalFile(_only_regular(os.open(storage.path(name), flags)), parts[-1])
