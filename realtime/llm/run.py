@@ -3,13 +3,15 @@
 import asyncio
 import logging
 from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, aclosing, suppress
+from math import inf
 from typing import Any, Final
 
 from ..delivery.announce import announce
 from ..events.event import Event
 from ..exceptions import ProviderError
-from ..utils.aio import PerLoop, cancel_and_wait, spawn
+from ..utils.aio import PerLoop, spawn
+from ..utils.pump import chunked
 from ..utils.threads import DATABASE
 from . import store
 from .conf import settings
@@ -33,8 +35,6 @@ class Run:
         self._slot = slot  # held until the end
         self._provider = provider
         self._prompt = prompt
-        self._pending: list[str] = []  # read and not yet published
-        self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -69,40 +69,16 @@ class Run:
             RUNNING.get().pop(self._row.name, None)
 
     async def _publish_answer(self) -> None:
-        now = asyncio.get_running_loop().time
         async with Answer(self._provider, self._prompt) as answer:
-            reading = asyncio.create_task(self._read(answer))
-            reading.add_done_callback(lambda _: self._news.set())
-            try:
-                last = -settings.LLM_BATCH_SECONDS
-                while True:
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(settings.LLM_HEARTBEAT_SECONDS):
-                            await self._news.wait()
-                    # The first piece goes out at once, those that follow soon after in one event.
-                    pause = last + settings.LLM_BATCH_SECONDS - now()
-                    if self._pending and pause > 0:
-                        await asyncio.sleep(pause)
-                    self._news.clear()
-                    is_complete = reading.done()
-                    text = "".join(self._pending)
-                    self._pending.clear()
-                    last = now()
+            # The first piece goes out at once, those that follow soon after in one event. It is
+            # read ahead of the log by as much as LLM_MAX_ANSWER_CHARS allows.
+            seconds, idle = settings.LLM_BATCH_SECONDS, settings.LLM_HEARTBEAT_SECONDS
+            async with aclosing(chunked(answer, "".join, inf, seconds, idle=idle)) as texts:
+                async for text in texts:
                     if not await self._write(text):
                         return
-                    if is_complete:
-                        break
-                reading.result()
-            finally:
-                await cancel_and_wait(reading)
         assert answer.stop is not None
         await self._end("done", answer.stop.data())
-
-    async def _read(self, answer: Answer) -> None:
-        # Ahead of the log by as much as LLM_MAX_ANSWER_CHARS allows.
-        async for text in answer:
-            self._pending.append(text)
-            self._news.set()
 
     async def _write(self, text: str) -> bool:
         """Publish some text, or just a sign of life; return False when the answer has ended."""

@@ -1,8 +1,6 @@
 """NDJSON: a line of JSON for each row or value, in constant memory, however many there are."""
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar
 
@@ -11,7 +9,7 @@ from django.http import HttpRequest
 
 from ..conf import settings
 from ..exceptions import InvalidPosition
-from ..utils.aio import cancel_and_wait, spawn
+from ..utils.pump import chunked
 from .json_columns import encode_lines, encode_rows, encode_value
 from .pages import after_key, row_pages
 from .response import StreamResponse
@@ -96,70 +94,13 @@ def after_and_limit(request: HttpRequest) -> dict[str, Any]:
     }
 
 
-async def batches(
+def batches(
     source: AsyncIterable[Any], line: Callable[[Any], bytes]
 ) -> AsyncGenerator[bytes, None]:
     """Yield the lines of `source` in chunks.
 
     Of `BATCH_BYTES` while it is fast, and at the latest `BATCH_SECONDS` after the last chunk while
     it is not.
-
-    The source runs in one task, from its first line to its `finally`, and stops when a chunk is
-    full and the client does not read.
     """
-    lines: list[bytes] = []
-    size = 0
-    some, room = asyncio.Event(), asyncio.Event()
     most, seconds = settings.BATCH_BYTES, settings.BATCH_SECONDS
-
-    async def pump() -> None:
-        nonlocal size
-        try:
-            iterator = aiter(source)
-            try:
-                async for value in iterator:
-                    text = line(value)
-                    lines.append(text)
-                    size += len(text)
-                    some.set()
-                    if size >= most:
-                        full.set()
-                        room.clear()
-                        await room.wait()
-            finally:
-                close = getattr(iterator, "aclose", None)
-                if close is not None:
-                    await close()
-        finally:
-            some.set()
-            full.set()
-
-    full = asyncio.Event()
-    task = spawn(pump())
-    now = asyncio.get_running_loop().time
-    sent = now() - seconds
-    try:
-        while True:
-            await some.wait()
-            if (early := sent + seconds - now()) > 0:
-                await _until(full, early)
-            chunk, size = b"".join(lines), 0
-            lines.clear()
-            if not task.done():
-                some.clear()
-                full.clear()
-            room.set()
-            if chunk:
-                sent = now()
-                yield chunk
-            elif task.done():
-                break
-        await task  # raises what the source raised
-    finally:
-        await cancel_and_wait(task)
-
-
-async def _until(event: asyncio.Event, seconds: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
+    return chunked(source, b"".join, most, seconds, convert=line)

@@ -1,6 +1,5 @@
 """Streaming response classes: Django's own, with what each format, proxy and middleware needs."""
 
-import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import aclosing
@@ -10,7 +9,8 @@ from urllib.parse import quote
 from django.http import StreamingHttpResponse
 
 from ..conf import settings
-from ..utils.aio import cancel_and_wait, spawn
+from ..utils.aio import aclose
+from ..utils.pump import chunked
 from ..utils.threads import release_request_thread
 from .sse import KEEPALIVE
 
@@ -111,43 +111,9 @@ class EventStreamResponse(StreamResponse):
         super().__init__(source, **kwargs)
 
 
-async def keep_alive(source: AsyncIterable[bytes], seconds: float) -> AsyncGenerator[bytes, None]:
-    """Yield what `source` yields, and an SSE comment after each silence of `seconds`.
-
-    The source runs in one task of its own, from its first line to its `finally`: a timeout around
-    each step would cancel it, and a task for each step would break the cancel scopes that HTTP
-    clients hold across steps. It runs ahead by at most two chunks.
-    """
-    queue: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=1)
-
-    async def pump() -> None:
-        try:
-            async with aclosing(_iterate(source)) as parts:
-                async for part in parts:
-                    await queue.put(part)
-                    # It is sent now, not after the next has been made as well.
-                    await asyncio.sleep(0)
-        finally:
-            if not is_over:
-                await queue.put(None)
-
-    is_over = False
-    task = spawn(pump())
-    try:
-        while True:
-            try:
-                async with asyncio.timeout(seconds):
-                    part = await queue.get()
-            except TimeoutError:
-                yield KEEPALIVE
-                continue
-            if part is None:
-                break
-            yield part
-        await task  # raises what the source raised
-    finally:
-        is_over = True
-        await cancel_and_wait(task)
+def keep_alive(source: AsyncIterable[bytes], seconds: float) -> AsyncGenerator[bytes, None]:
+    """Yield what `source` yields, and an SSE comment after each silence of `seconds`."""
+    return chunked(source, lambda parts: parts[0] if parts else KEEPALIVE, 0, 0, idle=seconds)
 
 
 def content_disposition(name: str, as_attachment: bool) -> str:
@@ -172,6 +138,4 @@ async def _iterate(source: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
         async for part in iterator:
             yield part
     finally:
-        close = getattr(iterator, "aclose", None)
-        if close is not None:
-            await close()
+        await aclose(iterator)

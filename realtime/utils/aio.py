@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
 from typing import Any, Final, Generic, TypeVar
@@ -47,6 +47,13 @@ async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
         for task in done:
             if not task.cancelled():
                 task.exception()  # seen, so that asyncio does not report it
+
+
+async def aclose(iterator: AsyncIterator[Any]) -> None:
+    """Close an async iterator, if it can be closed as a generator can."""
+    close = getattr(iterator, "aclose", None)
+    if close is not None:
+        await close()
 
 
 class PerLoop(Generic[T]):

@@ -1,6 +1,5 @@
 """`NDJSONResponse` over real sockets: rows and values, stalls, errors, clients that leave."""
 
-import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from django.http import QueryDict
 from docs.examples import ndjson_client, ndjson_values, ndjson_view
 from realtime.conf import Settings
 from realtime.exceptions import InvalidPosition
-from realtime.streaming.ndjson import NDJSONResponse, after_and_limit, batches
+from realtime.streaming.ndjson import NDJSONResponse, after_and_limit
 
 from ..support.databases import ON_POSTGRESQL
 from ..support.servers import wait_until
@@ -279,37 +278,6 @@ async def test_the_ways_to_name_columns():
     assert await read(backwards) == by_fields[::-1]
     assert await read(backwards, limit=2) == by_fields[:2:-1]
     assert await read(users.none(), fields=("id",)) == []
-
-
-async def test_batches_close_their_source_and_raise_what_it_raises():
-    closed = []
-
-    async def source() -> Any:
-        try:
-            yield 1
-            yield 2
-            raise RuntimeError("on purpose")
-        finally:
-            closed.append(True)
-
-    parts = batches(source(), lambda value: b"%d\n" % value)
-    assert await anext(parts) == b"1\n2\n"
-    with pytest.raises(RuntimeError, match="on purpose"):
-        await anext(parts)
-    assert closed == [True]
-
-    async def endless() -> Any:
-        try:
-            while True:
-                yield 1
-                await asyncio.sleep(0)
-        finally:
-            closed.append(True)
-
-    parts = batches(endless(), lambda value: b"%d\n" % value)
-    await anext(parts)
-    await parts.aclose()
-    assert closed == [True, True]
 
 
 # -- the examples in docs/ndjson.md

@@ -145,13 +145,6 @@ def test_comments_fill_the_silence():
     assert got[0] == KEEPALIVE
 
 
-async def test_the_source_is_neither_cancelled_nor_moved_to_another_task():
-    # HTTP clients hold a cancel scope open across steps, which belongs to one task.
-    source = Source(0.1, b"a", 0.1, b"b")
-    await collect(keep_alive(source, 0.02))
-    assert len(source.tasks) == 1
-
-
 async def test_the_source_does_not_run_far_ahead():
     source = Source(*[b"x"] * 50)
     stream = keep_alive(source, 10)
@@ -260,27 +253,3 @@ async def test_a_source_that_fails_cuts_the_stream_off(here):
 def test_a_name_that_is_not_utf8():
     header = content_disposition(os.fsdecode(b"a\xff\nb.txt"), False)
     assert header == "inline; filename=\"a__b.txt\"; filename*=UTF-8''a%3F%0Ab.txt"
-
-
-async def test_a_stream_whose_source_swallows_a_cancellation_is_closed(monkeypatch):
-    monkeypatch.setattr("realtime.utils.aio.AGAIN_SECONDS", 0.05)
-    closed = False
-
-    async def source():
-        nonlocal closed
-        try:
-            yield b"data: 1\n\n"
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                yield b"data: 2\n\n"  # nobody takes it
-                yield b"data: 3\n\n"
-                yield b"data: 4\n\n"
-        finally:
-            closed = True
-
-    stream = keep_alive(source(), 10)
-    assert await anext(stream) == b"data: 1\n\n"
-    async with asyncio.timeout(5):
-        await stream.aclose()
-    assert closed
