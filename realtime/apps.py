@@ -1,5 +1,7 @@
 """The app's place in a Django site."""
 
+import logging
+
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.signals import request_started
@@ -8,6 +10,8 @@ from django.urls import get_resolver
 from django.utils.translation import gettext_lazy as _
 
 from .server.request_threads import BEFORE_USE
+
+logger = logging.getLogger("realtime.server")
 
 
 class RealtimeConfig(AppConfig):
@@ -24,7 +28,7 @@ class RealtimeConfig(AppConfig):
 
         checks.register_checks()
         connect_signals()
-        startup.CALLBACKS.extend((prepare_threads_when_used, load_urls))
+        startup.CALLBACKS.extend((prepare_threads_when_used, load_urls, report_layer))
 
 
 def prepare_threads_when_used() -> None:
@@ -45,3 +49,11 @@ def load_urls() -> None:
     """
     if getattr(settings, "ROOT_URLCONF", None):
         _ = get_resolver().url_patterns
+
+
+def report_layer() -> None:
+    """Log a channel layer that does not reach the other workers; only a worker has others."""
+    from .checks import check_layer
+
+    for message in check_layer():
+        logger.error("%s %s", message.msg, message.hint)

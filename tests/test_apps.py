@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from realtime.apps import load_urls
+from realtime.apps import load_urls, report_layer
 from realtime.server import lifespan as startup
 
 from .support.servers import ROOT
@@ -29,6 +29,16 @@ def test_a_worker_has_imported_its_urls_before_it_is_ready(
 def test_a_site_without_urls_is_none_of_its_business(settings: Any) -> None:
     del settings.ROOT_URLCONF
     load_urls()
+
+
+@pytest.mark.parametrize(("workers", "count"), [("1", 0), ("2", 1)])
+def test_a_worker_that_does_not_reach_the_others_says_so(
+    workers: str, count: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert report_layer in startup.CALLBACKS
+    monkeypatch.setenv("REALTIME_WORKERS", workers)
+    report_layer()
+    assert caplog.text.count("2 workers, and a channel layer that does not leave") == count
 
 
 LAZY = """
