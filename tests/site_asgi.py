@@ -5,13 +5,13 @@ from typing import Any
 
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.core.asgi import get_asgi_application
-from django.urls import path
+from django.urls import path, re_path
 
 http = get_asgi_application()
 
 from project.demo.routing import websocket_urlpatterns  # noqa: E402
 from realtime.exceptions import InvalidData, NotAllowed  # noqa: E402
-from realtime.http.publish_consumer import PublishEndpoint  # noqa: E402
+from realtime.http.publish_consumer import PublishConsumer  # noqa: E402
 from realtime.routing import websocket_urlpatterns as realtime_urlpatterns  # noqa: E402
 from realtime.websocket.consumers import WebSocketConsumer  # noqa: E402
 
@@ -52,9 +52,10 @@ class Failing(WebSocketConsumer):
         raise RuntimeError("failed on purpose")
 
 
+publish = PublishConsumer.as_asgi(application=http)
 application = ProtocolTypeRouter(
     {
-        "http": PublishEndpoint(http),
+        "http": URLRouter([path("topics/<topic>/events", publish), re_path("", http)]),
         "websocket": URLRouter(
             [
                 *realtime_urlpatterns,

@@ -2,18 +2,16 @@
 
 `POST /topics/<topic>/events` with `Authorization: Bearer` needs nothing that Django's request
 handling adds: no session, no form, no CSRF token, no page. Past it, a publication costs half of
-the processor time. Wrap the site's HTTP application: `PublishEndpoint(get_asgi_application())`.
+the processor time.
 """
 
 import json
-import re
-from collections.abc import Iterable
-from functools import cached_property, lru_cache
-from typing import Final
+from collections.abc import Mapping
+from functools import lru_cache
 
+from channels.consumer import AsyncConsumer
 from django.conf import settings as django_settings
 from django.http.request import split_domain_port, validate_host
-from django.urls import NoReverseMatch, reverse
 
 from ..access.authentication import authenticate_token, bearer_token
 from ..access.permissions import require
@@ -24,96 +22,63 @@ from ..utils.asgi import Application, Receive, Scope, Send, header, query, read_
 from ..utils.threads import release_request_thread
 from .requests import max_body_bytes, publish_body
 
-SAMPLE: Final = "topic"  # any topic: to see where the site has put the view's URL
 
+class PublishConsumer(AsyncConsumer):
+    """Answer what the view `realtime:topic` would, with the same statuses.
 
-class Disconnected(Exception):
-    """The client left before its request was whole."""
-
-
-class PublishEndpoint:
-    """Answers what the view `realtime:topic` would, with the same statuses.
-
-    Anything but a POST of a bearer token to an allowed host goes on to `application`.
-
-    The site's middleware does not see what is answered here. With SECURE_SSL_REDIRECT, what came
-    by plain HTTP goes on to `application` too.
+    It stands in a URLRouter at the path of that view. Anything but a POST of a bearer token to an
+    allowed host goes on to `application`: Django. So does, with SECURE_SSL_REDIRECT, what came by
+    plain HTTP. The site's middleware does not see what is answered here.
     """
 
     def __init__(self, application: Application) -> None:
         self.application = application
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] == "http" and scope["method"] == "POST":
-            topic = self._topic_of(scope["path"])
-            token = _bearer(scope) if topic is not None else None
-            if topic is not None and token is not None and not scope.get("root_path"):
-                await _answer(scope, topic, token, receive, send)
-                return
-        await self.application(scope, receive, send)
-
-    def _topic_of(self, path: str) -> str | None:
-        if self._pattern is None:
-            return None
-        match = self._pattern.fullmatch(path)
-        return match[1] if match else None
-
-    @cached_property
-    def _pattern(self) -> re.Pattern[str] | None:
-        """The view's path; None where the site's URLs don't include it."""
+        # Not AsyncConsumer's own loop: it sends every message through a thread (to close old
+        # connections, of which we hold none).
+        token = bearer_token(scope) if scope["method"] == "POST" and _is_allowed(scope) else None
+        if token is None:
+            await self.application(scope, receive, send)
+            return
         try:
-            before, _, after = reverse("realtime:topic", args=[SAMPLE]).rpartition(SAMPLE)
-        except NoReverseMatch:
-            return None
-        return re.compile(rf"{re.escape(before)}([^/]+){re.escape(after)}")
+            topic = validate_topic(scope["url_route"]["kwargs"]["topic"])
+            body = await read_body(receive, max_body_bytes())
+            if body is None:
+                return
+            identity = await authenticate_token(token)
+            await require(identity.user, topic, "publish")
+            event = await publish_body(topic, body, query(scope).get("type", [DEFAULT_TYPE])[-1])
+        except RealtimeError as error:
+            await _answer(send, error.status, {"detail": str(error)}, error.headers)
+        else:
+            await _answer(send, 201, {"id": event.id})
+        finally:
+            await release_request_thread()  # which the site's rule may have used
 
 
-async def _answer(scope: Scope, topic: str, token: str, receive: Receive, send: Send) -> None:
-    headers: Iterable[tuple[str, str]] = ()
-    try:
-        event_id = await _publish(scope, topic, token, receive)
-    except Disconnected:
-        return
-    except RealtimeError as error:
-        status, answer, headers = error.status, {"detail": str(error)}, error.headers.items()
-    else:
-        status, answer = 201, {"id": event_id}
-    finally:
-        await release_request_thread()  # which the site's rule may have used
-    body = json.dumps(answer).encode()
+async def _answer(
+    send: Send, status: int, content: Mapping[str, object], headers: Mapping[str, str] = {}
+) -> None:
+    body = json.dumps(content).encode()
     lines = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
         (b"x-content-type-options", b"nosniff"),
-        *((name.encode(), value.encode()) for name, value in headers),
+        *((name.encode(), value.encode()) for name, value in headers.items()),
     ]
     await send({"type": "http.response.start", "status": status, "headers": lines})
     await send({"type": "http.response.body", "body": body})
 
 
-async def _publish(scope: Scope, topic: str, token: str, receive: Receive) -> str:
-    validate_topic(topic)
-    body = await read_body(receive, max_body_bytes())
-    if body is None:
-        raise Disconnected
-    identity = await authenticate_token(token)
-    await require(identity.user, topic, "publish")
-    type = query(scope).get("type", [DEFAULT_TYPE])[-1]
-    event = await publish_body(topic, body, type)
-    return str(event.position)
-
-
-def _bearer(scope: Scope) -> str | None:
-    """Return the bearer token, if this request may be answered here."""
+def _is_allowed(scope: Scope) -> bool:
+    """Return whether Django would serve this request here: its host, and its scheme."""
     if django_settings.SECURE_SSL_REDIRECT and scope["scheme"] != "https":
-        return None
-    if not _is_allowed(header(scope, b"host") or "", tuple(django_settings.ALLOWED_HOSTS)):
-        return None
-    return bearer_token(scope)
+        return False
+    return _is_host_allowed(header(scope, b"host") or "", tuple(django_settings.ALLOWED_HOSTS))
 
 
 @lru_cache(maxsize=64)
-def _is_allowed(host: str, allowed: tuple[str, ...]) -> bool:
+def _is_host_allowed(host: str, allowed: tuple[str, ...]) -> bool:
     domain, _ = split_domain_port(host)
     return bool(domain) and validate_host(domain, allowed)

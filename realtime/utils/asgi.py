@@ -21,11 +21,13 @@ def scope_of(request: HttpRequest) -> Scope:
 
 def header(scope: Scope, name: bytes) -> str | None:
     """Return a header, `name` in lower case; several of them are joined as Django does."""
-    values = [value for key, value in scope["headers"] if key == name]
-    if not values:
-        return None
-    # HTTP/2 may split the cookies over several headers (RFC 9113, section 8.2.3).
-    return (b"; " if name == b"cookie" else b",").join(values).decode("latin1")
+    found: bytes | None = None
+    for key, value in scope["headers"]:
+        if key == name:
+            # HTTP/2 may split the cookies over several headers (RFC 9113, section 8.2.3).
+            separator = b"; " if name == b"cookie" else b","
+            found = value if found is None else found + separator + value
+    return None if found is None else found.decode("latin1")
 
 
 def query(scope: Scope) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""The endpoint in front of Django answers as the view behind it does, over real sockets."""
+"""The consumer in front of Django answers as the view behind it does, over real sockets."""
 
 import asyncio
 import socket
@@ -8,9 +8,11 @@ from typing import Any
 
 import httpx
 import pytest
+from channels.routing import URLRouter
 from django.test import override_settings
+from django.urls import path, re_path
 
-from realtime.http.publish_consumer import PublishEndpoint
+from realtime.http.publish_consumer import PublishConsumer
 
 from ..support.clients import bearer, open_stream, site_for_module
 from ..support.servers import wait_until
@@ -118,14 +120,14 @@ def test_one_who_leaves_in_the_middle_publishes_nothing(here):
     assert '"data":12' not in kept()
 
 
-async def answered_by(path: str = "/topics/room.a/events", **changes: Any) -> str:
-    """Who answers a POST: `endpoint` or `application`."""
+async def answered_by(url: str = "/topics/room.a/events", **changes: Any) -> str:
+    """Who answers a POST: `consumer` or `application`."""
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         said.append("application")
 
     async def send(message: Any) -> None:
-        said.append("endpoint")
+        said.append("consumer")
 
     async def receive() -> dict[str, Any]:
         return (
@@ -142,31 +144,28 @@ async def answered_by(path: str = "/topics/room.a/events", **changes: Any) -> st
         "type": "http",
         "method": "POST",
         "scheme": "http",
-        "path": path,
+        "path": url,
         "query_string": b"",
         "headers": [(b"host", b"testserver:80"), (b"authorization", b"bearer rt_no")],
         **changes,
     }
-    await PublishEndpoint(application)(scope, receive, send)
+    publish = PublishConsumer.as_asgi(application=application)
+    routes = [path("topics/<topic>/events", publish), re_path("", application)]
+    await URLRouter(routes)(scope, receive, send)
     return said[0] if said else "nobody"
 
 
 @pytest.mark.django_db(transaction=True)
 async def test_when_it_keeps_out():
-    assert await answered_by() == "endpoint"
+    assert await answered_by() == "consumer"
     assert await answered_by(leaves=1) == "nobody"
-    assert await answered_by(type="websocket") == "application"
-    assert await answered_by(root_path="/below") == "application"
+    assert await answered_by("/topics/room.a/history") == "application"
+    assert await answered_by(method="GET") == "application"
+    assert await answered_by("/below/topics/room.a/events", root_path="/below") == "consumer"
     assert await answered_by(headers=[(b"authorization", b"Bearer rt_no")]) == "application"
     assert await answered_by(headers=[(b"host", b"testserver")]) == "application"
     with override_settings(SECURE_SSL_REDIRECT=True):
         assert await answered_by() == "application"
-        assert await answered_by(scheme="https") == "endpoint"
+        assert await answered_by(scheme="https") == "consumer"
     with override_settings(ALLOWED_HOSTS=["www.example.com"]):
         assert await answered_by() == "application"
-
-
-@pytest.mark.django_db(transaction=True)
-@override_settings(ROOT_URLCONF="django.contrib.auth.urls")
-async def test_a_site_without_the_view_has_no_endpoint():
-    assert await answered_by() == "application"
