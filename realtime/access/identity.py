@@ -15,7 +15,7 @@ MAX_CREDENTIAL_LENGTH: Final = 200  # longer ones are not ours; not worth a hash
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A user, and what says so: `source` and `key` are enough to look the user up again."""
+    """A user, and what says so: `source` and `key` are enough to find the user again."""
 
     user: User
     source: Literal["session", "token", "ticket", "anonymous"]

@@ -1,4 +1,4 @@
-"""The user behind an identity, as it is now."""
+"""The user of an identity, as it is now."""
 
 from .identity import ANONYMOUS
 from .permissions import User

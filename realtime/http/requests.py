@@ -1,4 +1,4 @@
-"""What every view here needs of its request: who asks, whether it may, and errors as JSON."""
+"""What every view here needs of its request: identity, permission, and errors as JSON."""
 
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import update_wrapper
@@ -66,7 +66,7 @@ def json_errors(*methods: str) -> Callable[[View[P]], AsyncView[P]]:
 
 
 async def reader(request: HttpRequest, topics: list[str]) -> Identity:
-    """Return who asks; raise `NotIdentified` or `NotAllowed` unless it may read all of these."""
+    """Return the identity; raise `NotIdentified` or `NotAllowed` unless it may read all topics."""
     scope = scope_of(request)
     if not origin_allowed(scope):
         raise NotAllowed("This origin is not allowed (ALLOWED_ORIGINS).")
@@ -77,7 +77,7 @@ async def reader(request: HttpRequest, topics: list[str]) -> Identity:
 
 
 async def writer(request: HttpRequest) -> Identity:
-    """Return who asks; raise `NotAllowed` for a session without its CSRF token."""
+    """Return the identity; raise `NotAllowed` for a session without its CSRF token."""
     identity = await authenticate(scope_of(request))
     if identity.source == "session":
         refusal = CsrfViewMiddleware(lambda _: HttpResponse()).process_view(

@@ -43,7 +43,7 @@ class TopicStreamResponse(EventStreamResponse):
         super().__init__(self._events(), keeps_alive=True)  # without a second task
 
     async def recheck(self, identity: Identity | None) -> None:
-        """End the stream of who may no longer read; the answer to the next request says why."""
+        """End the stream if its user may no longer read; the next answer says why."""
         for topic in self._topics:
             if identity is None or not await may(identity.user, topic, "read"):
                 self._subscription.close()

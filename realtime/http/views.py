@@ -47,7 +47,7 @@ async def events(request: HttpRequest) -> HttpResponseBase:
 async def publish_event(request: HttpRequest, topic: str) -> HttpResponseBase:
     """`POST /topics/<topic>/events?type=`: the body is the event's JSON data."""
     validate_topic(topic)
-    # First of all: the CSRF check reads what is called a form, and leaves no body behind.
+    # First of all: the CSRF check reads what is called a form, and leaves no body.
     body = request.body
     identity = await writer(request)
     await require(identity.user, topic, "publish")

@@ -1,4 +1,4 @@
-"""The user behind an identity, as it is now."""
+"""The user of an identity, as it is now."""
 
 import pytest
 from django.contrib.auth import get_user_model
