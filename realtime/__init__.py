@@ -53,51 +53,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "CSVResponse",
-    "Event",
-    "EventStreamResponse",
-    "FileStreamResponse",
-    "HistoryGone",
-    "InvalidData",
-    "InvalidPrompt",
-    "InvalidTopic",
-    "MultiplexConsumer",
-    "NDJSONResponse",
-    "NotAllowed",
-    "NotIdentified",
-    "Position",
-    "Progress",
-    "ProviderError",
-    "RealtimeError",
-    "Reset",
-    "Started",
-    "StreamResponse",
-    "Subscription",
-    "TooManyRequests",
-    "TopicConsumer",
-    "WebSocketConsumer",
-    "ZipResponse",
-    "after_and_limit",
-    "apublish",
-    "asend_to_user",
-    "authenticate",
-    "decode_data",
-    "default_rule",
-    "encode_sse",
-    "error_response",
-    "files_below",
-    "json_errors",
-    "open_file",
-    "open_stored",
-    "publish",
-    "publish_now",
-    "require",
-    "require_user",
-    "send_to_user",
-    "user_topic",
-]
-
 _PLACES: Final = {
     "access.authentication": "authenticate",
     "access.permissions": "require default_rule",
@@ -125,6 +80,8 @@ _PLACES: Final = {
     "websocket.topic_consumers": "TopicConsumer MultiplexConsumer",
 }
 _MODULES: Final = {name: module for module, names in _PLACES.items() for name in names.split()}
+
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

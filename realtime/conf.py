@@ -64,10 +64,7 @@ class Setting(Generic[T]):
 
     def resolve(self, value: Any) -> T:
         """Return what the code gets for the value in Django's settings."""
-        resolved: T = value
-        if isinstance(value, str) and value in MOVED_PATHS:
-            resolved = cast(T, MOVED_PATHS[value])
-        return resolved
+        return cast(T, MOVED_PATHS.get(value, value) if isinstance(value, str) else value)
 
     def find_problem(self, value: Any) -> tuple[str, str] | None:
         """Return what is wrong with a value, and the remedy; None if nothing is."""

@@ -56,10 +56,6 @@ def test_every_public_name_is_there_and_says_what_it_is(name):
     assert name in dir(realtime)
 
 
-def test_names_are_sorted_and_there_once():
-    assert sorted(set(realtime.__all__)) == realtime.__all__
-
-
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'publsh'"):
         _ = realtime.publsh

@@ -59,11 +59,11 @@ class Feed:
             if task is not None:
                 task.cancel()
 
-    def after(self, epoch: str, offset: int, limit: int) -> list[Event] | None:
+    def after(self, position: Position, limit: int) -> list[Event] | None:
         """Return what followed a position, from memory; None where the log has to be read."""
-        if epoch != self.epoch and not (epoch == UNBORN and offset == 0):
+        if position.epoch != self.epoch and position != START:
             return None
-        missing = self.head - offset
+        missing = self.head - position.offset
         if missing < 0 or missing > len(self._tail):
             return None
         first = len(self._tail) - missing

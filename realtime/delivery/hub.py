@@ -6,7 +6,7 @@ log again and again: that finds an announcement that was lost with none after it
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -145,7 +145,7 @@ class Hub:
                 logger.warning("Can't check the log's heads; trying again", exc_info=True)
 
     async def _check_heads(self) -> None:
-        heads: Mapping[str, Position] = await get_event_log().heads(list(self.feeds))
+        heads = await get_event_log().heads(list(self.feeds))
         for topic, feed in list(self.feeds.items()):
             if feed.compare(heads.get(topic, START)):
                 # Perhaps the bus has forgotten that we listen (a restarted Redis has).
@@ -157,15 +157,15 @@ async def positions_now(topics: Sequence[str]) -> dict[str, Position]:
     """Return where each topic stands; from memory where it is served here."""
     hub = _hubs.get(asyncio.get_running_loop())
     feeds = hub.feeds if hub is not None else {}
-    positions = {topic: feeds[topic].position for topic in topics if _is_served(feeds, topic)}
+    positions = {
+        topic: feeds[topic].position
+        for topic in topics
+        if topic in feeds and feeds[topic].is_started
+    }
     if unknown := [topic for topic in topics if topic not in positions]:
         heads = await get_event_log().heads(unknown)
         positions |= {topic: heads.get(topic, START) for topic in unknown}
     return positions
-
-
-def _is_served(feeds: Mapping[str, Feed], topic: str) -> bool:
-    return topic in feeds and feeds[topic].is_started
 
 
 _hubs: Final[dict[asyncio.AbstractEventLoop, Hub]] = {}

@@ -140,7 +140,7 @@ class TopicSubscriber:
 
     def _in_feed(self, position: Position, limit: int) -> list[Event] | None:
         assert self.feed is not None
-        return self.feed.after(position.epoch, position.offset, limit)
+        return self.feed.after(position, limit)
 
     def _read_page(self, position: Position) -> Awaitable[Page]:
         return get_event_log().read(self.topic, position, settings.LOG_PAGE_EVENTS)

@@ -1,8 +1,7 @@
 """System checks of the language models: their settings, and a provider that can be loaded."""
 
-from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import Any
 
 from django.core import checks
 from django.core.checks import CheckMessage, Error
@@ -15,7 +14,7 @@ from .providers import SDKS, SHORT_NAMES, provider_path
 
 def register_checks() -> None:
     """Register what Django calls; called when the app registry is ready."""
-    for check in CHECKS:
+    for check in (check_settings, check_provider):
         checks.register(check, "realtime")
 
 
@@ -28,22 +27,19 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
 @with_usable_settings
 def check_provider(**kwargs: Any) -> list[CheckMessage]:
     """Report a provider that can't be found, without the seconds that loading takes."""
-    given = settings.LLM_PROVIDER
-    if not isinstance(given, str):
+    provider = settings.LLM_PROVIDER
+    if not isinstance(provider, str):
         return []
-    module, _, name = provider_path(given).rpartition(".")
+    module, _, name = provider_path(provider).rpartition(".")
     try:
         found = bool(name) and find_spec(module) is not None
     except (ImportError, ValueError):
         found = False
     if not found:
         hint = f"Use {', '.join(sorted(SHORT_NAMES))}, or the dotted path of a Provider."
-        message = f"REALTIME['LLM_PROVIDER'] = {given!r} can't be found."
+        message = f"REALTIME['LLM_PROVIDER'] = {provider!r} can't be found."
         return [Error(message, hint=hint, id="realtime.E009")]
-    if given in SDKS and find_spec(given) is None:
-        message = f"REALTIME['LLM_PROVIDER'] = {given!r} needs its SDK, which is not installed."
-        return [Error(message, hint=f"pip install {given}", id="realtime.E009")]
+    if provider in SDKS and find_spec(provider) is None:
+        message = f"REALTIME['LLM_PROVIDER'] = {provider!r} needs its SDK, which is not installed."
+        return [Error(message, hint=f"pip install {provider}", id="realtime.E009")]
     return []
-
-
-CHECKS: Final[tuple[Callable[..., list[CheckMessage]], ...]] = (check_settings, check_provider)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from realtime.delivery.feed import Feed
 from realtime.events.event import Event
-from realtime.events.position import UNBORN, Position
+from realtime.events.position import START, Position
 
 from ..support.clients import eventually, stage
 from ..support.hubs import Reader, instantly, turns
@@ -109,16 +109,16 @@ def test_the_memory_of_a_feed_has_limits():
             feed = make_feed()
             for offset in range(1, 11):
                 feed.offer([Event("a", "message", "1", "epoch", offset)])
-            assert feed.after("epoch", 5, 10) is None
-            kept = feed.after("epoch", 6, 2)
+            assert feed.after(Position("epoch", 5), 10) is None
+            kept = feed.after(Position("epoch", 6), 2)
             assert kept is not None
             assert [event.offset for event in kept] == [7, 8]
             feed.offer([Event("a", "message", "x" * 99, "epoch", 11)])
-            assert feed.after("epoch", 8, 10) is None
+            assert feed.after(Position("epoch", 8), 10) is None
             feed.offer([Event("a", "message", "x" * 200, "epoch", 12)])
-            assert feed.after("epoch", 11, 10) is None
-            assert feed.after("epoch", 12, 10) == []
-            assert feed.after("epoch", 13, 10) is None
-            assert feed.after(UNBORN, 0, 10) is None
+            assert feed.after(Position("epoch", 11), 10) is None
+            assert feed.after(Position("epoch", 12), 10) == []
+            assert feed.after(Position("epoch", 13), 10) is None
+            assert feed.after(START, 10) is None
 
         instantly(main())

@@ -142,8 +142,8 @@ def test_a_topic_that_is_reborn_wakes_its_readers_at_its_new_position():
             assert reader.got == []
             assert reader.wakes == 1
             assert feed.position == new.position
-            assert feed.after(new.epoch, new.offset, 10) == []
-            assert feed.after("epoch001", 1, 10) is None
+            assert feed.after(new.position, 10) == []
+            assert feed.after(Position("epoch001", 1), 10) is None
             hub.detach(feed, reader)
 
         instantly(main())
