@@ -151,6 +151,9 @@ class Settings:
     LOG_PAGE_BYTES = Setting(65_536, "bytes of JSON, UTF-8",
         "The same, by size: what a stalled reader may hold in memory. A larger event comes "
         "alone.")
+    APPEND_RESOLVE_SECONDS = Setting(10.0, "seconds",
+        "Where the database did not answer a COMMIT, how long the log tries to find out whether "
+        "the event is stored. Then publishing fails with the code `unknown` (503).")
     DATABASE_THREADS = Setting(4, "threads",
         "Each keeps one database connection. When all are busy, log reads and writes wait their "
         "turn.")

@@ -8,6 +8,7 @@ RealtimeError
 ├── InvalidPosition         an event id that this log never wrote
 ├── InvalidPrompt           a language model can't be asked this
 ├── HistoryGone             the log no longer reaches back to a position
+├── OutcomeUnknown          an event may be stored, or not
 ├── NotIdentified           nobody is signed in, or the credentials are no good
 ├── NotAllowed              signed in, but not permitted
 ├── TooManyRequests         as much as is allowed is under way already
@@ -73,6 +74,16 @@ class HistoryGone(RealtimeError):
     """The log no longer holds what followed the position; the reader has to start afresh."""
 
     status = 410
+
+
+class OutcomeUnknown(RealtimeError):
+    """The database did not say whether it has stored the event, and could not be asked since."""
+
+    code = "unknown"
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__("The event may have been stored: the database did not answer in time.")
 
 
 class InvalidPrompt(RealtimeError, ValueError):

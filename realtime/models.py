@@ -40,6 +40,10 @@ class Event(models.Model):
     # PostgreSQL's jsonb would refuse the escaped NUL that JSON allows.
     data = models.TextField(_("data"))
     created = models.DateTimeField(_("created"), default=timezone.now)
+    # Of the append that stored it: tells after a lost answer whether it did (eventlog/writer.py).
+    batch = models.BigIntegerField(null=True, editable=False)
+    meta = models.TextField(null=True, editable=False)  # noqa: DJ001 - JSON; most have none
+    key = models.CharField(max_length=200, null=True, editable=False)  # noqa: DJ001 - as meta
 
     class Meta:
         verbose_name = _("event")

@@ -1,7 +1,9 @@
 """What the tests of the log in the database share."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
@@ -87,3 +89,35 @@ def after_first_call(owner: Any, name: str, then: Callable[[], object]) -> Any:
         return result
 
     return patch.object(owner, name, function)
+
+
+def append_together(*events: NewEvent) -> list[Event | BaseException]:
+    """What each of several publishers is answered whose calls come in one batch."""
+
+    async def main() -> list[Event | BaseException]:
+        calls = [log.aappend(event) for event in events]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    return asyncio.run(main())
+
+
+def message(topic: str, number: int) -> NewEvent:
+    return NewEvent(topic, "message", str(number))
+
+
+@contextmanager
+def failing_once(
+    owner: Any, name: str, error: Exception | None, *, is_done: bool = True
+) -> Iterator[list[str]]:
+    """The first call of a method raises, though what it does is done; the calls."""
+    original, calls = getattr(owner, name), []
+
+    def method(*args: Any) -> Any:
+        calls.append(name)
+        result = original(*args) if is_done or len(calls) > 1 else None
+        if error is not None and len(calls) == 1:
+            raise error
+        return result
+
+    with patch.object(owner, name, method):
+        yield calls

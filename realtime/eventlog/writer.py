@@ -1,0 +1,189 @@
+"""Append events to their topics' rows, and find out what became of a COMMIT without an answer.
+
+An append has three phases. What fails *before the COMMIT* has stored nothing. A *COMMIT that the
+database refuses* has not either. Where a *COMMIT is not answered*, because the connection broke,
+the events may be stored: then the rows tell, which carry the append's number.
+"""
+
+import logging
+import secrets
+import time
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+from django.db import DatabaseError, IntegrityError, connections, router, transaction
+from django.utils import timezone
+
+from .. import models
+from ..conf import settings
+from ..events.event import Event
+from ..exceptions import OutcomeUnknown, RealtimeConfigurationError
+from .base import NewEvent
+
+logger = logging.getLogger("realtime.eventlog")
+
+RETRY_SECONDS: Final = 0.2  # between two tries to find out whether an append is stored
+
+
+class Append:
+    """Events that are stored together, and what their rows have got so far."""
+
+    def __init__(self, batch: Sequence[NewEvent]) -> None:
+        self.batch = batch
+        self.number = secrets.randbits(63)  # in each row: by it the rows are known again
+        self.events: list[Event] = []
+        self.first: tuple[int, Event] | None = None  # the key of the topic locked first; its event
+
+
+class Statements(NamedTuple):
+    """What one append executes.
+
+    Written out because it is on the path of every event, and because the ORM has no UPDATE with
+    RETURNING, which saves a query within the row lock.
+    """
+
+    update: str
+    insert: str
+
+
+@cache
+def _statements(alias: str) -> Statements:
+    quote = connections[alias].ops.quote_name
+    topics, events = (quote(model._meta.db_table) for model in (models.Topic, models.Event))
+    head, name = quote("head"), quote("name")
+    columns = ", ".join(map(quote, ("topic_id", "offset", "type", "data", "created", "batch")))
+    return Statements(
+        f"UPDATE {topics} SET {head} = {head} + %s WHERE {name} = %s "
+        f"RETURNING {quote('id')}, {quote('epoch')}, {head}",
+        f"INSERT INTO {events} ({columns}) VALUES (%s, %s, %s, %s, %s, %s)",
+    )
+
+
+def append(batch: Sequence[NewEvent]) -> list[Event]:
+    """Store events in a transaction of their own; nothing is stored if this raises.
+
+    Raises `OutcomeUnknown` if they may be stored all the same.
+    """
+    new, is_committing = Append(batch), False
+    try:
+        with transaction.atomic(using=alias()):
+            insert(new)
+            is_committing = True
+    except DatabaseError as error:
+        if is_committing and not _is_refused(error):
+            return _settle(new, error)
+        raise
+    return new.events
+
+
+def append_within(batch: Sequence[NewEvent]) -> list[Event]:
+    """Store events in the transaction that is open, which decides what becomes of them."""
+    new = Append(batch)
+    with transaction.atomic(using=alias()):
+        insert(new)
+    return new.events
+
+
+def insert(new: Append) -> None:
+    """Insert the events within the transaction that is open."""
+    by_topic: dict[str, list[int]] = {}
+    for index, event in enumerate(new.batch):
+        if event.meta is not None or event.key is not None:
+            raise RealtimeConfigurationError(
+                "DatabaseLog does not keep an event's meta and key yet: leave them None."
+            )
+        by_topic.setdefault(event.topic, []).append(index)
+    stored: dict[int, Event] = {}
+    rows = []
+    new.first = None
+    connection = connections[alias()]
+    with connection.cursor() as cursor:
+        now = connection.ops.adapt_datetimefield_value(timezone.now())
+        # Locks are taken in the same order everywhere, or two processes could wait for each other.
+        for topic in sorted(by_topic):
+            indices = by_topic[topic]
+            pk, epoch, head = _next_offsets(cursor, topic, len(indices))
+            for offset, index in enumerate(indices, head - len(indices) + 1):
+                event = new.batch[index]
+                rows.append((pk, offset, event.type, event.data, now, new.number))
+                stored[index] = event.to_event(epoch, offset)
+            new.first = new.first or (pk, stored[indices[0]])
+        cursor.executemany(_statements(alias()).insert, rows)
+    new.events = [stored[index] for index in range(len(new.batch))]
+
+
+def _next_offsets(cursor: Any, name: str, count: int) -> tuple[int, str, int]:
+    """Return the topic's key, its epoch, and the last one of its next `count` offsets."""
+    # The update takes the row lock; until commit no one else can number an event of this topic.
+    update = _statements(alias()).update
+    cursor.execute(update, [count, name])
+    row = cursor.fetchone()
+    if row is None:
+        # Two publishers may both find the topic missing: the constraint lets one insert win.
+        models.Topic.objects.bulk_create([models.Topic(name=name)], ignore_conflicts=True)
+        cursor.execute(update, [count, name])
+        row = cursor.fetchone()
+    pk, epoch, head = row
+    return pk, epoch, head
+
+
+def _settle(new: Append, error: Exception) -> list[Event]:
+    """Return the events, which are stored once when this returns.
+
+    For `APPEND_RESOLVE_SECONDS` at most, then it raises `OutcomeUnknown`.
+    """
+    logger.warning("A COMMIT was not answered (%s); finding out whether it has stored", error)
+    deadline = time.monotonic() + settings.APPEND_RESOLVE_SECONDS
+    while True:
+        connections[alias()].close()  # nothing more is to be had from it
+        try:
+            with transaction.atomic(using=alias()):
+                if not _is_stored(new, deadline):
+                    insert(new)
+            return new.events
+        except DatabaseError as failed:
+            if time.monotonic() >= deadline:
+                raise OutcomeUnknown from failed
+        time.sleep(RETRY_SECONDS)
+
+
+def _is_stored(new: Append, deadline: float) -> bool:
+    """Return whether the events are stored, and keep them from being stored until the commit.
+
+    The first topic decides for all: they were stored together. Its row is locked, so this waits
+    for the transaction in question where the database has not ended it yet.
+    """
+    assert new.first is not None
+    pk, first = new.first
+    connection = connections[alias()]
+    if connection.vendor == "postgresql":
+        milliseconds = max(1, int((deadline - time.monotonic()) * 1000))
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT set_config('lock_timeout', %s, true)", [str(milliseconds)])
+    topics = models.Topic.objects.using(alias()).select_for_update().filter(pk=pk)
+    topic = topics.values_list("epoch", "head").first()
+    if topic is None:  # the append has made it, and was rolled back
+        return False
+    epoch, head = topic
+    if epoch != first.epoch:
+        raise OutcomeUnknown
+    if head < first.offset:
+        return False
+    rows = models.Event.objects.using(alias()).filter(topic_id=pk, offset=first.offset)
+    numbers = list(rows.values_list("batch", flat=True))
+    if not numbers:  # pruned already
+        raise OutcomeUnknown
+    return numbers == [new.number]
+
+
+def alias() -> str:
+    """Return the alias of the database that has the log."""
+    return router.db_for_write(models.Event)
+
+
+def _is_refused(error: Exception) -> bool:
+    """Return whether a COMMIT that failed was answered, and so has stored nothing."""
+    # Integrity constraint violation, invalid transaction state, transaction rollback.
+    code: str = getattr(error.__cause__, "sqlstate", None) or ""  # SQLite has none
+    return isinstance(error, IntegrityError) or code.startswith(("23", "25", "40"))

@@ -1,0 +1,237 @@
+"""`realtime.eventlog.writer`: an event is stored once, whatever becomes of its COMMIT."""
+
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from django.db import IntegrityError, OperationalError, connection, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.test import override_settings
+
+from realtime import models
+from realtime.eventlog import writer
+from realtime.eventlog.base import NewEvent
+from realtime.events.event import Event
+from realtime.exceptions import OutcomeUnknown
+from realtime.utils.threads import DATABASE
+
+from .support import (
+    after_first_call,
+    append,
+    append_together,
+    failing_once,
+    fill,
+    forget,
+    log,
+    message,
+    offsets,
+)
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+LOST = OperationalError("server closed the connection unexpectedly")
+
+
+def append_apart(*events: NewEvent) -> list[Event]:
+    return [event for new in events for event in log.append([new])]
+
+
+WAYS = pytest.mark.parametrize("way", [append_together, append_apart])
+
+
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("is_done", [True, False], ids=["stored", "not stored"])
+@WAYS
+def test_an_event_whose_commit_was_not_answered_is_stored_once(way, is_done, count, caplog):
+    with failing_once(BaseDatabaseWrapper, "_commit", LOST, is_done=is_done):
+        events = way(*(message("a", number) for number in range(count)))
+    assert [event.offset for event in events] == offsets("a") == list(range(1, count + 1))
+    assert "COMMIT was not answered" in caplog.text
+
+
+@pytest.mark.parametrize("is_done", [True, False], ids=["stored", "not stored"])
+def test_the_first_topic_decides_for_all(is_done):
+    fill("a", 2)
+    with failing_once(BaseDatabaseWrapper, "_commit", LOST, is_done=is_done):
+        events = append_together(message("b", 1), message("a", 2), message("b", 3))
+    assert [event.offset for event in events] == [1, 3, 2]
+    assert (offsets("a"), offsets("b")) == ([1, 2, 3], [1, 2])
+
+
+@WAYS
+def test_a_commit_that_was_refused_has_stored_nothing_and_is_not_looked_for(way, caplog):
+    error = IntegrityError("a deferred constraint")
+    with failing_once(BaseDatabaseWrapper, "_commit", error, is_done=False):
+        if way is append_together:  # each by itself after the batch
+            answers = way(message("a", 1), message("b", 2))
+            assert [answer.offset for answer in answers] == [1, 1]
+        else:
+            with pytest.raises(IntegrityError):
+                way(message("a", 1))
+    assert "COMMIT was not answered" not in caplog.text
+
+
+def test_an_event_of_another_publisher_at_its_offset_is_not_taken_for_it():
+    def overtake() -> None:  # after the lost one has been rolled back
+        append("a", "message", '"other"')
+
+    fill("a", 1)
+    with (
+        failing_once(BaseDatabaseWrapper, "_commit", LOST, is_done=False),
+        after_first_call(BaseDatabaseWrapper, "close", overtake),
+    ):
+        (event,) = append_apart(message("a", 7))
+    assert event.offset == 3
+    assert list(models.Event.objects.order_by("offset").values_list("data", flat=True)) == [
+        "1",
+        '"other"',
+        "7",
+    ]
+
+
+@pytest.mark.parametrize("change", ["pruned", "epoch"])
+@WAYS
+def test_where_the_rows_do_not_tell_the_outcome_is_unknown(way, change):
+    def make() -> None:
+        if change == "pruned":
+            forget("a", 9)
+        else:
+            models.Topic.objects.update(epoch="another")
+
+    with (
+        failing_once(BaseDatabaseWrapper, "_commit", LOST),
+        after_first_call(BaseDatabaseWrapper, "close", make),
+    ):
+        if way is append_together:
+            (answer,) = way(message("a", 1))
+            assert isinstance(answer, OutcomeUnknown)
+        else:
+            with pytest.raises(OutcomeUnknown):
+                way(message("a", 1))
+    assert offsets("a") == ([] if change == "pruned" else [1])
+
+
+def test_a_database_that_stays_away_makes_the_outcome_unknown():
+    with (
+        override_settings(REALTIME={"APPEND_RESOLVE_SECONDS": 0.3}),
+        failing_once(BaseDatabaseWrapper, "_commit", LOST),
+        patch.object(writer, "_is_stored", side_effect=OperationalError("down")) as asked,
+        pytest.raises(OutcomeUnknown, match="may have been stored"),
+    ):
+        append_apart(message("a", 1))
+    assert asked.call_count > 1
+    assert offsets("a") == [1]
+
+
+def test_a_database_that_comes_back_is_asked_again():
+    with (
+        failing_once(BaseDatabaseWrapper, "_commit", LOST),
+        failing_once(writer, "_is_stored", OperationalError("still starting")) as asked,
+    ):
+        (event,) = append_apart(message("a", 1))
+    assert len(asked) == 2
+    assert offsets("a") == [event.offset] == [1]
+
+
+def test_a_connection_dropped_before_the_append_is_replaced(caplog):
+    with failing_once(writer, "insert", LOST):
+        (event,) = append_apart(message("a", 1))
+    assert event.offset == 1
+    assert "COMMIT was not answered" not in caplog.text
+
+
+def test_within_a_transaction_nothing_is_tried_again():
+    with failing_once(writer, "insert", LOST) as inserts:
+        with pytest.raises(OperationalError), transaction.atomic():
+            append_apart(message("a", 1))
+        assert len(inserts) == 1
+    assert offsets("a") == []
+
+
+def test_rows_carry_the_number_of_their_append():
+    append_together(message("a", 1), message("b", 2))
+    append("a", "message", "3")
+    numbers = dict(models.Event.objects.values_list("data", "batch"))
+    assert numbers["1"] == numbers["2"] != numbers["3"]
+    assert all(0 <= number < 2**63 for number in numbers.values())
+
+
+class CommitCutter:
+    """Carries bytes to PostgreSQL, and cuts some connections once a COMMIT has gone through."""
+
+    def __init__(self, path: str, should_cut: Callable[[], bool]) -> None:
+        self._path, self._should_cut = path, should_cut
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(self._path)
+                for pair in ((client, server), (server, client)):
+                    threading.Thread(
+                        target=self._carry, args=(*pair, pair[0] is client), daemon=True
+                    ).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket, is_question: bool) -> None:
+        peer = source if is_question else target
+        with suppress(OSError), closing(source), closing(target):
+            while data := source.recv(65_536):
+                is_cut = is_question and b"COMMIT" in data and self._should_cut()
+                if is_cut:  # no answer comes back, and the server gets it all the same
+                    peer.shutdown(socket.SHUT_RDWR)
+                target.sendall(data)
+                if is_cut:
+                    target.shutdown(socket.SHUT_WR)
+                    return
+
+
+@pytest.fixture
+def cuts(transactional_db: None) -> Iterator[list[int]]:
+    """Put a proxy before the database that cuts every third COMMIT; the COMMITs it has seen."""
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has no connection that could break")
+    commits: list[int] = []
+
+    def should_cut() -> bool:
+        commits.append(len(commits))
+        return len(commits) % 3 == 0
+
+    settings = connections.settings["default"]
+    original = {name: settings[name] for name in ("HOST", "PORT", "OPTIONS")}
+    path = Path(original["HOST"], f".s.PGSQL.{original['PORT'] or 5432}")
+    with closing(CommitCutter(str(path), should_cut)) as proxy:
+        DATABASE.close()
+        connection.close()
+        settings.update(HOST="127.0.0.1", PORT=str(proxy.port), OPTIONS={})
+        try:
+            yield commits
+        finally:
+            DATABASE.close()
+            connection.close()
+            settings.update(original)
+
+
+def test_no_cut_commit_stores_twice_or_loses(cuts, caplog):
+    caplog.set_level(logging.WARNING, "realtime.eventlog")
+    answers = [
+        answer
+        for round in range(12)
+        for answer in append_together(*(message("a", 4 * round + n) for n in range(4)))
+    ]
+    assert [answer for answer in answers if isinstance(answer, BaseException)] == []
+    assert caplog.text.count("COMMIT was not answered") >= 4
+    stored = models.Event.objects.order_by("offset").values_list("offset", "data")
+    assert sorted((e.offset, e.data) for e in answers) == list(stored)
+    assert sorted(int(data) for _, data in stored) == list(range(48))
