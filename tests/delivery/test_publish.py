@@ -19,7 +19,7 @@ from realtime.delivery import publish as publishing
 from realtime.delivery.hub import get_hub
 from realtime.delivery.publish import apublish, asend_to_user, publish, publish_now, send_to_user
 from realtime.delivery.subscription import Subscription
-from realtime.eventlog.database import DatabaseLog
+from realtime.eventlog import writer
 from realtime.events.event import Event
 from realtime.exceptions import DataTooLarge, InvalidData, InvalidEventType, InvalidTopic
 from realtime.models import Event as EventRow
@@ -274,14 +274,14 @@ def slow_append(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[tuple[threading.Event, threading.Event]]:
     """Appending takes a while; events that it has begun, and that it may go on."""
-    begun, go_on, append = threading.Event(), threading.Event(), DatabaseLog._insert
+    begun, go_on, append = threading.Event(), threading.Event(), writer.insert
 
-    def slow(self: DatabaseLog, *args: str) -> Event:
+    def slow(new: writer.Append) -> None:
         begun.set()
         assert go_on.wait(10)
-        return append(self, *args)
+        append(new)
 
-    monkeypatch.setattr(DatabaseLog, "_insert", slow)
+    monkeypatch.setattr(writer, "insert", slow)
     yield begun, go_on
 
 
