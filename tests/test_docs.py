@@ -180,10 +180,13 @@ async def test_llm_resumable(application, alice, async_client):
     await async_client.aforce_login(alice)
     dummy = DummyProvider("a", hangs=True)
     with override_settings(REALTIME={"LLM_PROVIDER": lambda: dummy}):
-        answer = await async_client.post("/answers", "Why?", content_type="text/plain")
+        no_object = await async_client.post("/answers", "[]", content_type="application/json")
+        assert no_object.status_code == 400
+        question = {"prompt": "Why?"}  # as curl and the browser send it on the page
+        answer = await async_client.post("/answers", question, content_type="application/json")
         assert answer.status_code == 201
         assert answer.json()["topic"] == f"user.{alice.pk}.chat.{answer.json()['name']}"
-        await eventually(lambda: dummy.open)
+        await eventually(lambda: dummy.prompts == ["Why?"])
         assert (await async_client.delete("/answers/unknown")).status_code == 404
         gone = await async_client.delete(f"/answers/{answer.json()['name']}")
         assert gone.status_code == 204

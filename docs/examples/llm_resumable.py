@@ -1,15 +1,17 @@
 from django.http import HttpResponse, JsonResponse
 
-from realtime import error_response, json_errors, require_user
+from realtime import InvalidPrompt, decode_data, error_response, json_errors, require_user
 from realtime.llm import generation
 
 
 @json_errors("POST")
 async def ask(request):
-    prompt = request.body.decode()
+    content = decode_data(request.body)
+    if not isinstance(content, dict):
+        raise InvalidPrompt('Send a JSON object: {"prompt": "..."}')
     user = await require_user(request)
     key = request.headers.get("Idempotency-Key")
-    row = await generation.start(user, prompt, key=key)
+    row = await generation.start(user, content.get("prompt"), key=key)
     return JsonResponse({"name": row.name, "topic": row.topic}, status=201)
 
 
