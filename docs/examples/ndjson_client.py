@@ -14,4 +14,4 @@ def rows(url, after=0):
                     yield row
             return  # the stream had its end: these were all
         except (httpx.RemoteProtocolError, httpx.ReadError, json.JSONDecodeError):
-            continue  # it was cut, perhaps in a line: go on behind the last whole row
+            continue  # it was cut, perhaps in a line: go on after the last whole row

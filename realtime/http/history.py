@@ -40,17 +40,17 @@ class HistoryResponse(StreamResponse):
     ) -> None:
         self._identity = identity
         self._topic = topic
-        self._permitted = True
+        self._is_permitted = True
         super().__init__(self._events(page, last, limit))
 
     async def recheck(self, identity: Identity | None) -> None:
         """Check the user's rights again, which may have changed."""
         if identity is None or not await may(identity.user, self._topic, "read"):
-            self._permitted = False
+            self._is_permitted = False
 
     async def fail(self) -> None:
         """Cut the stream: whether it may go on can't be told."""
-        self._permitted = False
+        self._is_permitted = False
 
     async def _events(self, page: Page, last: int, left: int | None) -> AsyncGenerator[bytes, None]:
         connections = get_connections()
@@ -58,7 +58,7 @@ class HistoryResponse(StreamResponse):
         try:
             while True:
                 events = [event for event in page.events[:left] if event.offset <= last]
-                if not self._permitted:
+                if not self._is_permitted:
                     raise NotAllowed(f"No longer allowed to read {self._topic!r}.")
                 if events:
                     yield "".join(map(encode_event_line, events)).encode()

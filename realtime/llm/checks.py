@@ -32,10 +32,10 @@ def check_provider(**kwargs: Any) -> list[CheckMessage]:
         return []
     module, _, name = provider_path(provider).rpartition(".")
     try:
-        found = bool(name) and find_spec(module) is not None
+        is_found = bool(name) and find_spec(module) is not None
     except (ImportError, ValueError):
-        found = False
-    if not found:
+        is_found = False
+    if not is_found:
         hint = f"Use {', '.join(sorted(SHORT_NAMES))}, or the dotted path of a Provider."
         message = f"REALTIME['LLM_PROVIDER'] = {provider!r} can't be found."
         return [Error(message, hint=hint, id="realtime.E009")]

@@ -45,10 +45,10 @@ class CSVResponse(DownloadResponse):
         pages = row_pages(
             source, lambda rows: encode_csv(rows, len(fields), escape_formulas), fields=fields
         )
-        super().__init__(_behind(top, pages), filename, **kwargs)
+        super().__init__(_prepend(top, pages), filename, **kwargs)
 
 
-async def _behind(top: bytes, pages: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+async def _prepend(top: bytes, pages: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     async with aclosing(pages):
         yield top
         async for page in pages:

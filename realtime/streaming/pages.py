@@ -146,8 +146,8 @@ async def _by_cursor(queryset: QuerySet[Any], encode: Encode) -> AsyncGenerator[
     cursor = _Cursor(queryset)
 
     def let_go() -> None:
-        if not cursor.given_up:
-            cursor.given_up = True
+        if not cursor.is_given_up:
+            cursor.is_given_up = True
             turns.release()
             TRANSFER.submit(cursor.close)
 
@@ -176,13 +176,13 @@ class _Cursor:
         self._lock = threading.Lock()
         self._connection: Any = None
         self._rows: Iterator[Any] | None = None
-        self._closed = False
-        self.given_up = False
+        self._is_closed = False
+        self.is_given_up = False
 
     def read(self, encode: Encode, count: int) -> tuple[bytes, int]:
         """Return the next rows, encoded, and how many they are."""
         with self._lock:
-            if self.given_up:
+            if self.is_given_up:
                 raise TooSlow(
                     f"The client took nothing for {settings.CURSOR_SECONDS} s, which is as long as "
                     "its cursor is kept (CURSOR_SECONDS). Order by the primary key for more time."
@@ -193,9 +193,9 @@ class _Cursor:
     def close(self) -> None:
         """Close the cursor, and give its connection back."""
         with self._lock:
-            if self._closed:
+            if self._is_closed:
                 return
-            self._closed = True
+            self._is_closed = True
             if self._connection is not None:
                 with self._connected():
                     self._end()

@@ -35,7 +35,7 @@ class Source(ABC):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # a thread may still be reading when the client is gone
-        self._closed = False
+        self._is_closed = False
 
     @abstractmethod
     def _read(self, offset: int, size: int) -> bytes: ...
@@ -50,13 +50,13 @@ class Source(ABC):
     def read(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes from `offset` on; none at the end."""
         with self._lock:
-            return b"" if self._closed else self._read(offset, size)
+            return b"" if self._is_closed else self._read(offset, size)
 
     def close(self) -> None:
         """Let go of it; more than once does nothing."""
         with self._lock:
-            if not self._closed:
-                self._closed = True
+            if not self._is_closed:
+                self._is_closed = True
                 self._close()
 
     def close_soon(self) -> None:
@@ -96,7 +96,7 @@ class LocalFile(Source):
 
     def __del__(self) -> None:
         # A response that nobody began to send: without this it would cost a descriptor for ever.
-        if not getattr(self, "_closed", True):
+        if not getattr(self, "_is_closed", True):
             os.close(self._fileno)
 
 

@@ -79,7 +79,7 @@ def test_a_slow_source_is_not_late(here):
     assert min(late) < 0.1, "a busy machine holds up one, but not all"
 
 
-def test_an_error_cuts_the_connection_behind_the_last_value(here):
+def test_an_error_cuts_the_connection_after_the_last_value(here):
     here.server.expected.append("The source failed on purpose")
     with client(here) as connection:
         connection.request("/tests/values?count=9&fail=3")
@@ -297,7 +297,7 @@ async def body_of(response: Any) -> bytes:
     return b"".join([part async for part in response])
 
 
-def test_a_client_that_goes_on_behind_a_cut(here, monkeypatch):
+def test_a_client_that_goes_on_after_a_cut(here, monkeypatch):
     whole, tries = httpx.stream, []
 
     def cut_once(method: str, url: str, **options: Any) -> Any:
