@@ -361,7 +361,7 @@ async def test_a_server_that_stops_says_so(template, how):
         async with open_stream(url, headers=headers) as stream:
             await stream.next()
         os.kill(site.server.process.pid, getattr(signal, how))
-        await eventually(lambda: not site.fake.open, 10, "the upstream's close")
+        await eventually(lambda: not site.fake.open, 30, "the close")  # two workers start
         if how == "SIGTERM":
             assert site.server.process.wait(20) == 0
         ended = (
