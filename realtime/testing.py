@@ -36,7 +36,7 @@ from django.conf import settings as django_settings
 from django.test import AsyncClient, override_settings
 
 from .eventlog.memory import MemoryLog
-from .server.watchdog import BlockingWatch
+from .server.watchdog import LoopWatchdog
 from .utils.aio import cancel_and_wait
 
 ASGIApplication: TypeAlias = Callable[..., Coroutine[Any, Any, None]]
@@ -243,7 +243,7 @@ def no_blocking(seconds: float = 0.1) -> Iterator[None]:
     process of its own, set `REALTIME_BLOCKING_SECONDS` in its environment and look into its log.
     """
     reports: list[str] = []
-    watch = BlockingWatch(asyncio.get_running_loop(), seconds, reports.append)
+    watch = LoopWatchdog(asyncio.get_running_loop(), seconds, reports.append)
     watch.start()
     try:
         yield

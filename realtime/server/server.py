@@ -27,7 +27,7 @@ from realtime.server.limits import Limits
 from realtime.server.listen import Listener
 from realtime.server.request_threads import RequestThreads, with_borrowed_threads
 from realtime.server.state import ServerState
-from realtime.server.watchdog import BlockingWatch
+from realtime.server.watchdog import LoopWatchdog
 
 
 class Server(DaphneServer):
@@ -58,7 +58,7 @@ class Server(DaphneServer):
         )
         self.listener = Listener(self.state)
         self._drain: asyncio.Task[None] | None = None
-        self._watchdog: BlockingWatch | None = None
+        self._watchdog: LoopWatchdog | None = None
 
     def run(self) -> None:
         """Listen and serve until stopped. Called once."""
@@ -87,7 +87,7 @@ class Server(DaphneServer):
         lifespan.run()
         self.state.timeouts.start(loop)
         if limits.blocking_seconds:
-            self._watchdog = BlockingWatch(loop, limits.blocking_seconds)
+            self._watchdog = LoopWatchdog(loop, limits.blocking_seconds)
             self._watchdog.start()
         if self.ready_callable:
             self.ready_callable()

@@ -1,6 +1,6 @@
-"""Finds what blocks the event loop, while it does, and says where.
+"""Find what blocks the event loop, while it does, and say where.
 
-A thread asks the loop for a sign of life. When none comes in time it looks at what the loop's
+A thread asks the loop for a sign of life. When none comes in time it inspects what the loop's
 thread is executing: whatever that is, a sleep, a query, a request to elsewhere, a long calculation,
 every connection of the process waits for it.
 """
@@ -12,12 +12,13 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from inspect import currentframe
 from types import FrameType
 from typing import Final
 
 logger = logging.getLogger("realtime.server")
 
-LOOKS: Final = 4  # in the time that is allowed: what takes longer by a quarter is found for sure
+CHECKS: Final = 4  # in the time that is allowed: what takes longer by a quarter is found for sure
 DEEPEST: Final = 20  # frames shown
 _LOOP: Final = frozenset({"asyncio.base_events", "asyncio.events", "selectors"})
 
@@ -28,8 +29,8 @@ def _log(report: str) -> None:
     logger.warning("%s", report)
 
 
-class BlockingWatch:
-    """Watches `loop`, which runs in the thread that calls `start`, until `stop`.
+class LoopWatchdog:
+    """Watch `loop`, which runs in the thread that calls `start`, until `stop`.
 
     `report` is called in another thread, once for each time that the loop is held for `seconds`.
     """
@@ -48,19 +49,20 @@ class BlockingWatch:
         self._answered = True
         self._base: FrameType | None = None  # what runs the loop
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="realtime-blocking", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="realtime-watchdog", daemon=True)
 
     def start(self) -> None:
-        """Call it in the loop's thread."""
+        """Begin to watch the loop of this thread."""
         self._watched = threading.get_ident()
         self._thread.start()
 
     def stop(self) -> None:
-        """Watch no more."""
+        """End the watch."""
         self._ended.set()
 
     def _answer(self) -> None:
-        frame = sys._getframe().f_back
+        here = currentframe()
+        frame = here and here.f_back
         while frame is not None and _module(frame) == "asyncio.events":
             frame = frame.f_back
         if frame is not None and frame.f_code.co_name == "_run_once":
@@ -70,7 +72,7 @@ class BlockingWatch:
 
     def _run(self) -> None:
         reported = False
-        while not self._ended.wait(self._seconds / LOOKS):
+        while not self._ended.wait(self._seconds / CHECKS):
             if self._loop.is_closed():  # perhaps before it has answered
                 return
             if self._answered:
@@ -80,9 +82,10 @@ class BlockingWatch:
                 except RuntimeError:  # closed
                     return
             elif not reported and time.monotonic() - self._asked >= self._seconds:
-                reported = self._look()
+                reported = self._inspect()
 
-    def _look(self) -> bool:
+    def _inspect(self) -> bool:
+        """Report what the loop's thread is executing. Return whether that holds the loop."""
         frames: list[tuple[FrameType, int]] = []
         frame = sys._current_frames().get(self._watched)
         while frame is not None and frame is not self._base:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from realtime.server.watchdog import BlockingWatch
+from realtime.server.watchdog import LoopWatchdog
 
 from .support import Worker, eventually, frame
 
@@ -49,7 +49,7 @@ def test_nothing_is_watched_by_default(start) -> None:
 def test_a_loop_that_ends_before_it_answers_is_let_go() -> None:
     reports: list[str] = []
     loop = asyncio.new_event_loop()
-    watch = BlockingWatch(loop, 0.1, reports.append)
+    watch = LoopWatchdog(loop, 0.1, reports.append)
     watch.start()
     eventually(lambda: not watch._answered)  # asked, and the loop does not run
     loop.close()
@@ -60,7 +60,7 @@ def test_a_loop_that_ends_before_it_answers_is_let_go() -> None:
 def test_a_loop_that_ends_is_let_go() -> None:
     reports: list[str] = []
     loop = asyncio.new_event_loop()
-    watch = BlockingWatch(loop, 1.0, reports.append)  # it asks for the first time after 0.25 s
+    watch = LoopWatchdog(loop, 1.0, reports.append)  # it asks for the first time after 0.25 s
     watch.start()
     loop.close()
     watch._thread.join(5)
@@ -70,7 +70,7 @@ def test_a_loop_that_ends_is_let_go() -> None:
 
 async def test_a_busy_loop_that_gives_others_their_turn_is_fine() -> None:
     reports: list[str] = []
-    watch = BlockingWatch(asyncio.get_running_loop(), 0.5, reports.append)
+    watch = LoopWatchdog(asyncio.get_running_loop(), 0.5, reports.append)
     watch.start()
     end = time.monotonic() + 1.2
     while time.monotonic() < end:
