@@ -7,20 +7,18 @@ from typing import Any
 
 import pytest
 
-from realtime.apps import load_urls, report_layer
-from realtime.server import lifespan as startup
+from realtime.apps import load_urls, report_layer, server_starting
 
 from .support.servers import ROOT
 
 
-def test_a_worker_has_imported_its_urls_before_it_is_ready(
+def test_urls_of_a_site_are_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:
     (tmp_path / "urls_of_a_site.py").write_text("urlpatterns = []")
     monkeypatch.syspath_prepend(tmp_path)
     settings.ROOT_URLCONF = "urls_of_a_site"
     assert "urls_of_a_site" not in sys.modules
-    assert load_urls in startup.CALLBACKS
     load_urls()
     assert "urls_of_a_site" in sys.modules
     monkeypatch.delitem(sys.modules, "urls_of_a_site")
@@ -35,21 +33,25 @@ def test_a_site_without_urls_is_none_of_its_business(settings: Any) -> None:
 def test_a_worker_that_does_not_reach_the_others_says_so(
     workers: str, count: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert report_layer in startup.CALLBACKS
+    assert server_starting.disconnect(report_layer)
+    server_starting.connect(report_layer)
     monkeypatch.setenv("REALTIME_WORKERS", workers)
     report_layer()
     assert caplog.text.count("2 workers, and a channel layer that does not leave") == count
 
 
 LAZY = """
-import asyncio, os, django
+import os, sys, django
 os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
 django.setup()
 from django.core.handlers.asgi import ASGIHandler
 from django.core.signals import request_started
 from django.db import close_old_connections, reset_queries
-from realtime.server import lifespan as startup
-from realtime.server import request_threads as threads
+from realtime.apps import on_startup
+from realtime.server.request_threads import RequestThreads
+
+class Server:
+    request_threads = RequestThreads(1)
 
 def others(**kwargs):
     pass
@@ -57,14 +59,16 @@ def others(**kwargs):
 request_started.connect(others)
 before = request_started._live_receivers(ASGIHandler)[0]
 assert {reset_queries, close_old_connections, others} <= set(before)
+assert django.conf.settings.ROOT_URLCONF not in sys.modules
 for _ in range(2):  # once is enough, and twice no harm
-    startup.run()
+    on_startup(Server())
+assert django.conf.settings.ROOT_URLCONF in sys.modules
 assert request_started._live_receivers(ASGIHandler)[0] == [others], "the site's own stay"
-assert threads.BEFORE_USE == [reset_queries, close_old_connections]
+assert Server.request_threads.before_use == [reset_queries, close_old_connections]
 print("fine")
 """
 
 
-def test_in_a_server_threads_are_prepared_when_they_are_used() -> None:
+def test_a_server_has_urls_before_it_is_ready_and_prepares_threads_when_they_are_used() -> None:
     done = subprocess.run([sys.executable, "-c", LAZY], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "fine\n", done.stderr

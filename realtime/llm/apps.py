@@ -3,6 +3,8 @@
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 
+from ..apps import server_starting
+
 
 class LLMConfig(AppConfig):
     """Registers the checks, and ends answers whose process or listeners have gone."""
@@ -14,11 +16,10 @@ class LLMConfig(AppConfig):
 
     def ready(self) -> None:
         from ..delivery import hub
-        from ..server import lifespan
         from . import checks
         from .generation import reap_orphans
         from .providers import preload
 
         checks.register_checks()
         hub.heads_checked.connect(reap_orphans)
-        lifespan.CALLBACKS.append(preload)
+        server_starting.connect(preload)

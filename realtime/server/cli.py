@@ -11,12 +11,13 @@ from realtime.server.access_log import AccessLog
 from realtime.server.server import Server  # it installs the reactor, so it comes before Daphne
 
 from daphne.cli import CommandLineInterface as DaphneCommandLine  # isort: skip
+from daphne.utils import import_by_path  # isort: skip
 
 
 class CommandLineInterface(DaphneCommandLine):
     """Every option of `daphne`, one for each of the server's limits.
 
-    And `--ready-fd` and `--parent-fd` for a supervisor.
+    And `--on-startup`, and `--ready-fd` and `--parent-fd` for a supervisor.
     """
 
     server_class: Callable[..., Server] = Server
@@ -39,6 +40,13 @@ class CommandLineInterface(DaphneCommandLine):
             default=None,
             help="Stop gracefully when this pipe's other end is closed",
         )
+        self.parser.add_argument(
+            "--on-startup",
+            action="append",
+            default=[],
+            metavar="MODULE:FUNCTION",
+            help="Call it with the server before that counts as ready; may be given several times",
+        )
 
     def run(self, args: list[str]) -> None:
         """Parse `args` and serve until stopped."""
@@ -52,6 +60,7 @@ class CommandLineInterface(DaphneCommandLine):
             log = kwargs.pop("action_logger")
             return Server(
                 limits=limits.from_options(options),
+                on_startup=[import_by_path(path) for path in options.on_startup],
                 ready_callable=lambda: self._ready(options),
                 action_logger=AccessLog(log.stream) if log else None,
                 **kwargs,

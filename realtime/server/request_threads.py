@@ -10,15 +10,12 @@ expects, and between its calls the thread serves others.
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 
 T = TypeVar("T")
 Application = Callable[..., Coroutine[Any, Any, None]]
-
-BEFORE_USE: Final[list[Callable[[], None]]] = []
-"""Called in the thread that a request borrows, before its first call there."""
 
 
 class RequestThread:
@@ -32,9 +29,13 @@ class RequestThread:
 
 
 class RequestThreads:
-    """At most `limit` threads; a request that finds all of them busy waits for its turn."""
+    """Lend at most `limit` threads; a request that finds all of them busy waits for its turn.
+
+    `before_use` is called in a thread that a request has borrowed, before its first call there.
+    """
 
     def __init__(self, limit: int) -> None:
+        self.before_use: list[Callable[[], None]] = []
         self._limit = limit
         self._workers: list[RequestThread] = []
         self._lock = threading.Lock()
@@ -76,7 +77,7 @@ class BorrowedThread(Executor):
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
         if self._worker is None:
             self._worker = self._threads.borrow()
-            for callback in BEFORE_USE:
+            for callback in self._threads.before_use:
                 self._threads.submit(self._worker, callback)
         if kwargs:
             return self._threads.submit(self._worker, lambda: fn(*args, **kwargs))

@@ -15,14 +15,16 @@ import asyncio
 import gc
 import signal
 import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from daphne.server import Server as DaphneServer
 from twisted.internet import reactor
 from twisted.logger import STDLibLogObserver, globalLogBeginner
 
-from realtime.server import lifespan, shutdown
+from realtime.server import shutdown
 from realtime.server.access_log import logger
+from realtime.server.lifespan import Lifespan, StartupFailed
 from realtime.server.limits import Limits
 from realtime.server.listen import Listener
 from realtime.server.request_threads import RequestThreads, with_borrowed_threads
@@ -31,16 +33,29 @@ from realtime.server.watchdog import LoopWatchdog
 
 
 class Server(DaphneServer):
-    """Daphne's `Server`; `limits` are what Daphne has no option for."""
+    """Daphne's `Server`; `limits` are what Daphne has no option for.
 
-    def __init__(self, application: Any, *, limits: Limits | None = None, **options: Any) -> None:
+    `on_startup` is called with the server before it counts as ready, in the thread of its event
+    loop, which does not run yet. An application that answers ASGI's lifespan has been told then.
+    """
+
+    def __init__(
+        self,
+        application: Any,
+        *,
+        limits: Limits | None = None,
+        on_startup: "Sequence[Callable[[Server], None]]" = (),
+        **options: Any,
+    ) -> None:
         super().__init__(application, **options)
         limits = limits or Limits()
-        threads = RequestThreads(limits.request_threads)
+        self.on_startup = on_startup
+        self.lifespan = Lifespan(application)
+        self.request_threads = RequestThreads(limits.request_threads)
         self.state = ServerState(
             loop=event_loop.of_reactor(),
             limits=limits,
-            application=with_borrowed_threads(application, threads),
+            application=with_borrowed_threads(application, self.request_threads),
             action_logger=self.action_logger,
             server_header=self.server_name.encode("latin1") if self.server_name else b"",
             root_path=self.root_path,
@@ -68,12 +83,6 @@ class Server(DaphneServer):
             )
         else:
             globalLogBeginner.beginLoggingTo([STDLibLogObserver(__name__)])
-        for description in self.endpoints:
-            logger.info("Configuring endpoint %s", description)
-            listening = self.listener.listen(reactor, str(description))
-            listening.addCallback(self.listen_success)
-            listening.addErrback(self.listen_error)
-            self.listeners.append(listening)
         loop, limits = self.state.loop, self.state.limits
         asyncio.set_event_loop(loop)
         if self.verbosity >= 3:
@@ -82,9 +91,21 @@ class Server(DaphneServer):
         if self.signal_handlers and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self.stop)
+        try:
+            loop.run_until_complete(self.lifespan.start())
+        except StartupFailed as error:
+            logger.error("The application failed to start: %s", error)
+            raise SystemExit(1) from None
+        for description in self.endpoints:
+            logger.info("Configuring endpoint %s", description)
+            listening = self.listener.listen(reactor, str(description))
+            listening.addCallback(self.listen_success)
+            listening.addErrback(self.listen_error)
+            self.listeners.append(listening)
         if self.abort_start:
+            loop.run_until_complete(self.lifespan.stop())
             return
-        lifespan.run()
+        self._call_on_startup()
         self.state.timeouts.start(loop)
         if limits.blocking_seconds:
             self._watchdog = LoopWatchdog(loop, limits.blocking_seconds)
@@ -96,12 +117,21 @@ class Server(DaphneServer):
         gc.freeze()
         reactor.run(installSignalHandlers=False)
 
+    def _call_on_startup(self) -> None:
+        for callback in self.on_startup:
+            try:
+                callback(self)
+            except Exception:
+                logger.exception("A callback failed at the start of the server")
+
     def stop(self) -> None:
         """Drain, then stop; a second call stops at once."""
         if not reactor.running:
             self.abort_start = True
+            self.lifespan.cancel()
         elif self._drain is None:
-            self._drain = self.state.loop.create_task(shutdown.drain(self.state, self.listener))
+            drained = shutdown.drain(self.state, self.listener, self.lifespan)
+            self._drain = self.state.loop.create_task(drained)
             self._drain.add_done_callback(lambda _: self._stop_now())
         else:
             self._drain.cancel()

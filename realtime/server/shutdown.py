@@ -3,6 +3,7 @@
 import asyncio
 import random
 
+from realtime.server.lifespan import Lifespan
 from realtime.server.listen import Listener
 from realtime.server.state import ServerState
 
@@ -16,7 +17,7 @@ CANCEL_GRACE = 5.0
 """Seconds that a cancelled application gets for its `finally`."""
 
 
-async def drain(server: ServerState, listener: Listener) -> None:
+async def drain(server: ServerState, listener: Listener, lifespan: Lifespan) -> None:
     """Stop listening, end what is open, wait for what may finish, cancel what remains."""
     loop, limits = server.loop, server.limits
     start = loop.time()
@@ -32,6 +33,7 @@ async def drain(server: ServerState, listener: Listener) -> None:
             await asyncio.sleep(0.02)
     finally:
         await _cancel(server)
+        await lifespan.stop()
         # An async generator that was suspended outside of a cancelled task is finished by the
         # loop, which stops before it gets to that by itself.
         await loop.shutdown_asyncgens()

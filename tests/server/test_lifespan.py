@@ -1,30 +1,134 @@
-"""`realtime.server.lifespan`: what is done before a worker counts as ready."""
+"""What is done before a worker counts as ready, and when it has ended."""
 
+import asyncio
 import logging
+import subprocess
+import sys
+from typing import Any
 
-from realtime.server import lifespan as startup
+import pytest
 
-from .support import Worker
+from realtime.server import lifespan as module
+from realtime.server.lifespan import Lifespan, StartupFailed
+
+from .support import ROOT, Worker
+
+APP = "tests.server.startup_apps"
+LOGGER = "realtime.server"
 
 
 def test_it_is_done_once_before_the_server_is_ready_whatever_fails() -> None:
-    worker = Worker(app="tests.server.startup_apps")
+    callbacks = [f"--on-startup={APP}:{name}" for name in ("fail", "note")]
+    worker = Worker(*callbacks, app=APP)
     worker.expected = ["A callback failed at the start of the server"]
     try:
-        assert worker.get("/") == b"main thread, no loop"
+        assert worker.get("/") == b"startup, main thread, no loop, 1"
         assert worker.text.count("A callback failed at the start of the server") == 1
+        assert "all has ended" not in worker.text
+        worker.terminate()
+        assert worker.process.wait(5) == 0
+        assert worker.text.endswith("all has ended\n")
     finally:
         worker.stop()
 
 
-def test_an_error_is_logged_and_the_rest_is_done(caplog, monkeypatch) -> None:
-    done: list[int] = []
+def test_a_server_does_not_serve_an_application_that_says_it_can_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TEST_STARTUP", "fails")
+    command = [
+        sys.executable,
+        "-m",
+        "realtime.server",
+        "-u",
+        "/nowhere/at/all",
+        f"{APP}:application",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 1
+    assert "The application failed to start: the model is not there" in done.stderr
+    assert "Traceback" not in done.stderr
 
-    def fail() -> None:
+
+async def unknown(scope: Any, receive: Any, send: Any) -> None:
+    raise ValueError(scope["type"])
+
+
+async def returns(scope: Any, receive: Any, send: Any) -> None:
+    assert scope["asgi"]["version"] == "3.0"
+
+
+async def loops(scope: Any, receive: Any, send: Any) -> None:
+    while True:
+        await receive()
+
+
+async def sends(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+
+
+@pytest.mark.parametrize("application", [unknown, returns, loops, sends])
+async def test_an_application_that_does_not_know_it_is_served(
+    application: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    lifespan = Lifespan(application)
+    async with asyncio.timeout(1):
+        await lifespan.start()
+        await lifespan.stop()
+    assert caplog.text == ""
+
+
+async def test_one_that_fails_afterwards_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.failed", "message": "no disk"})
         raise ZeroDivisionError
 
-    monkeypatch.setattr(startup, "CALLBACKS", [fail, lambda: done.append(1)])
-    with caplog.at_level(logging.ERROR):
-        startup.run()
-    assert done == [1]
-    assert caplog.text.count("failed at the start") == 1
+    lifespan = Lifespan(application)
+    with caplog.at_level(logging.ERROR, LOGGER):
+        await lifespan.start()
+        await lifespan.stop()
+    assert "The application failed to stop: no disk" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_one_that_does_not_stop_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STOP_SECONDS", 0.01)
+    ended: list[str] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append("cancelled")
+
+    lifespan = Lifespan(application)
+    await lifespan.start()
+    await lifespan.stop()
+    assert ended == ["cancelled"]
+
+
+async def test_a_start_can_be_given_up() -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(60)
+
+    lifespan = Lifespan(application)
+    starting = asyncio.create_task(lifespan.start())
+    await asyncio.sleep(0)
+    lifespan.cancel()
+    async with asyncio.timeout(1):
+        await starting
+
+
+async def test_a_start_that_failed_ends_the_application() -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed"})
+        await receive()
+
+    with pytest.raises(StartupFailed):
+        await Lifespan(application).start()

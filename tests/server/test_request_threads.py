@@ -2,7 +2,6 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from realtime.server import request_threads as module
 from realtime.server.request_threads import BorrowedThread, RequestThreads
 
 from .support import Worker
@@ -41,15 +40,15 @@ def test_shutting_down_the_borrowed_thread_leaves_it() -> None:
     assert borrowed.submit(int, "11", base=2).result() == 3
 
 
-def test_what_is_done_before_a_request_uses_its_thread(monkeypatch) -> None:
+def test_what_is_done_before_a_request_uses_its_thread() -> None:
     done: list[str] = []
 
     def fail() -> None:
         done.append("failed")
         raise ZeroDivisionError
 
-    monkeypatch.setattr(module, "BEFORE_USE", [fail, lambda: done.append("prepared")])
     lent = RequestThreads(1)
+    lent.before_use = [fail, lambda: done.append("prepared")]
     first, second = BorrowedThread(lent), BorrowedThread(lent)
     assert done == [], "a request that needs no thread"
     first.submit(done.append, "used").result()

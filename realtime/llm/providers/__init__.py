@@ -60,10 +60,10 @@ async def get_provider() -> Provider:
         raise
 
 
-def preload() -> None:
+def preload(**kwargs: Any) -> None:
     """Import and make the provider now, so that no request waits for it.
 
-    `realtime.server` calls it before it is ready. Under another server, call it in `asgi.py`.
+    `serve` does so before a worker is ready. Under another server, call it in `asgi.py`.
     """
     try:
         _prepared[_wanted()] = _make(settings.LLM_PROVIDER)

@@ -6,6 +6,7 @@ from typing import Any
 from daphne.management.commands.runserver import Command as DaphneRunserver
 from django.core.management.base import CommandParser
 
+from realtime.apps import on_startup
 from realtime.server.limits import Limits
 from realtime.server.server import Server
 
@@ -31,5 +32,5 @@ class Command(DaphneRunserver):
 
     def handle(self, *args: Any, **options: Any) -> None:
         limits = Limits(blocking_seconds=options["blocking_seconds"])
-        self.server_cls = partial(Server, limits=limits)
+        self.server_cls = partial(Server, limits=limits, on_startup=[on_startup])
         super().handle(*args, **options)

@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from realtime.server.supervisor import Supervisor, SupervisorError
 
 REDIS_URL: Final = "REDIS_URL"  # environment variable of the site's settings
+ON_STARTUP: Final = ("--on-startup", "realtime.apps:on_startup")  # options of a worker
 LAYERS_WITH_REDIS: Final = ("", "redis", "redis-pubsub")  # values of CHANNEL_LAYER, another one
 
 
@@ -52,7 +53,7 @@ class Command(BaseCommand):
                 uds=options["uds"],
                 workers=options["workers"],
                 grace=options["grace"],
-                options=options["options"],
+                options=[*ON_STARTUP, *options["options"]],
                 embedded_redis=embedded_redis(options["workers"]),
             )
             supervisor.bind()
