@@ -7,7 +7,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent / "realtime"
 # What Django, or a family of backends, calls the same in every folder; and packages' own files.
-FAMILIES: Final = ("eventlog/", "delivery/bus/", "llm/providers/", "streaming/sql_json/")
+FAMILIES: Final = ("eventlog/", "delivery/bus/", "llm/providers/")
 DJANGO: Final = {"__init__", "__main__", "admin", "apps", "checks", "conf", "models"}
 MOST_LINES: Final = 300
 LONGER: Final = {"server/websocket_connection.py"}  # one protocol's states
