@@ -5,8 +5,6 @@ handling adds: no session, no form, no CSRF token, no page. Past it, a publicati
 the processor time.
 """
 
-import json
-from collections.abc import Mapping
 from functools import lru_cache
 
 from channels.consumer import AsyncConsumer
@@ -18,7 +16,7 @@ from ..access.permissions import require
 from ..events.payload import DEFAULT_TYPE
 from ..events.topic import validate_topic
 from ..exceptions import RealtimeError
-from ..utils.asgi import Application, Receive, Scope, Send, header, query, read_body
+from ..utils.asgi import Application, Receive, Scope, Send, header, query, read_body, send_json
 from ..utils.threads import release_request_thread
 from .requests import max_body_bytes, publish_body
 
@@ -50,25 +48,11 @@ class PublishConsumer(AsyncConsumer):
             await require(identity.user, topic, "publish")
             event = await publish_body(topic, body, query(scope).get("type", [DEFAULT_TYPE])[-1])
         except RealtimeError as error:
-            await _answer(send, error.status, {"detail": str(error)}, error.headers)
+            await send_json(send, error.status, {"detail": str(error)}, error.headers)
         else:
-            await _answer(send, 201, {"id": event.id})
+            await send_json(send, 201, {"id": event.id})
         finally:
             await release_request_thread()  # which the site's rule may have used
-
-
-async def _answer(
-    send: Send, status: int, content: Mapping[str, object], headers: Mapping[str, str] = {}
-) -> None:
-    body = json.dumps(content).encode()
-    lines = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        (b"x-content-type-options", b"nosniff"),
-        *((name.encode(), value.encode()) for name, value in headers.items()),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": lines})
-    await send({"type": "http.response.body", "body": body})
 
 
 def _is_allowed(scope: Scope) -> bool:

@@ -1,6 +1,7 @@
 """ASGI: its types, and what is read of a request or a WebSocket handshake."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+import json
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, TypeAlias
 from urllib.parse import parse_qs
 
@@ -50,3 +51,22 @@ async def read_body(receive: Receive, max_bytes: int) -> bytes | None:
         size += len(parts[-1])
         is_whole = not message.get("more_body", False)
     return b"".join(parts)
+
+
+async def send_json(
+    send: Send,
+    status: int,
+    content: Mapping[str, object],
+    headers: Mapping[str, str] = {},
+    kind: str = "http.response",
+) -> None:
+    """Send a whole response; `kind` is another one where a handshake is refused."""
+    body = json.dumps(content).encode()
+    lines = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"x-content-type-options", b"nosniff"),
+        *((name.lower().encode(), value.encode()) for name, value in headers.items()),
+    ]
+    await send({"type": f"{kind}.start", "status": status, "headers": lines})
+    await send({"type": f"{kind}.body", "body": body})

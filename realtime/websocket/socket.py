@@ -8,7 +8,7 @@ from ..events.event import Event
 from ..events.payload import dumps
 from ..exceptions import RealtimeError
 from ..server.extensions import has_denial_response
-from ..utils.asgi import Scope, Send
+from ..utils.asgi import Scope, Send, send_json
 from . import messages as frames
 
 MAX_REASON_BYTES: Final = 123  # RFC 6455, section 5.5: a control frame has 125, two for the code
@@ -81,11 +81,6 @@ class Socket:
             code = frames.CLOSE_NOT_IDENTIFIED if error.status == 401 else frames.CLOSE_NOT_ALLOWED
             await self.base_send({"type": "websocket.close", "code": code, "reason": detail[:100]})
             return
-        body = dumps({"detail": detail}).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-        # RFC 9110, section 15.5.2: a 401 says how to authenticate.
-        headers += [(k.lower().encode(), v.encode()) for k, v in error.headers.items()]
         status = error.status if error.status in (401, 403) else 400
-        start = {"type": "websocket.http.response.start", "status": status, "headers": headers}
-        await self.base_send(start)
-        await self.base_send({"type": "websocket.http.response.body", "body": body})
+        kind = "websocket.http.response"
+        await send_json(self.base_send, status, {"detail": detail}, error.headers, kind)

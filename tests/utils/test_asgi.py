@@ -1,12 +1,13 @@
 """What is read of a scope, and of a body that comes in parts."""
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
 from django.test import AsyncRequestFactory, RequestFactory
 
-from realtime.utils.asgi import Receive, header, query, read_body, scope_of
+from realtime.utils.asgi import Receive, header, query, read_body, scope_of, send_json
 
 
 def test_header_is_none_without_one():
@@ -54,3 +55,25 @@ async def test_body_is_read_no_further_than_its_limit():
 
 async def test_body_of_a_client_that_left_is_none():
     assert await read_body(receiving([b"ab", None]), 3) is None
+
+
+async def test_json_is_a_whole_response():
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    more = {"WWW-Authenticate": "Bearer"}
+    await send_json(send, 401, {"detail": "é"}, more, "websocket.http.response")
+    start, body = sent
+    assert (start["type"], start["status"]) == ("websocket.http.response.start", 401)
+    assert dict(start["headers"]) == {
+        b"content-type": b"application/json",
+        b"content-length": b"%d" % len(body["body"]),
+        b"x-content-type-options": b"nosniff",
+        b"www-authenticate": b"Bearer",
+    }
+    assert (body["type"], json.loads(body["body"])) == (
+        "websocket.http.response.body",
+        {"detail": "é"},
+    )
