@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-from types import TracebackType
 from typing import Any, Final, Self
 
 from django.db import router, transaction
@@ -64,12 +63,7 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         type, data = self._end(kind)
         if kind is None or not _in_transaction():
             publish(self.topic, data, type=type)
@@ -79,12 +73,7 @@ class Progress:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *error: object) -> None:
         type, data = self._end(kind)
         await publish_now(self.topic, data, type=type)
 

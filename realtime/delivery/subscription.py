@@ -8,7 +8,6 @@ and live join without a gap, and why a client that stops reading costs nothing.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import islice
-from types import TracebackType
 from typing import Self
 
 from ..conf import settings
@@ -192,12 +191,7 @@ class Subscription:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         self.close()
 
     def wake(self, subscriber: TopicSubscriber) -> None:

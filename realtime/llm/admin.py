@@ -1,7 +1,7 @@
 """Answers of language models in Django's admin: read-only, but for cancelling one."""
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from asgiref.sync import async_to_sync
 from django.contrib import admin
@@ -36,38 +36,21 @@ class AtWorkFilter(admin.SimpleListFilter):
         return queryset.filter(ended__isnull=self.value() == "running")
 
 
+_COLUMNS: Final = ("topic", "user", "state", "model", "input_tokens", "output_tokens", "created")
+
+
 @admin.register(Generation)
 class GenerationAdmin(ReadOnlyAdmin):
     """Answers of language models that are published to a topic, to read and to cancel."""
 
-    list_display = (
-        "topic",
-        "user",
-        "state",
-        "model",
-        "input_tokens",
-        "output_tokens",
-        "created",
-        "see_events",
-    )
+    list_display = (*_COLUMNS, "see_events")
     list_filter = (AtWorkFilter, "outcome", "model", "created")
     list_select_related = ("user",)
     search_fields = ("topic", "model", f"user__{get_user_model().USERNAME_FIELD}")
     ordering = ("-pk",)
     show_full_result_count = False
     actions = ("cancel",)
-    fields = (
-        "topic",
-        "user",
-        "state",
-        "model",
-        "input_tokens",
-        "output_tokens",
-        "created",
-        "beat",
-        "heard",
-        "ended",
-    )
+    fields = (*_COLUMNS, "beat", "heard", "ended")
     readonly_fields = ("state",)
 
     @admin.display(description=_("state"), ordering="ended")

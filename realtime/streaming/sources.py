@@ -8,7 +8,7 @@ import threading
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from django.core.exceptions import SuspiciousOperation
 from django.core.files.storage import FileSystemStorage, Storage
@@ -20,6 +20,8 @@ from ..utils.threads import TRANSFER
 _DEVICE = re.compile(
     r"(con|prn|aux|nul|clock\$|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.I
 )
+# Without waiting: opening a pipe would, for a writer.
+_READ: Final = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class Source(ABC):
@@ -164,10 +166,9 @@ def open_now(root: str | os.PathLike[str], name: str) -> LocalFile:
 def _open_below(top: Path, parts: tuple[str, ...]) -> int:
     """Open what the resolved path names, step by step without following a link.
 
-    Somebody may have put one there since. Without waiting: opening a pipe would, for a writer.
+    Somebody may have put one there since.
     """
-    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
-    flags |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+    flags = _READ | getattr(os, "O_NOFOLLOW", 0)
     if os.open not in os.supports_dir_fd:
         return _only_regular(os.open(top.joinpath(*parts), flags))
     folder = os.open(top, flags | os.O_DIRECTORY)
@@ -196,9 +197,7 @@ def _open_stored(storage: Storage, name: str) -> Source:
     plain: Any = FileSystemStorage
     try:
         if (kind.open, getattr(kind, "_open", None)) == (plain.open, plain._open):  # noqa: SLF001 - documented
-            # Not waiting for somebody to write into a pipe.
-            flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-            return LocalFile(_only_regular(os.open(storage.path(name), flags)), parts[-1])
+            return LocalFile(_only_regular(os.open(storage.path(name), _READ)), parts[-1])
         file = storage.open(name, "rb")
     except (OSError, ValueError, SuspiciousOperation):
         raise _not_found() from None
