@@ -31,7 +31,10 @@ Call: TypeAlias = tuple[NewEvent, Callable[[Event], object] | None]
 
 
 class DatabaseLog(EventLog):
-    """Topics and events as rows; the topic's row lock puts appends in order."""
+    """Topics and events as rows; the topic's row lock puts appends in order.
+
+    Read where it is written: a replica that is behind would answer with what is not true any more.
+    """
 
     supports_transactions = True
 
@@ -70,14 +73,16 @@ class DatabaseLog(EventLog):
         return prune()
 
     def start_epoch(self, topics: Sequence[str] | None = None) -> int:
-        rows = models.Topic.objects.all()
+        rows = models.Topic.objects.using(alias()).all()
         if topics is not None:
             rows = rows.filter(name__in=topics)
         # In pages: a statement over all topics would keep their publishers waiting.
         count = 0
         pks = list(rows.values_list("pk", flat=True))
         for start in range(0, len(pks), NAMES_PER_QUERY):
-            page = models.Topic.objects.filter(pk__in=pks[start : start + NAMES_PER_QUERY])
+            page = models.Topic.objects.using(alias()).filter(
+                pk__in=pks[start : start + NAMES_PER_QUERY]
+            )
             count += page.update(epoch=new_epoch())
         return count
 
@@ -125,7 +130,7 @@ class DatabaseLog(EventLog):
         heads: dict[str, Position] = {}
         for start in range(0, len(names), NAMES_PER_QUERY):
             chunk = names[start : start + NAMES_PER_QUERY]
-            rows = models.Topic.objects.filter(name__in=chunk, head__gt=0)
+            rows = models.Topic.objects.using(alias()).filter(name__in=chunk, head__gt=0)
             for name, epoch, head in rows.values_list("name", "epoch", "head"):
                 heads[name] = Position(epoch, head)
         return heads
@@ -153,10 +158,12 @@ class DatabaseLog(EventLog):
 
     def _events(self, name: str, after: int, upto: int | None, limit: int) -> list[Event]:
         # Subqueries, not a join, so that the events of one topic are read along the index.
-        topic = models.Topic.objects.filter(name=name)
-        rows = models.Event.objects.filter(
-            topic=Subquery(topic.values("pk")[:1]), offset__gt=after
-        ).annotate(epoch=Subquery(topic.values("epoch")[:1]))
+        topic = models.Topic.objects.using(alias()).filter(name=name)
+        rows = (
+            models.Event.objects.using(alias())
+            .filter(topic=Subquery(topic.values("pk")[:1]), offset__gt=after)
+            .annotate(epoch=Subquery(topic.values("epoch")[:1]))
+        )
         if upto is not None:
             rows = rows.filter(offset__lte=upto)
         values = rows.order_by("offset").values_list("offset", "type", "data", "epoch")

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, Final
 
-from django.db.models import Max, Min, OuterRef, Subquery
-from django.utils import timezone
+from django.db.models import Max, Min, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Now
 
 from .. import models
 from ..conf import settings
+from .writer import alias
 
 TOPICS_PER_QUERY: Final = 500
 DELETE_BATCH: Final = 1_000  # rows deleted in one transaction, so that publishers can get between
@@ -28,7 +29,9 @@ def _topics_with_events() -> Iterator[Any]:
     # Not one long query: on SQLite a connection that is still reading can't begin to write once
     # another has written.
     events = models.Event.objects.filter(topic=OuterRef("pk")).order_by("offset")
-    topics = models.Topic.objects.annotate(oldest=Subquery(events.values("offset")[:1]))
+    topics = models.Topic.objects.using(alias()).annotate(
+        oldest=Subquery(events.values("offset")[:1])
+    )
     last = 0
     while page := list(topics.filter(pk__gt=last).order_by("pk")[:TOPICS_PER_QUERY]):
         yield from (topic for topic in page if topic.oldest is not None)
@@ -41,12 +44,13 @@ def _last_expired(topic: models.Topic) -> int:
     if settings.RETENTION_EVENTS is not None:
         last = topic.head - settings.RETENTION_EVENTS
     if settings.RETENTION_SECONDS is not None:
-        cutoff = timezone.now() - timedelta(seconds=settings.RETENTION_SECONDS)
+        # By the database's clock, as `created` is: that of a host may be wrong.
+        is_young = Q(created__gte=Now() - timedelta(seconds=settings.RETENTION_SECONDS))
         # The newest before the youngest, so that an event appended meanwhile counts as young.
-        newest = topic.events.aggregate(Max("offset"))["offset__max"] or 0
-        # What is kept must stay consecutive. Clocks of several hosts may disagree, so the
-        # first young event decides, not each event's own age.
-        young = topic.events.filter(created__gte=cutoff).aggregate(Min("offset"))["offset__min"]
+        newest = _events(topic).aggregate(Max("offset"))["offset__max"] or 0
+        # What is kept must stay consecutive. A database that was moved may have another clock, so
+        # the first young event decides, not each event's own age.
+        young = _events(topic).filter(is_young).aggregate(Min("offset"))["offset__min"]
         last = max(last, newest if young is None else young - 1)
     return last
 
@@ -55,7 +59,11 @@ def _drop_through(topic: models.Topic, last: int, oldest: int) -> int:
     dropped = 0
     while oldest <= last:
         upto = min(last, oldest + DELETE_BATCH - 1)
-        count, _ = topic.events.filter(offset__lte=upto).delete()
+        count, _ = _events(topic).filter(offset__lte=upto).delete()
         dropped += count
         oldest = upto + 1
     return dropped
+
+
+def _events(topic: models.Topic) -> QuerySet[models.Event]:
+    return models.Event.objects.using(alias()).filter(topic=topic)

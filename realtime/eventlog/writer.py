@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any, Final, NamedTuple
 
 from django.db import DatabaseError, IntegrityError, connections, router, transaction
-from django.utils import timezone
+from django.db.models.functions import Now
 
 from .. import models
 from ..conf import settings
@@ -52,11 +52,13 @@ def _statements(alias: str) -> Statements:
     quote = connections[alias].ops.quote_name
     topics, events = (quote(model._meta.db_table) for model in (models.Topic, models.Event))
     head, name = quote("head"), quote("name")
+    # The database's clock, by which retention asks too.
+    now, _ = models.Topic.objects.using(alias).query.get_compiler(alias).compile(Now())
     columns = ", ".join(map(quote, ("topic_id", "offset", "type", "data", "created", "batch")))
     return Statements(
         f"UPDATE {topics} SET {head} = {head} + %s WHERE {name} = %s "
         f"RETURNING {quote('id')}, {quote('epoch')}, {head}",
-        f"INSERT INTO {events} ({columns}) VALUES (%s, %s, %s, %s, %s, %s)",
+        f"INSERT INTO {events} ({columns}) VALUES (%s, %s, %s, %s, {now}, %s)",
     )
 
 
@@ -97,16 +99,14 @@ def insert(new: Append) -> None:
     stored: dict[int, Event] = {}
     rows = []
     new.first = None
-    connection = connections[alias()]
-    with connection.cursor() as cursor:
-        now = connection.ops.adapt_datetimefield_value(timezone.now())
+    with connections[alias()].cursor() as cursor:
         # Locks are taken in the same order everywhere, or two processes could wait for each other.
         for topic in sorted(by_topic):
             indices = by_topic[topic]
             pk, epoch, head = _next_offsets(cursor, topic, len(indices))
             for offset, index in enumerate(indices, head - len(indices) + 1):
                 event = new.batch[index]
-                rows.append((pk, offset, event.type, event.data, now, new.number))
+                rows.append((pk, offset, event.type, event.data, new.number))
                 stored[index] = event.to_event(epoch, offset)
             new.first = new.first or (pk, stored[indices[0]])
         cursor.executemany(_statements(alias()).insert, rows)
@@ -121,7 +121,8 @@ def _next_offsets(cursor: Any, name: str, count: int) -> tuple[int, str, int]:
     row = cursor.fetchone()
     if row is None:
         # Two publishers may both find the topic missing: the constraint lets one insert win.
-        models.Topic.objects.bulk_create([models.Topic(name=name)], ignore_conflicts=True)
+        topics = models.Topic.objects.using(alias())
+        topics.bulk_create([models.Topic(name=name)], ignore_conflicts=True)
         cursor.execute(update, [count, name])
         row = cursor.fetchone()
     pk, epoch, head = row

@@ -14,7 +14,6 @@ from django.contrib.auth import get_user_model
 from django.db import router, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
-from django.utils import timezone
 
 from .. import models
 from ..delivery.publish import make_event
@@ -122,7 +121,7 @@ def sweep() -> list[Event]:
     """End the answers whose process has died and return their last events; apply retention."""
     events = _end_orphans(running())
     if settings.RETENTION_SECONDS is not None:
-        cutoff = timezone.now() - timedelta(seconds=settings.RETENTION_SECONDS)
+        cutoff = Now() - timedelta(seconds=settings.RETENTION_SECONDS)
         old = Generation.objects.filter(ended__lt=cutoff)[:SWEEP_BATCH]
         names = list(old.values_list("topic", flat=True))
         if names:  # retention has dropped, or is about to drop, their events

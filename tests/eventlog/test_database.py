@@ -545,3 +545,26 @@ def test_what_has_no_column_is_refused(more):
     with pytest.raises(ImproperlyConfigured, match="does not keep"):
         log.append([NewEvent("a", "message", "1", **more)])
     assert models.Topic.objects.count() == 0
+
+
+class ReplicaForReads:
+    """Django's documented router for a primary and a replica; this replica can't be asked."""
+
+    def db_for_read(self, model: type, **hints: object) -> str:
+        return "replica"
+
+    def db_for_write(self, model: type, **hints: object) -> str:
+        return "default"
+
+
+@override_settings(DATABASE_ROUTERS=[ReplicaForReads()], REALTIME={"RETENTION_EVENTS": 1})
+def test_the_log_is_read_where_it_is_written():
+    append("a", "message", "1")
+    (event,) = append_together(message("a", 2))
+    assert isinstance(event, Event)
+    assert async_to_sync(log.heads)(["a"]) == {"a": event.position}
+    for after in (OLDEST, START, event.position):
+        assert read("a", after).position == event.position
+    assert log.prune() == {"a": 1}
+    assert log.start_epoch() == 1
+    assert async_to_sync(log.heads)(["a"])["a"].epoch != event.epoch

@@ -1,12 +1,14 @@
 """Which events retention deletes, and that nobody waits for it, on whichever database."""
 
 import threading
+from datetime import UTC, datetime, timedelta
 from unittest.mock import patch
 
 import pytest
 from django.db import connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from realtime import models
 from realtime.eventlog import retention
@@ -140,3 +142,14 @@ def test_prune_beside_publishers_and_readers():
     assert [event.data for event in read("a", OLDEST).events] == [
         str(n) for n in range(total - 10, total)
     ]
+
+
+def test_a_host_whose_clock_is_wrong_neither_dates_nor_prunes_events():
+    fill("a", 1)
+    with patch.object(timezone, "now", lambda: datetime.now(UTC) + timedelta(hours=3)):
+        fill("a", 1)
+        with override_settings(REALTIME={"RETENTION_SECONDS": 3600}):
+            assert retention.prune() == {}
+    (first, second) = models.Event.objects.order_by("offset").values_list("created", flat=True)
+    assert timedelta(0) <= second - first < timedelta(minutes=5)
+    assert abs(datetime.now(UTC) - first) < timedelta(minutes=5)
