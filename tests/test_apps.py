@@ -42,7 +42,7 @@ def test_a_worker_that_does_not_reach_the_others_says_so(
 
 LAZY = """
 import os, sys, django
-os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+os.environ["DJANGO_SETTINGS_MODULE"] = "tests.support.settings"
 django.setup()
 from django.core.handlers.asgi import ASGIHandler
 from django.core.signals import request_started

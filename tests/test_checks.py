@@ -413,7 +413,7 @@ def test_the_ids_are_all_tested():
     wanted = {word for word in used if word[9:10] in "EW" and word[10:].isdigit()}
     assert len(wanted) >= 12
     assert {word for word in wanted if f'"{word}"' not in here} == set()
-    assert os.environ.get("DJANGO_SETTINGS_MODULE") == "tests.settings"
+    assert os.environ.get("DJANGO_SETTINGS_MODULE") == "tests.support.settings"
 
 
 # -- realtime.W005: which runserver

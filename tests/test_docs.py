@@ -38,7 +38,8 @@ from realtime.delivery.publish import apublish
 from realtime.llm.providers.dummy import DummyProvider
 from realtime.testing import event_stream, memory_log, websocket
 
-from .support.clients import eventually, site_for_module
+from .support.clients import eventually
+from .support.sites import site_for_module
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS, EXAMPLES = ROOT / "docs", ROOT / "docs" / "examples"
@@ -237,7 +238,11 @@ def test_no_blocking(tmp_path):
     )
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."]
     command += ["-o", "asyncio_mode=auto", "--rootdir", str(tmp_path)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "tests.settings"}
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "DJANGO_SETTINGS_MODULE": "tests.support.settings",
+    }
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=env)
     assert "2 passed, 1 error" in done.stdout, done.stdout
     assert "EventLoopBlocked" in done.stdout

@@ -99,7 +99,7 @@ import sys
 for name in {missing!r}:
     sys.modules[name] = None
 import os, django
-os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+os.environ["DJANGO_SETTINGS_MODULE"] = "tests.support.settings"
 django.setup()
 from realtime.exceptions import MissingPackage
 try:

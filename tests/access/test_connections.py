@@ -22,23 +22,20 @@ from realtime.events.event import Event
 from realtime.models import AccessToken
 
 from ..support.clients import (
-    InstantLoop,
-    SiteShell,
     ask,
     bearer,
     close_code,
     connect,
     eventually,
-    from_elsewhere,
     open_stream,
     receive,
     session_cookie,
-    shortened,
     signed_in,
-    site_for_module,
-    stage,
 )
+from ..support.clock import InstantLoop
+from ..support.hubs import from_elsewhere, stage
 from ..support.servers import Valkey, serving
+from ..support.sites import SiteShell, shortened, site_for_module
 
 # The round that finds what no signal told of is far off: what happens here happens by the signals.
 SHORT = {"RECHECK_SECONDS": 300.0, "KEEPALIVE_SECONDS": 0.3, "HEAD_CHECK_SECONDS": 0.3}

@@ -24,8 +24,9 @@ from realtime.delivery.hub import get_hub
 from realtime.delivery.publish import publish, publish_now
 from realtime.events.event import Event
 
-from ..support.clients import FakeLayer, FaultyLog, eventually, heartbeat_from_elsewhere, stage
-from ..support.hubs import Reader, instantly, turns
+from ..support.clients import eventually
+from ..support.fakes import FakeLayer, FaultyLog
+from ..support.hubs import Reader, heartbeat_from_elsewhere, instantly, stage, turns
 from ..support.layers import FailingLayer, HangingLayer, RecordingLayer, data_sent, layer
 from ..support.servers import manage
 

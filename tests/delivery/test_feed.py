@@ -9,8 +9,8 @@ from realtime.delivery.feed import Feed
 from realtime.events.event import Event
 from realtime.events.position import START, Position
 
-from ..support.clients import eventually, stage
-from ..support.hubs import Reader, instantly, turns
+from ..support.clients import eventually
+from ..support.hubs import Reader, instantly, stage, turns
 
 
 def test_a_feed_does_not_catch_up_before_it_has_started():

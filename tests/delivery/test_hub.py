@@ -16,17 +16,9 @@ from realtime.delivery.hub import Hub, get_hub, heads_checked, positions_now, ru
 from realtime.events.event import Event
 from realtime.events.position import START, Position
 
-from ..support.clients import (
-    FakeLayer,
-    FaultyLog,
-    LogFailed,
-    Noise,
-    eventually,
-    from_elsewhere,
-    heartbeat_from_elsewhere,
-    stage,
-)
-from ..support.hubs import Reader, instantly, turns
+from ..support.clients import eventually
+from ..support.fakes import FakeLayer, FaultyLog, LogFailed, Noise
+from ..support.hubs import Reader, from_elsewhere, heartbeat_from_elsewhere, instantly, stage, turns
 
 
 async def publish(layer: Any, log: FaultyLog, topic: str = "a", announced: bool = True) -> Event:

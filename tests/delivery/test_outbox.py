@@ -12,8 +12,7 @@ from realtime.delivery.bus.memory import MemoryBus
 from realtime.delivery.outbox import Outbox
 from realtime.events.event import Event
 
-from ..support.clients import stage
-from ..support.hubs import instantly
+from ..support.hubs import instantly, stage
 
 
 class SlowBus(MemoryBus):

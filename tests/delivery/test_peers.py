@@ -14,8 +14,11 @@ from realtime.delivery.bus.base import PEERS_TOPIC, Heartbeat, Message, this_pro
 from realtime.delivery.bus.memory import MemoryBus
 from realtime.delivery.peers import LEASE_HEARTBEATS, Peers
 
-from ..support.clients import InstantLoop, connect, receive, send, site_for_module, stage
+from ..support.clients import connect, receive, send
+from ..support.clock import InstantLoop
+from ..support.hubs import stage
 from ..support.servers import Valkey, serving
+from ..support.sites import site_for_module
 
 SECONDS = 5.0  # much less than until the next look at the heads
 

@@ -14,7 +14,9 @@ from realtime.delivery.topic_subscriber import Reset, Started
 from realtime.events.event import Event
 from realtime.events.position import OLDEST, START, Position
 
-from ..support.clients import FaultyLog, LogFailed, Noise, eventually, from_elsewhere, stage
+from ..support.clients import eventually
+from ..support.fakes import FaultyLog, LogFailed, Noise
+from ..support.hubs import from_elsewhere, stage
 from ..support.lanes import FakeLane
 
 

@@ -25,16 +25,10 @@ from realtime.events.event import Event
 from realtime.events.position import OLDEST, START, UNBORN, Position
 from realtime.utils.aio import spawn
 
-from ..support.clients import (
-    FakeLayer,
-    FaultyLog,
-    InstantLoop,
-    LogFailed,
-    Noise,
-    eventually,
-    from_elsewhere,
-    stage,
-)
+from ..support.clients import eventually
+from ..support.clock import InstantLoop
+from ..support.fakes import FakeLayer, FaultyLog, LogFailed, Noise
+from ..support.hubs import from_elsewhere, stage
 from ..support.lanes import FakeGroup, identity
 
 TOPICS = ["a", "b", "c"]

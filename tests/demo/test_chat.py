@@ -11,7 +11,8 @@ import pytest
 from realtime.llm.providers.offline import ANSWER
 
 from ..conftest import _site_template  # noqa: F401 - this folder has no database of its own
-from ..support.clients import bearer, open_stream, signed_in, site_for_module
+from ..support.clients import bearer, open_stream, signed_in
+from ..support.sites import site_for_module
 
 KEYS = ("LLM_PROVIDER", "ANTHROPIC_API_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL")
 WHOLE = ANSWER.replace("{prompt}", "Why?")

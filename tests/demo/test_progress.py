@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from ..conftest import _site_template  # noqa: F401 - this folder has no database of its own
-from ..support.clients import bearer, eventually, open_stream, site_for_module
+from ..support.clients import bearer, eventually, open_stream
+from ..support.sites import site_for_module
 
 
 @pytest.fixture(scope="module")

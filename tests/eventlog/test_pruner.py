@@ -7,7 +7,9 @@ import pytest
 
 from realtime.eventlog.pruner import Pruner
 
-from ..support.clients import FaultyLog, eventually, stage
+from ..support.clients import eventually
+from ..support.fakes import FaultyLog
+from ..support.hubs import stage
 
 
 class PrunedLog(FaultyLog):

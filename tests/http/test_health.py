@@ -5,9 +5,9 @@ from typing import Any
 
 import httpx
 
-from ..support.clients import shortened
 from ..support.databases import ON_POSTGRESQL
 from ..support.servers import serving, wait_until
+from ..support.sites import shortened
 
 
 def get(server: Any, path: str) -> httpx.Response:

@@ -15,7 +15,10 @@ from realtime.events.position import OLDEST
 from realtime.exceptions import HistoryGone, NotAllowed
 from realtime.http.history import HistoryResponse
 
-from ..support.clients import FaultyLog, bearer, publish, site_for_module, stage
+from ..support.clients import bearer, publish
+from ..support.fakes import FaultyLog
+from ..support.hubs import stage
+from ..support.sites import site_for_module
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from django.urls import path, re_path
 
 from realtime.http.publish_consumer import PublishConsumer
 
-from ..support.clients import bearer, open_stream, site_for_module
+from ..support.clients import bearer, open_stream
 from ..support.servers import wait_until
+from ..support.sites import site_for_module
 
 SHORT = {"MAX_EVENT_BYTES": 1000}
 

@@ -24,8 +24,10 @@ from realtime.http.topic_stream import (
 )
 from realtime.streaming.sse import KEEPALIVE
 
-from ..support.clients import LogFailed, Noise, eventually, stage
+from ..support.clients import eventually
 from ..support.event_streams import Stream, httpx_events
+from ..support.fakes import LogFailed, Noise
+from ..support.hubs import stage
 from ..support.lanes import FakeLane
 
 TOPIC = "public.a"

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from ..support.clients import bearer, open_stream, publish, signed_in, site_for_module
+from ..support.clients import bearer, open_stream, publish, signed_in
+from ..support.sites import site_for_module
 
 SHORT = {
     "KEEPALIVE_SECONDS": 0.3,

@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 
 from realtime.testing import ServerSentEvent
-from tests.support.clients import Stream, bearer, site_for_module
+from tests.support.clients import Stream, bearer
+from tests.support.sites import site_for_module
 
 from .upstream import Upstream
 

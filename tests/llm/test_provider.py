@@ -9,7 +9,7 @@ from django.test import override_settings
 from realtime.exceptions import InvalidPrompt, ProviderError
 from realtime.llm.provider import Answer, Stop, validate_prompt
 from realtime.llm.providers.dummy import DummyProvider
-from tests.support.clients import InstantLoop
+from tests.support.clock import InstantLoop
 
 SECRET = "sk-very-secret"
 

@@ -13,8 +13,9 @@ from realtime.llm import providers
 from realtime.llm.providers import SHORT_NAMES, get_provider, preload
 from realtime.llm.providers.dummy import DummyProvider
 from realtime.llm.providers.offline import OfflineProvider
-from tests.support.clients import bearer, site_for_module
+from tests.support.clients import bearer
 from tests.support.servers import ROOT, manage
+from tests.support.sites import site_for_module
 
 
 async def test_offline_is_what_there_is_without_settings():
@@ -70,7 +71,7 @@ def test_the_app_works_without_any_sdk():
 import sys
 sys.modules["anthropic"] = sys.modules["openai"] = None
 import os, django
-os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+os.environ["DJANGO_SETTINGS_MODULE"] = "tests.support.settings"
 django.setup()
 import realtime.llm.generation, realtime.llm.answer_stream
 try:

@@ -13,7 +13,7 @@ from realtime.llm import run as run_module
 from realtime.llm.models import Generation
 from realtime.llm.providers.dummy import DummyProvider
 from realtime.llm.run import BROKEN, RUNNING, STOPPING, Run
-from tests.support.clients import InstantLoop
+from tests.support.clock import InstantLoop
 
 AT_MOST = 1_000  # calls of the database before a test is given up
 

@@ -19,8 +19,10 @@ from realtime.streaming.response import (
 )
 from realtime.streaming.sse import KEEPALIVE
 
-from ..support.clients import InstantLoop, eventually, open_stream, site_for_module
+from ..support.clients import eventually, open_stream
+from ..support.clock import InstantLoop
 from ..support.servers import wait_until
+from ..support.sites import site_for_module
 
 
 class Source:

@@ -1,13 +1,22 @@
-"""Readers of a feed, and a loop to run a hub on."""
+"""Readers of a feed, announcements from elsewhere, and a loop and a stage to run a hub on."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+import contextlib
+from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any
 
+from channels.layers import channel_layers
+from django.test import override_settings
+
+from realtime.delivery import hub as hub_module
+from realtime.delivery.bus.base import Heartbeat
+from realtime.delivery.bus.channels import to_message
+from realtime.eventlog.base import EventLog
 from realtime.events.event import Event
 from realtime.events.position import Position
 
-from .clients import InstantLoop
+from .clock import InstantLoop
+from .fakes import FakeLayer, FaultyLog
 
 
 class Reader:
@@ -45,3 +54,36 @@ async def turns(count: int = 20) -> None:
     """Let everything that is ready run."""
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+def heartbeat_from_elsewhere(
+    *, interval: float = 2.0, is_asking: bool = False, answers: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The heartbeat of another process."""
+    return to_message(Heartbeat("another", interval, is_asking, answers))
+
+
+def from_elsewhere(*events: Event) -> dict[str, Any]:
+    """An announcement as another process makes it."""
+    return {**to_message(events), "process": "another"}
+
+
+@contextlib.contextmanager
+def stage(
+    layer: Any = None, log: EventLog | None = None, **constants: Any
+) -> Iterator[tuple[Any, Any]]:
+    """Run hubs of the test's own on this layer and log, with these settings."""
+    layer = FakeLayer() if layer is None else layer
+    log = FaultyLog() if log is None else log
+    before = channel_layers.set("default", layer)
+    options = {"PRUNE_INTERVAL_SECONDS": None, "EVENT_LOG": lambda: log, **constants}
+    try:
+        with override_settings(REALTIME=options):
+            yield layer, log
+    finally:
+        if before is None:
+            channel_layers.backends.pop("default", None)
+        else:
+            channel_layers.set("default", before)
+        for loop in [loop for loop in hub_module._hubs if loop.is_closed()]:
+            del hub_module._hubs[loop]

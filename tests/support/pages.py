@@ -75,7 +75,7 @@ def summary(name: str) -> str:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.support.settings")
     django.setup()
     API.write_text(with_names(API.read_text()))
     PAGE.write_text(with_tables(PAGE.read_text()))

@@ -12,8 +12,8 @@ import httpx
 import psycopg
 
 from ..server.support import Client
-from .clients import site_for_module
 from .databases import ON_POSTGRESQL
+from .sites import site_for_module
 
 MIB = 2**20
 _SQLITE = """
@@ -39,7 +39,7 @@ def streaming_site(
 ) -> Iterator[SimpleNamespace]:
     """A served site with the tests' streaming views; `files` is its FILES_DIR."""
     settings = {
-        "DJANGO_SETTINGS_MODULE": "tests.stream_settings",
+        "DJANGO_SETTINGS_MODULE": "tests.support.site.stream_settings",
         "ALLOWED_HOSTS": "127.0.0.1,localhost,test",
         **more,
     }

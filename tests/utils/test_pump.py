@@ -9,7 +9,7 @@ import pytest
 
 from realtime.utils.pump import chunked
 
-from ..support.clients import InstantLoop
+from ..support.clock import InstantLoop
 
 
 class Source:

@@ -296,7 +296,7 @@ def test_close_connections_leaves_none():
 
 FORKED = """
 import asyncio, os, sys, django
-os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+os.environ["DJANGO_SETTINGS_MODULE"] = "tests.support.settings"
 django.setup()
 from realtime.utils.threads import DATABASE, TRANSFER
 

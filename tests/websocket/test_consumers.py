@@ -22,9 +22,9 @@ from ..support.clients import (
     reset_on_close,
     send,
     session_cookie,
-    site_for_module,
 )
 from ..support.servers import SiteServer
+from ..support.sites import site_for_module
 
 SHORT = {
     "FIRST_MESSAGE_SECONDS": 1.0,

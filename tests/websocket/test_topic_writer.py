@@ -13,7 +13,8 @@ from realtime.events.position import OLDEST, Position
 from realtime.websocket.messages import encode_event
 from realtime.websocket.topic_writer import TopicWriter
 
-from ..support.clients import eventually, stage
+from ..support.clients import eventually
+from ..support.hubs import stage
 from ..support.lanes import FakeLane
 
 

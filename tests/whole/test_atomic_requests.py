@@ -22,7 +22,8 @@ from realtime.http.requests import json_errors
 from realtime.testing import event_stream
 from realtime.urls import urlpatterns as package_urlpatterns
 
-from ..support.clients import bearer, open_stream, site_for_module
+from ..support.clients import bearer, open_stream
+from ..support.sites import site_for_module
 
 urlpatterns = [path("clock", sse_view.clock)]
 

@@ -14,8 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from ..support.clients import bearer, site_for_module
+from ..support.clients import bearer
 from ..support.servers import wait_until
+from ..support.sites import site_for_module
 
 CYCLES = 1_000
 AT_ONCE = 20

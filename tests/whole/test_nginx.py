@@ -16,8 +16,9 @@ from urllib.parse import quote, unquote
 import httpx
 import pytest
 
-from ..support.clients import ask, bearer, connect, eventually, site_for_module
+from ..support.clients import ask, bearer, connect, eventually
 from ..support.servers import ROOT, certificate, wait_until
+from ..support.sites import site_for_module
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx: apt-get install nginx")

@@ -13,8 +13,9 @@ from realtime.delivery.bus.base import MISSED, PEERS_TOPIC, Heartbeat, Message, 
 from realtime.delivery.bus.channels import ChannelsBus, from_message, to_message
 from realtime.events.event import Event
 
-from ...support.clients import FakeLayer, InstantLoop, Noise, from_elsewhere, stage
-from ...support.hubs import turns
+from ...support.clock import InstantLoop
+from ...support.fakes import FakeLayer, Noise
+from ...support.hubs import from_elsewhere, stage, turns
 
 LOGGED = Event("room.a", "message", '{"a":"ž"}', "abcd1234", 2**63 - 1)
 EPHEMERAL = Event("room.a", "typing", "true")

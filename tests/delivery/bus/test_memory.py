@@ -12,8 +12,8 @@ from realtime.delivery.bus.memory import MemoryBus
 from realtime.delivery.hub import get_hub
 from realtime.delivery.publish import publish_now
 
-from ...support.clients import FakeLayer, stage
-from ...support.hubs import Reader
+from ...support.fakes import FakeLayer
+from ...support.hubs import Reader, stage
 
 LOGGER = logging.getLogger("realtime.hub")
 

@@ -103,7 +103,7 @@ class Ours(Contestant):
     def lose_history(self, server: "Server", topic: str) -> bool:
         env = {
             **server.site.environment(),
-            "DJANGO_SETTINGS_MODULE": "tests.site_settings",
+            "DJANGO_SETTINGS_MODULE": "tests.support.site.settings",
             "TEST_REALTIME": json.dumps({"RETENTION_EVENTS": 1}),
         }
         run([sys.executable, "manage.py", "prune_events"], env)

@@ -15,7 +15,7 @@ from realtime.http.publish_consumer import PublishConsumer  # noqa: E402
 from realtime.routing import websocket_urlpatterns as realtime_urlpatterns  # noqa: E402
 from realtime.websocket.consumers import WebSocketConsumer  # noqa: E402
 
-from .site_urls import finished  # noqa: E402
+from .urls import finished  # noqa: E402
 
 
 class Slow(WebSocketConsumer):

@@ -7,8 +7,8 @@ from project.settings import *  # noqa: F403
 from project.settings import DATABASES, MIDDLEWARE, REALTIME
 
 REALTIME = {**REALTIME, **json.loads(os.environ.get("TEST_REALTIME", "{}"))}
-ROOT_URLCONF = "tests.site_urls"
-ASGI_APPLICATION = "tests.site_asgi.application"
+ROOT_URLCONF = "tests.support.site.urls"
+ASGI_APPLICATION = "tests.support.site.asgi.application"
 MIDDLEWARE = [*MIDDLEWARE, *json.loads(os.environ.get("TEST_MIDDLEWARE", "[]"))]
 if pool := DATABASES["default"].get("OPTIONS", {}).get("pool"):
     # A thread waits this long for a database that is gone, and a server that stops for its threads.

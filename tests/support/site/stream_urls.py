@@ -22,9 +22,9 @@ from realtime.streaming.ndjson import NDJSONResponse
 from realtime.streaming.sources import Source, open_file, open_stored
 from realtime.streaming.zip_export import ZipResponse, files_below
 
-from .site_urls import finished
-from .site_urls import urlpatterns as site_urlpatterns
-from .support.contents import REMOTE
+from ..contents import REMOTE
+from .urls import finished
+from .urls import urlpatterns as site_urlpatterns
 
 
 async def _values(given: Any) -> AsyncIterator[Any]:

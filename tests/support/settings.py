@@ -2,7 +2,7 @@
 
 import dj_database_url
 
-from .support.databases import ON_POSTGRESQL, directory, new_database_url
+from .databases import ON_POSTGRESQL, directory, new_database_url
 
 SECRET_KEY = "only for tests"
 ALLOWED_HOSTS = ["*"]
@@ -33,8 +33,8 @@ TEMPLATES = [
         },
     }
 ]
-ROOT_URLCONF = "tests.urls"
-ASGI_APPLICATION = "tests.asgi.application"
+ROOT_URLCONF = "tests.support.urls"
+ASGI_APPLICATION = "tests.support.asgi.application"
 STATIC_URL = "static/"
 USE_TZ = True
 TIME_ZONE = "UTC"
