@@ -126,10 +126,10 @@ def test_a_cursors_connection_is_closed_with_it(here):
     def files() -> int:
         return open_files(here.pid, ".sqlite3")
 
-    lines(here, "/tests/by-cursor")
+    httpx.get(f"{here.url}/tests/by-cursor")
     before = files()
-    for _ in range(8):
-        lines(here, "/tests/by-cursor")
+    for _ in range(Settings.TRANSFER_THREADS.default + 1):
+        httpx.get(f"{here.url}/tests/by-cursor")
     # Threads keep a connection each, those that had nothing to do before the first one's too.
     wait_until(lambda: files() - before < Settings.TRANSFER_THREADS.default, 2)
 
