@@ -1,6 +1,8 @@
 """Runs each check against each contestant, and compares what is found with docs/parity.json."""
 
+import os
 from collections.abc import Generator, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,6 @@ from .background import Background, Model, Vigil
 from .contestants import EVERYONE, Contestant, Server, Site
 from .outcomes import FAILS, NOT_OFFERED, WORKS, NotOffered, Seen, note
 
-USUAL = ("ours", "fastapi")
 FOUND = pytest.StashKey[dict[tuple[page.Check, str], tuple[str, str]]]()
 CHECKS = pytest.StashKey[set[page.Check]]()
 
@@ -23,7 +24,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--contestants",
         nargs="+",
         choices=sorted(EVERYONE),
-        help="by default ours, and fastapi where benchmarks/requirements.txt is installed",
+        help="by default ours; fastapi too with PARITY=all or after a change of its files or of "
+        "the checks, where benchmarks/requirements.txt is installed",
     )
     group.addoption(
         "--parity-report",
@@ -45,8 +47,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     # A run of all tests knows no options of ours: pytest reads this file too late for that.
     chosen = metafunc.config.getoption("contestants", None)
     if chosen is None:
-        chosen = [name for name in USUAL if not EVERYONE[name].missing()]
+        chosen = usual()
     metafunc.parametrize("contestant", [EVERYONE[name]() for name in chosen], ids=chosen)
+
+
+@cache
+def usual() -> list[str]:
+    """Ours, and the twin if it may have changed since docs/parity.json was written."""
+    is_due = os.environ.get("PARITY") == "all" or not page.is_current(page.PAGE)
+    return ["ours", page.TWIN] if is_due and not EVERYONE[page.TWIN].missing() else ["ours"]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -44,3 +44,20 @@ def test_a_report_keeps_what_was_not_tried_and_drops_what_is_gone(tmp_path: Path
             "notes": {"fastapi": "It was seen."},
         }
     }
+
+
+def test_a_report_is_current_when_all_of_the_twin_was_tried_with_the_files_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, one, other = tmp_path / "parity.json", (1, "Basics", "a"), (1, "Basics", "b")
+    assert not page.is_current(path)
+    page.write(
+        path, [one, other], {(one, "fastapi"): ("works", ""), (other, "ours"): ("works", "")}
+    )
+    assert not page.is_current(path)
+    page.write(path, [one, other], {(each, "fastapi"): ("works", "") for each in (one, other)})
+    assert page.is_current(path)
+    page.write(path, [one, other], {(one, "ours"): ("works", "")})
+    assert page.is_current(path)
+    monkeypatch.setattr(page, "FILES", ["benchmarks/requirements.txt"])
+    assert not page.is_current(path)
