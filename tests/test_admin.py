@@ -66,7 +66,7 @@ def test_users_are_as_django_has_them(boss, alice):
     assert "password" in page(boss, url("auth_user_change", alice.pk))
 
 
-def test_who_is_not_staff_sees_nothing(alice):
+def test_the_admin_needs_staff(alice):
     client = Client()
     client.force_login(alice)
     for name in ("realtime_topic_changelist", "realtime_publish", "realtime_accesstoken_add"):
@@ -159,7 +159,7 @@ def test_a_deleted_token_ends_what_lives_on_it(boss, alice):
     assert AccessToken.objects.count() == 0
 
 
-def test_who_may_only_look_can_not_revoke(alice):
+def test_revoking_needs_more_than_the_view_permission(alice):
     _, row = create_token(alice)
     client = helper("view_accesstoken")
     assert 'value="revoke"' not in page(client, url("realtime_accesstoken_changelist"))
@@ -178,7 +178,7 @@ def test_who_may_only_look_can_not_revoke(alice):
         ({"revoked": timezone.now(), "expires": timezone.now()}, "revoked"),
     ],
 )
-def test_the_list_says_what_a_token_is_good_for(boss, alice, changes, state):
+def test_the_list_shows_the_state_of_a_token(boss, alice, changes, state):
     create_token(alice)
     AccessToken.objects.update(**changes)
     assert f'field-state">{state}<' in page(boss, url("realtime_accesstoken_changelist"))
@@ -325,7 +325,7 @@ def test_what_can_not_be_published_is_said_and_kept_in_the_form(boss, fields, sa
     assert Topic.objects.count() == 0
 
 
-def test_who_may_not_publish(alice):
+def test_publishing_needs_a_permission(alice):
     client = helper("view_topic", "view_event")
     assert url("realtime_publish") not in page(client, url("realtime_topic_changelist"))
     for answer in (client.get(url("realtime_publish"), follow=True), send(client)):
@@ -333,7 +333,7 @@ def test_who_may_not_publish(alice):
     assert Topic.objects.count() == 0
 
 
-def test_who_may_publish():
+def test_publishing_is_allowed_with_the_add_permission():
     client = helper("view_topic", "add_event")
     assert "Published to" in send(client).content.decode()
 

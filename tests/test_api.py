@@ -99,7 +99,7 @@ def imported() -> Iterator[tuple[str, str]]:
                 yield name, found[1] or found[2]
 
 
-def test_nobody_imports_past_the_public_names():
+def test_docs_and_project_import_public_names_only():
     assert [each for each in imported() if each[1] not in BY_PATH] == []
 
 

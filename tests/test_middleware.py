@@ -121,12 +121,12 @@ async def test_no_thread_for_looking_at_headers(ours: None, hops: list[str], url
     assert hops == []
 
 
-async def test_a_thread_to_save_a_session(ours: None, hops: list[str]) -> None:
+async def test_a_saved_session_costs_one_thread_hop(ours: None, hops: list[str]) -> None:
     await AsyncClient().get("/count/")
     assert [name.rpartition(".")[2] for name in hops] == ["process_response"]
 
 
-async def test_a_thread_to_look_into_a_form(ours: None, hops: list[str]) -> None:
+async def test_a_form_with_a_csrf_token_costs_one_thread_hop(ours: None, hops: list[str]) -> None:
     await AsyncClient(enforce_csrf_checks=True).post("/plain/", {"a": 1})
     assert [name.rpartition(".")[2] for name in hops] == ["process_view"]
 

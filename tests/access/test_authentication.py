@@ -77,7 +77,7 @@ def test_another_scheme_is_not_for_us(alice):
     assert asked(headers=basic, session=sign_in(alice)).user == alice
 
 
-def test_credentials_that_do_not_count_are_not_looked_at(alice):
+def test_credentials_of_other_kinds_are_ignored(alice):
     token, session = create_token(alice)[0], sign_in(alice)
     sent = {"session": session, "bearer": token, "query": f"token={token}"}
     assert asked(**sent, credentials={"session"}).source == "session"

@@ -163,7 +163,7 @@ async def test_a_new_password_ends_sessions(two_workers, user):
         assert await close_code(socket, SECONDS) == 4401
 
 
-async def test_one_who_does_not_read_keeps_nobody_else_there(two_workers, user):
+async def test_a_stalled_connection_does_not_delay_the_closing_of_others(two_workers, user):
     server, token = two_workers.server, user.token
     mine = two_workers.shell.make_token("bob")
     async with (

@@ -65,7 +65,7 @@ def test_only_the_digest_of_a_ticket_is_stored(alice):
     assert Ticket.objects.get().digest == hashlib.sha256(ticket.encode()).hexdigest()
 
 
-def test_of_many_who_come_with_one_ticket_one_gets_in(alice):
+def test_a_ticket_used_several_times_at_once_is_accepted_once(alice):
     ticket = new_ticket(alice)
     together, deletes = threading.Barrier(4), []
 

@@ -62,7 +62,7 @@ def test_the_user_of_a_token_is_whole(alice):
     assert (user._state.db, user._state.adding) == (stored._state.db, False)
 
 
-def test_several_tokens_in_one_look_up(alice, bob):
+def test_several_tokens_are_found_at_once(alice, bob):
     """Two of one user, one of another, one of nobody."""
     tokens = [create_token(user)[0] for user in (alice, bob, alice)]
     first, second, third, nobody = _find_tokens([*tokens, "rt_unknown"])
@@ -123,7 +123,7 @@ def test_an_unknown_token(alice, token):
     assert not token or len(token) < 5 or token not in str(caught.value)
 
 
-def test_a_token_that_is_too_long_is_not_even_looked_for(alice):
+def test_a_token_that_is_too_long_is_refused_without_a_query(alice):
     token = "r" * (MAX_CREDENTIAL_LENGTH + 1)
     AccessToken.objects.create(user=alice, digest=hashlib.sha256(token.encode()).hexdigest())
     assert refused(bearer=token)

@@ -371,7 +371,7 @@ async def test_what_is_unsynced_with_the_events_is_not_notified_of_them(crowd, s
     assert clients[0].notified == [[2]]
 
 
-async def test_an_ephemeral_event_alone_comes_once_whoever_is_unsynced(crowd, slowly):
+async def test_an_ephemeral_event_alone_is_written_once_with_some_readers_unsynced(crowd, slowly):
     clients = synced(crowd, 3, reads=False)
     crowd.send([ephemeral()])  # moves no position: only the index tells which has it
     for client in (clients[0], clients[2]):

@@ -33,7 +33,7 @@ def test_a_feed_does_not_catch_up_before_it_has_started():
         instantly(main())
 
 
-def test_a_look_before_the_start_is_made_up_for():
+def test_a_feed_compared_before_its_start_reads_the_log_later():
     feed = Feed("a")
     assert not feed.compare(Position("epoch", 5))
     assert feed._is_behind

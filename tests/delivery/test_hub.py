@@ -37,7 +37,7 @@ def quiet(caplog):
 # -- gaps
 
 
-def test_an_announcement_is_delivered_without_a_look_at_the_log():
+def test_an_announcement_is_delivered_without_reading_the_log():
     with stage() as (layer, log):
 
         async def main() -> None:
@@ -87,7 +87,7 @@ def test_repeated_and_late_announcements_are_dropped():
         instantly(main())
 
 
-def test_a_lost_last_announcement_is_found_by_the_look_at_the_heads():
+def test_a_lost_last_announcement_is_found_by_the_check_of_the_heads():
     with stage(HEAD_CHECK_SECONDS=2.0) as (layer, log):
 
         async def main() -> None:
@@ -181,7 +181,7 @@ def test_a_log_that_fails_is_asked_again(quiet):
         instantly(main())
 
 
-def test_who_can_not_be_started_is_told_and_leaves_nothing(quiet):
+def test_readers_of_a_feed_that_can_not_start_get_the_error_and_leave_nothing(quiet):
     with stage() as (_, log):
 
         async def main() -> None:
@@ -474,7 +474,7 @@ def test_attach_detach_attach_ends_as_a_member():
             instantly(main())
 
 
-def test_who_leaves_while_it_waits_for_the_start_takes_nobody_along():
+def test_a_reader_cancelled_before_the_start_does_not_cancel_the_others():
     log = FaultyLog(Noise(1, delay=1.0, longest=1.0))
     with stage(log=log):
 

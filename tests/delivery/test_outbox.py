@@ -45,7 +45,7 @@ def run(play: Callable[[Outbox, SlowBus], Awaitable[None]], **constants: int) ->
         instantly(main())
 
 
-def test_what_waits_goes_together_and_one_topic_holds_up_no_other(monkeypatch):
+def test_waiting_events_are_sent_together_and_no_topic_delays_another(monkeypatch):
     monkeypatch.setattr(outbox_module, "MESSAGE_EVENTS", 3)
 
     async def play(outbox: Outbox, bus: SlowBus) -> None:

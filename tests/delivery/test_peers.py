@@ -118,7 +118,7 @@ def test_a_peer_that_asks_or_is_new_is_answered_at_once():
     run(play)
 
 
-def test_what_could_not_be_sent_is_asked_and_answered_again():
+def test_a_heartbeat_that_could_not_be_sent_asks_and_answers_again():
     async def play(peers: Peers, bus: SilentBus, answers: list[None]) -> None:
         bus.is_broken = True
         peers.joined()
@@ -135,7 +135,7 @@ def test_what_could_not_be_sent_is_asked_and_answered_again():
     run(play)
 
 
-def test_a_process_that_is_answered_is_told():
+def test_only_an_answer_to_this_process_is_noticed():
     async def play(peers: Peers, bus: SilentBus, answers: list[None]) -> None:
         peers.receive(Heartbeat("other", 2.0, answers=["somebody"]))
         assert answers == []

@@ -383,7 +383,7 @@ async def test_what_the_lane_does_not_take_is_handed_out(world, takes):
         assert lane.offsets + handed_out == list(range(1, 11))
 
 
-async def test_nothing_goes_past_a_reset_or_what_was_left_unread(world):
+async def test_a_lane_gets_nothing_before_a_reset_or_unread_events_are_delivered(world):
     _, log = world
     append(log, "a", 10)
     lane = Lane(takes=0)

@@ -132,7 +132,7 @@ def test_a_restart_is_over_soon(demo: Demo, page: Any) -> None:
     client.reaches("live", 2)
 
 
-def test_who_signs_out_elsewhere_is_signed_out_here(
+def test_a_sign_out_elsewhere_ends_the_connections_here(
     demo: Demo, open_page: Callable[..., Any]
 ) -> None:
     pages = [open_page("alice", demo.url, "/static/demo/icon.svg") for _ in CLIENTS]

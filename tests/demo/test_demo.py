@@ -64,7 +64,9 @@ def test_a_click_signs_in(demo: Demo) -> None:
 
 
 @pytest.mark.parametrize(("fields", "status"), [({}, 403), ({"username": "root"}, 404)])
-def test_a_click_signs_nobody_else_in(demo: Demo, fields: dict[str, str], status: int) -> None:
+def test_sign_in_by_click_refuses_other_users_and_missing_csrf_tokens(
+    demo: Demo, fields: dict[str, str], status: int
+) -> None:
     with httpx.Client(base_url=demo.url) as client:
         token = csrf_token(client.get("/").text)
         if status != 403:

@@ -38,7 +38,7 @@ def test_the_sample_files(here, name):
     assert answer.headers["content-disposition"].startswith("attachment")
 
 
-def test_a_part_can_be_told_by_what_it_says(here):
+def test_a_range_has_the_bytes_at_its_offset(here):
     url = f"{here.url}/download/ten-megabytes.txt"
     answer = httpx.get(url, headers={"Range": "bytes=6400-6463"})
     assert answer.status_code == 206

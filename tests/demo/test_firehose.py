@@ -51,7 +51,7 @@ def growth_while_all_is_read(here: Any, mb: int) -> int:
     return max(most, memory(here.pid)) - before
 
 
-def test_all_of_it_for_who_reads(here):
+def test_a_reader_gets_all_of_it_without_growth_of_the_server(here):
     ask(here, "?mb=1")  # what the first stream makes once
     assert growth_while_all_is_read(here, 200) < 8 * MIB
     # Nothing of the bytes stays: four times as many add nothing at all.

@@ -153,7 +153,7 @@ def test_a_killed_server_loses_and_doubles_nothing(
             assert warnings(page) == 0
 
 
-def test_who_is_signed_out_is_told_and_left_alone(
+def test_a_page_that_is_signed_out_says_so_and_does_not_reconnect(
     demo: Demo, open_page: Callable[..., Any]
 ) -> None:
     page = open_page("bob", demo.url, "/?room=out")

@@ -59,7 +59,7 @@ def test_bounds(here, query):
     assert query.partition("=")[0] in answer.json()["detail"]
 
 
-def test_who_is_not_signed_in_gets_nothing(here):
+def test_progress_needs_a_signed_in_user(here):
     assert httpx.get(f"{here.url}/progress?steps=1").status_code == 401
 
 

@@ -370,7 +370,7 @@ def test_pages_by_bytes(data, limit, pages):
     assert found == pages
 
 
-def test_an_event_that_is_appended_between_the_two_looks():
+def test_a_read_has_an_event_appended_between_its_two_queries():
     epoch = fill("a", 2)
     with after_first_call(DatabaseLog, "_events", lambda: fill("a", 1)):
         page = log._read("a", Position(epoch, 2), 10)
@@ -400,14 +400,14 @@ def test_a_page_of_a_long_history_does_not_read_all_of_it():
     assert most <= 50, "it looks at more than it gives"
 
 
-def test_the_first_event_is_appended_between_the_two_looks():
+def test_a_read_has_a_first_event_appended_between_its_two_queries():
     with after_first_call(DatabaseLog, "_events", lambda: fill("a", 1)):
         page = log._read("a", START, 10)
     assert [event.offset for event in page.events] == [1]
 
 
 @pytest.mark.parametrize("before", [0, 2])
-def test_an_event_that_is_appended_between_the_looks_from_the_oldest(before):
+def test_a_read_from_the_oldest_has_an_event_appended_between_its_queries(before):
     fill("a", before) if before else None
     with after_first_call(DatabaseLog, "_heads", lambda: fill("a", 1)):
         page = log._read("a", OLDEST, 10)
@@ -415,7 +415,7 @@ def test_an_event_that_is_appended_between_the_looks_from_the_oldest(before):
     assert page.position == page.events[-1].position
 
 
-def test_from_the_oldest_nothing_is_skipped_when_all_was_pruned_between_the_looks():
+def test_a_read_from_the_oldest_skips_nothing_when_all_is_pruned_between_its_queries():
     epoch = fill("a", 2)
 
     def prune_and_append() -> None:
@@ -428,7 +428,7 @@ def test_from_the_oldest_nothing_is_skipped_when_all_was_pruned_between_the_look
     assert [event.offset for event in page.events] == [3]
 
 
-def test_what_followed_is_appended_and_pruned_between_the_two_looks():
+def test_a_read_notices_what_is_appended_and_pruned_between_its_two_queries():
     epoch = fill("a", 2)
 
     def append_and_prune() -> None:

@@ -84,13 +84,13 @@ def test_append_and_heads(log):
     assert async_to_sync(log.read)("unknown", OLDEST, 1) == Page([], START)
 
 
-def test_what_is_kept_can_be_looked_at():
+def test_events_returns_what_is_kept():
     log = fill(MemoryLog(), 3, keep=2)
     assert [event.data for event in log.events("a")] == ["1", "2"]
     assert log.events("unknown") == []
 
 
-def test_it_knows_no_transaction():
+def test_on_commit_calls_at_once():
     called = []
     MemoryLog().on_commit(lambda: called.append(1))
     assert called == [1]

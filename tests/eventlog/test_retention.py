@@ -71,7 +71,7 @@ def test_prune_in_batches():
     assert sum(query["sql"].startswith("DELETE") for query in queries) == 3
 
 
-def test_an_event_appended_while_its_topic_is_looked_at_is_kept():
+def test_an_event_appended_while_its_topic_is_pruned_is_kept():
     """Everything is old; the young event comes between the looks at the ages and the delete."""
     fill("a", 3)
     age("a", {1: 99, 2: 99, 3: 99})

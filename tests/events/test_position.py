@@ -143,7 +143,7 @@ def test_parse_positions_refuses(text):
         parse_positions(text, ["a", "b"])
 
 
-def test_even_a_topic_that_was_not_asked_for_has_to_have_a_good_id():
+def test_an_invalid_position_of_another_topic_is_refused():
     with pytest.raises(InvalidPosition):
         parse_positions("a=aaaa-1,gone=nonsense", ["a"])
 

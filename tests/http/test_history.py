@@ -79,7 +79,7 @@ def test_bad_ids_and_limits(here, query):
     assert answer.json()["detail"]
 
 
-def test_who_may_not_read(here):
+def test_history_needs_the_right_to_read(here):
     assert get(here, "/topics/room.a/history", None).status_code == 401
     assert get(here, "/topics/secret/history").status_code == 403
     assert get(here, "/topics/secret/history", "admin").status_code == 200
@@ -117,7 +117,7 @@ async def test_history_that_goes_meanwhile_cuts_the_stream():
             await anext(parts)
 
 
-async def test_who_may_no_longer_read_is_cut_off():
+async def test_a_history_is_cut_off_when_its_reader_loses_the_right():
     with stage(LOG_PAGE_EVENTS=2) as (_, log):
         response = await some_history(log, 9)
         parts = aiter(response)

@@ -101,7 +101,7 @@ def test_what_goes_on_to_django(here):
     assert "<h1>Bad Request" in elsewhere.text  # Django's own page
 
 
-def test_one_who_leaves_in_the_middle_publishes_nothing(here):
+def test_a_client_that_disconnects_within_its_body_publishes_nothing(here):
     token = here.tokens["alice"]
     head = (
         "POST /topics/room.left/events HTTP/1.1\r\nHost: 127.0.0.1\r\n"

@@ -97,7 +97,7 @@ async def test_a_combined_id_covers_all_topics_and_moves_with_each(world):
     await stream.aclose()
 
 
-async def test_the_lane_takes_over_behind_the_opening(world):
+async def test_the_lane_takes_over_after_the_opening(world):
     lane = FakeLane(takes=False)
     stream = aiter(response(TOPIC, lane=lane))
     opening = await anext(stream)
@@ -147,7 +147,7 @@ async def test_a_middleware_that_wraps_the_body_keeps_the_lane_out(world):
 
 
 @pytest.mark.parametrize("identity", [None, Identity(AnonymousUser(), "anonymous")])
-async def test_who_may_no_longer_read_is_at_the_end(world, identity, settings):
+async def test_a_stream_ends_when_its_reader_loses_the_right(world, identity, settings):
     streaming = response(TOPIC)
     stream = aiter(streaming)
     await anext(stream)
@@ -160,7 +160,7 @@ async def test_who_may_no_longer_read_is_at_the_end(world, identity, settings):
         await ending
 
 
-async def test_who_loses_the_right_while_it_is_attached_gets_nothing(world):
+async def test_a_reader_that_loses_its_right_while_it_is_attached_gets_nothing(world):
     _, log = world
     log.noise = Noise(1, delay=1.0, longest=0.1)
     streaming = response("public.a", "public.b")

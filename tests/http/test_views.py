@@ -169,7 +169,7 @@ def test_a_topic_that_can_not_be_is_400(here, topic):
     assert get(here, f"/topics/{topic}/events").status_code == 400
 
 
-def test_who_may_not_read_gets_401_or_403(here):
+def test_a_stream_without_the_right_to_read_is_answered_401_or_403(here):
     answer = get(here, "/topics/room.a/events")
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == "Bearer"
@@ -306,7 +306,7 @@ def test_publishing(here, body, query, status):
     assert ("id" if status == 201 else "detail") in answer.json()
 
 
-def test_who_may_not_publish(here):
+def test_publishing_needs_a_permission(here):
     def attempt(topic: str, **options: Any) -> int:
         return httpx.post(f"{here.url}/topics/{topic}/events", content=b"1", **options).status_code
 

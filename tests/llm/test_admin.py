@@ -89,7 +89,7 @@ def test_answers_are_cancelled_once(boss, answers):  # noqa: F811
     assert sum("cancelled" in page(boss, link) for link in links) == 2
 
 
-def test_who_may_cancel(answers):
+def test_cancelling_needs_the_change_permission(answers):
     client = helper("view_generation")
     assert 'value="cancel"' not in page(client, url("realtime_llm_generation_changelist"))
     cancel(client, answers[0])
@@ -99,5 +99,5 @@ def test_who_may_cancel(answers):
     assert "1 answers cancelled." in cancel(client, answers[0])
 
 
-def test_who_may_not_look_sees_no_answers(answers):
+def test_the_list_of_answers_needs_the_view_permission(answers):
     assert helper("view_topic").get(url("realtime_llm_generation_changelist")).status_code == 403

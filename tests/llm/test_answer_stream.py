@@ -102,13 +102,13 @@ async def test_what_it_looks_like(here):
     ("params", "says"),
     [({}, "no prompt"), ({"prompt": ""}, "empty"), ({"prompt": "x" * 101}, "101 characters")],
 )
-def test_prompts_that_nobody_is_asked(here, params, says):
+def test_invalid_prompts_are_refused_before_the_provider_is_asked(here, params, says):
     answer = get(here, **params)
     assert (answer.status_code, says in answer.json()["detail"]) == (400, True)
     assert not here.fake.requests
 
 
-def test_only_who_is_signed_in(here):
+def test_asking_needs_a_signed_in_user(here):
     assert get(here, None, prompt="Why?").status_code == 401
     headers = {**bearer(here.tokens["alice"]), "Sec-Fetch-Site": "cross-site"}
     answer = httpx.get(f"{here.url}/chat?prompt=x", headers=headers)
@@ -158,7 +158,7 @@ async def test_no_silent_end(here, parts, options, says):
     assert len(here.fake.requests) == 1
 
 
-async def test_an_event_source_that_comes_back_pays_for_nothing(here):
+async def test_an_event_source_that_reconnects_after_the_end_gets_204(here):
     here.fake.respond(*openai_events(["a"]))
     async with asking(here, "Why?") as stream:
         ids = [event.id async for event in stream._events]

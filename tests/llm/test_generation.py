@@ -188,7 +188,7 @@ async def test_the_same_key_gets_the_same_answer(here):
         (b'{"prompt": "' + b"x" * 3_000_000 + b'"}', 413),
     ],
 )
-def test_what_nobody_is_asked(here, body, status):
+def test_invalid_bodies_are_refused_before_the_provider_is_asked(here, body, status):
     headers = bearer(here.tokens["alice"])
     answer = httpx.post(f"{here.url}/chat", content=body, headers=headers, timeout=10)
     assert answer.status_code == status
@@ -198,7 +198,7 @@ def test_what_nobody_is_asked(here, body, status):
     assert not here.fake.requests
 
 
-def test_who_may_ask(here):
+def test_asking_needs_a_user_and_the_csrf_token(here):
     url = f"{here.url}/chat"
     assert httpx.post(url, json={"prompt": "x"}).status_code == 401
     here.fake.respond(*openai_events(["a"]))
@@ -333,7 +333,7 @@ async def test_it_goes_on_without_a_listener_for_a_while(here):
         assert (await read_to_end(stream))[0] == "one two"
 
 
-async def test_nobody_listens(template):
+async def test_an_answer_without_listeners_is_stopped_after_a_while(template):
     with a_site(template, LLM_UNHEARD_SECONDS=1.5) as site:
         heard = await start(site, *HALF, hangs=True)
         async with listening(site, heard) as stream:
@@ -441,7 +441,7 @@ async def test_what_is_old_is_forgotten(here):
     assert left == [1, 0, 0]
 
 
-async def test_what_is_kept_per_answer_goes(here):
+async def test_nothing_is_kept_of_answers_that_have_ended(here):
     """Nothing is left in the process by answers that have ended."""
     for _ in range(3):
         answer = await start(here, *openai_events(["a"]))

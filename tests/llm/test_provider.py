@@ -30,7 +30,7 @@ async def read(answer: Answer) -> list[str]:
         ("\ud83d", "surrogate"),
     ],
 )
-def test_prompts_that_nobody_is_asked(prompt, says):
+def test_invalid_prompts_are_refused_before_the_provider_is_asked(prompt, says):
     with (
         override_settings(REALTIME={"LLM_MAX_PROMPT_CHARS": 20}),
         pytest.raises(InvalidPrompt, match=says),
@@ -126,7 +126,7 @@ async def test_an_end_without_a_stop_is_a_cut():
         await read(Answer(Cut(), "say"))
 
 
-async def test_an_errors_text_goes_nowhere(caplog):
+async def test_the_text_of_a_providers_error_is_neither_raised_nor_logged(caplog):
     caplog.set_level(logging.DEBUG)
     dummy = DummyProvider("a", error=ValueError(f"key {SECRET} is bad"))
     with pytest.raises(ProviderError) as caught:

@@ -174,7 +174,7 @@ async def test_cancelling_closes_the_upstream_connection(name, after):
 
 
 @BOTH
-async def test_nobody_there(name):
+async def test_a_provider_that_refuses_connections_is_reported(name):
     async with connected(name) as (fake, _):
         url = fake.url
     gone = {"LLM_PROVIDER": name, "LLM_BASE_URL": url, "LLM_API_KEY": KEY}

@@ -188,7 +188,7 @@ def test_a_group_writes_to_the_indexes_it_is_told(group: SocketGroup, peers: lis
     assert [peer.read() for peer in peers] == [b"a", b"a", b"ab", b"ab", b"a", b"a"]
 
 
-def test_who_can_t_take_it_holds_up_nobody(group: SocketGroup, peers: list[Peer]) -> None:
+def test_lanes_that_are_not_ready_delay_no_other(group: SocketGroup, peers: list[Peer]) -> None:
     peers[0].fill()
     peers[2].fill()
     peers[3].lane.pause()
@@ -262,7 +262,9 @@ async def test_a_fan_out_over_real_sockets_is_compacted(
     crowd.close()
 
 
-def test_compacting_keeps_the_order_and_who_is_ready(group: SocketGroup, peers: list[Peer]) -> None:
+def test_compacting_keeps_the_order_and_which_lanes_are_ready(
+    group: SocketGroup, peers: list[Peer]
+) -> None:
     for index in (0, 3):
         group.remove(index)
     peers[2].lane.pause()

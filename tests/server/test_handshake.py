@@ -84,7 +84,7 @@ def test_the_handshake(shared: Worker) -> None:
         assert "sec-websocket-extensions" not in response.headers
 
 
-def test_the_handshake_byte_by_byte_with_a_message_behind_it(shared: Worker) -> None:
+def test_a_message_sent_with_the_handshake_is_received(shared: Worker) -> None:
     with shared.client() as client:
         assert client.upgrade(data=frame(TEXT, b"early") + frame(PING)).status == 101
         assert client.frame() == (0x8A, b"")

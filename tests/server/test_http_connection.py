@@ -110,7 +110,7 @@ def test_a_client_that_closes_its_side_and_reads_on_gets_a_long_answer(shared: W
         assert len(client.response().body) == 6 * 16 * 65_536
 
 
-def test_nothing_is_served_behind_a_refusal_that_is_still_going_out(shared: Worker) -> None:
+def test_no_request_is_served_after_a_refusal_that_is_still_being_written(shared: Worker) -> None:
     with shared.client(receive_buffer=4_096) as client:
         client.request("/firehose?mb=3", "Connection: close")
         client.exactly(100)
@@ -118,7 +118,7 @@ def test_nothing_is_served_behind_a_refusal_that_is_still_going_out(shared: Work
         assert not client.rest().endswith(b"hello")
 
 
-def test_requests_behind_a_stream_do_not_pile_up(worker: Worker) -> None:
+def test_requests_pipelined_after_a_stream_do_not_pile_up(worker: Worker) -> None:
     before = worker.rss()
     with worker.client() as client:
         client.request("/sse")
@@ -130,7 +130,7 @@ def test_requests_behind_a_stream_do_not_pile_up(worker: Worker) -> None:
         assert worker.rss() - before < 8 * MB
 
 
-def test_a_client_that_leaves_behind_requests_that_are_not_read(worker: Worker) -> None:
+def test_a_disconnect_is_noticed_with_unread_pipelined_requests(worker: Worker) -> None:
     with worker.client() as client:
         client.request("/sse")
         client.until(b": hi\n\n")

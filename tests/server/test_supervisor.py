@@ -232,7 +232,7 @@ def test_several_workers_and_an_embedded_valkey(supervise: Supervise) -> None:
     eventually(lambda: not alive(again), 1)
 
 
-def test_no_valkey_that_nobody_asked_for(supervise: Supervise) -> None:
+def test_valkey_is_started_only_on_request(supervise: Supervise) -> None:
     running = supervise(workers=2)
     assert running.children("valkey-server") == []
 

@@ -389,7 +389,7 @@ def test_messages_wait_in_the_socket_while_the_application_is_busy(
     worker.wait_for(f"slow got {count} then 1000")
 
 
-def test_a_peer_that_leaves_behind_a_full_queue_is_noticed(worker: Worker) -> None:
+def test_a_disconnect_is_noticed_with_a_full_receive_queue(worker: Worker) -> None:
     with worker.client() as client:
         client.upgrade("/slow?gone=1")
         client.send(frame(TEXT, b"x" * 100) * 500)

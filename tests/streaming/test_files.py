@@ -406,7 +406,7 @@ def test_slow_readers_over_tls_hold_no_thread_and_little_memory(secure):
     wait_until(lambda: not open_files(secure.pid, "huge.bin"), 3)
 
 
-def test_who_leaves_over_tls_closes_the_file_within_a_second(secure):
+def test_a_client_that_leaves_over_tls_closes_the_file_within_a_second(secure):
     with secure_client(secure, receive_buffer=4096) as connection:
         connection.request("/download/huge.bin")
         connection.head()
@@ -420,7 +420,7 @@ def test_who_leaves_over_tls_closes_the_file_within_a_second(secure):
 # -- bodies that others touch
 
 
-def test_a_body_that_somebody_rewrites_is_read_by_chunks(here):
+def test_a_body_that_middleware_wraps_is_read_by_chunks(here):
     assert get(f"{here.url}/tests/wrapped/letters.txt").text == "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 

@@ -127,7 +127,7 @@ async def test_pieces_of_about_a_size():
     assert [part async for part in in_pieces(iter([]), 5)] == []
 
 
-async def test_the_iterator_is_closed_when_nobody_wants_more():
+async def test_the_iterator_is_closed_when_its_reader_stops():
     closed: list[str] = []
 
     def endless():

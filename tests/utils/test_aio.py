@@ -24,7 +24,7 @@ async def test_it_gives_the_result():
     assert await task == 7
 
 
-async def test_what_it_raises_comes_to_who_awaits_it():
+async def test_an_error_is_raised_where_the_task_is_awaited():
     async def fail() -> None:
         raise ZeroDivisionError
 

@@ -36,7 +36,7 @@ async def test_alone(store: Store) -> None:
     assert store.batches == [[1], [2]]
 
 
-async def test_those_who_come_meanwhile_go_together(store: Store) -> None:
+async def test_calls_made_during_a_batch_share_the_next_one(store: Store) -> None:
     double = Batcher(store)
     store.open.clear()
     calls = [asyncio.create_task(double(n)) for n in range(5)]
@@ -78,7 +78,7 @@ async def test_a_call_that_only_reads_is_repeated_alone_when_its_batch_fails(sto
     assert store.batches == [[1, 5_000, 2], [1], [5_000], [2]]
 
 
-async def test_who_has_given_up_is_left_out(store: Store) -> None:
+async def test_a_cancelled_call_is_left_out_of_its_batch(store: Store) -> None:
     double = Batcher(store)
     store.open.clear()
     first = asyncio.create_task(double(1))

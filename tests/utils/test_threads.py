@@ -49,7 +49,7 @@ async def test_it_runs_elsewhere_and_gives_arguments_and_result():
 
 
 @pytest.mark.parametrize("run", [DATABASE.run, DATABASE.run_twice])
-async def test_what_it_raises_comes_back(run):
+async def test_an_error_in_a_thread_is_raised_in_the_caller(run):
     with pytest.raises(ZeroDivisionError):
         await run(lambda: 1 / 0)
 
@@ -120,7 +120,7 @@ def test_threads_end_and_new_ones_start():
     asyncio.run(DATABASE.run(thread_name))
 
 
-def test_close_waits_for_who_is_at_work():
+def test_close_waits_for_busy_threads():
     """Even the connection of a thread that is busy is closed by that thread."""
     started, closed = threading.Event(), []
 

@@ -362,7 +362,7 @@ async def test_a_wrong_request_on_many_topics_is_answered(here, message, code):
 # -- row 6
 
 
-async def test_all_sockets_of_a_user_and_nobody_else_s(here):
+async def test_an_event_for_a_user_reaches_each_of_the_users_sockets_and_no_other(here):
     def url(name: str) -> str:
         return f"{here.ws_url}/ws/user?token={here.tokens[name]}"
 
@@ -382,7 +382,7 @@ async def test_all_sockets_of_a_user_and_nobody_else_s(here):
 # -- heartbeats
 
 
-async def test_pings_come_and_who_answers_lives(here):
+async def test_a_socket_that_answers_its_heartbeats_stays_open(here):
     async with connect(f"{here.ws_url}/ws/topics/public.beat") as socket:
         for _ in range(4):
             async with asyncio.timeout(3):
@@ -390,14 +390,14 @@ async def test_pings_come_and_who_answers_lives(here):
             await send(socket, {"type": "pong"})
 
 
-async def test_who_answered_once_and_then_falls_silent_is_closed(here):
+async def test_a_socket_that_stops_answering_heartbeats_is_closed(here):
     async with connect(f"{here.ws_url}/ws/topics/public.beat") as socket:
         await socket.recv()
         await send(socket, {"type": "pong"})
         assert await close_code(socket, 5) == 1011
 
 
-async def test_who_never_answers_is_left_alone(here):
+async def test_a_socket_that_never_answered_a_heartbeat_stays_open(here):
     async with connect(f"{here.ws_url}/ws/topics/public.beat") as socket:
         for _ in range(5):
             async with asyncio.timeout(3):

@@ -284,7 +284,7 @@ def test_what_nginx_must_not_send(http, path):
         assert b"Hello from nginx" not in answer.content
 
 
-def test_a_file_for_those_who_may(here, http):
+def test_a_private_file_is_served_to_users_with_the_right(here, http):
     path = "/tests/private/hello.txt"
     for headers, status in (({}, 200), ({"Range": "bytes=0-4"}, 206)):
         assert http.get(path, headers=headers).status_code == status

@@ -292,7 +292,7 @@ def test_events_go_round(events, monkeypatch):
     assert from_message(sent) == ("room.a", events)
 
 
-def test_a_heartbeat_goes_round():
+def test_a_heartbeat_survives_encoding():
     sent = msgpack.unpackb(msgpack.packb(to_message(HEARTBEAT)))
     assert from_message(sent) == (PEERS_TOPIC, HEARTBEAT)
     assert from_message(to_message(Heartbeat("other", 2))) == (

@@ -147,7 +147,7 @@ def _some(name: str) -> str:
 
 
 @pytest.mark.parametrize("names", [FIELDS, (*FIELDS, "ratio")], ids=["all", "a part"])
-def test_a_view_may_have_nothing_where_its_model_says_something(table, names):
+def test_a_view_may_have_nulls_where_its_model_allows_none(table, names):
     """The columns of a view, or of a table of others, are as they are."""
     Thing.objects.create()
     empty = {"sqlite": "NULL", "postgresql": "NULL::{}"}[connection.vendor]
