@@ -12,7 +12,7 @@ from realtime.server.sendfile import EXTENSIONS
 from realtime.server.state import ServerState
 from realtime.server.transport import Address, Transport
 
-ROOT_PATH_HEADER = b"daphne-root-path"
+ROOT_PATH_HEADER = b"daphne-root-path"  # Daphne believes it of anyone, who then sets all links
 
 
 def build(
@@ -20,18 +20,19 @@ def build(
 ) -> dict[str, Any]:
     """Return the scope of a request (`http`) or a handshake (`websocket`)."""
     root_path = server.root_path
+    is_proxied = server.proxy_forwarded_address_header is not None
     headers = []
     for pair in head.headers:
         name = pair[0]
         if b"_" in name:
             continue  # CVE-2015-0219: it would shadow the same name with a dash
-        if name == ROOT_PATH_HEADER:
-            root_path = unquote(pair[1].decode("latin1"))
-        else:
+        if name != ROOT_PATH_HEADER:
             headers.append(pair)
+        elif is_proxied:
+            root_path = unquote(pair[1].decode("latin1"))
     secure = transport.secure
     client: Address = transport.peer
-    if server.proxy_forwarded_address_header:
+    if is_proxied:
         client, secure = _forwarded(head, client, secure, server)
     path = head.path.decode("ascii")
     scheme = ("wss" if secure else "ws") if kind == "websocket" else "https" if secure else "http"

@@ -52,9 +52,10 @@ def test_the_proxys_words_count_only_when_they_are_asked_for() -> None:
     assert build("http", "X-Forwarded-For: \xff", proxied=True)["client"] == ["1.1.1.1", 5]
 
 
-def test_the_root_path_header() -> None:
-    built = build("http", "Daphne-Root-Path: /a%20b")
-    assert built["root_path"] == "/a b"
+@pytest.mark.parametrize(("proxied", "root_path"), [(True, "/a b"), (False, "")])
+def test_the_root_path_header_counts_only_behind_a_proxy(proxied: bool, root_path: str) -> None:
+    built = build("http", "Daphne-Root-Path: /a%20b", proxied=proxied)
+    assert built["root_path"] == root_path
     assert [name for name, _ in built["headers"]] == [b"host"]
 
 
