@@ -87,10 +87,11 @@ class Server(DaphneServer):
         asyncio.set_event_loop(loop)
         if self.verbosity >= 3:
             loop.set_debug(True)
-        # Twisted's handlers would stop the loop at once.
+        # Twisted's handlers would stop the loop at once, and uvloop's `add_signal_handler` loses
+        # what comes while its loop does not run.
         if self.signal_handlers and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self.stop)
+                signal.signal(number, lambda *_: loop.call_soon_threadsafe(self.stop))
         try:
             loop.run_until_complete(self.lifespan.start())
         except StartupFailed as error:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Iterable
 
 from realtime.server.lifespan import Lifespan
 from realtime.server.listen import Listener
@@ -14,7 +15,7 @@ KEEP_ALIVE_NOTICE = 0.25
 """Seconds in which a kept-alive connection still gets an answer, such as readyz' 503."""
 
 CANCEL_GRACE = 5.0
-"""Seconds that a cancelled application gets for its `finally`."""
+"""Seconds that a cancelled task gets for its `finally`."""
 
 
 async def drain(server: ServerState, listener: Listener, lifespan: Lifespan) -> None:
@@ -32,10 +33,14 @@ async def drain(server: ServerState, listener: Listener, lifespan: Lifespan) -> 
                 connection.transport.close()
             await asyncio.sleep(0.02)
     finally:
-        await _cancel(server)
+        await _cancel(session.task for session in server.sessions)
+        for connection in list(server.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)
         await lifespan.stop()
-        # An async generator that was suspended outside of a cancelled task is finished by the
-        # loop, which stops before it gets to that by itself.
+        # As `asyncio.run` ends: first tasks, since a generator that one is iterating can't be
+        # closed, then the generators that are suspended outside of them.
+        await _cancel(task for task in asyncio.all_tasks() if task is not asyncio.current_task())
         await loop.shutdown_asyncgens()
 
 
@@ -52,12 +57,9 @@ async def _end_sessions(server: ServerState, start: float) -> None:
         session.drain()
 
 
-async def _cancel(server: ServerState) -> None:
-    tasks = [session.task for session in server.sessions if session.task is not None]
-    for task in tasks:
+async def _cancel(tasks: "Iterable[asyncio.Task[None] | None]") -> None:
+    running = [task for task in tasks if task is not None]
+    for task in running:
         task.cancel()
-    if tasks:
-        await asyncio.wait(tasks, timeout=CANCEL_GRACE)
-    for connection in list(server.connections):
-        connection.transport.abort()
-    await asyncio.sleep(0)
+    if running:
+        await asyncio.wait(running, timeout=CANCEL_GRACE)

@@ -9,6 +9,7 @@ import os
 import resource
 import threading
 import time
+from collections.abc import AsyncGenerator
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -33,6 +34,12 @@ async def application(scope: Scope, receive: Any, send: Any) -> None:
         await globals()[f"{prefix}_{name}"](scope, receive, send)
     finally:
         RUNNING.remove(name)
+
+
+def note(line: str) -> None:
+    """Write a line that is there when the process has ended."""
+    with open(os.environ["TEST_LOG"], "a") as log:
+        log.write(f"{line}\n")
 
 
 async def respond(send: Any, body: bytes, status: int = 200, headers: Any = ()) -> None:
@@ -182,8 +189,29 @@ async def _agen() -> Any:
         yield b"data: 2\n\n"
     finally:
         await asyncio.sleep(0)
-        with open(os.environ["TEST_LOG"], "a") as log:
-            log.write("agen finally\n")
+        note("agen finally")
+
+
+async def http_background(scope: Scope, receive: Any, send: Any) -> None:
+    """Leave a task behind that iterates a generator, until it is cancelled."""
+
+    async def waiting() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0)
+            note("generator finally")
+
+    async def read_all() -> None:
+        try:
+            async for _ in waiting():
+                await respond(send, b"begun")
+        finally:
+            note("task finally")
+
+    globals()["_left"] = asyncio.create_task(read_all())
+    await asyncio.sleep(0.01)
 
 
 async def http_agen(scope: Scope, receive: Any, send: Any) -> None:
@@ -196,8 +224,7 @@ async def http_agen(scope: Scope, receive: Any, send: Any) -> None:
     try:
         await asyncio.sleep(60)
     finally:
-        with open(os.environ["TEST_LOG"], "a") as log:
-            log.write("agen task finally\n")
+        note("agen task finally")
 
 
 async def http_error(scope: Scope, receive: Any, send: Any) -> None:
@@ -446,5 +473,4 @@ async def ws_farewell(scope: Scope, receive: Any, send: Any) -> None:
     await send({"type": "websocket.accept"})
     message = await receive()
     await asyncio.sleep(0.2)
-    with open(os.environ["TEST_LOG"], "a") as log:
-        log.write(f"farewell {message['type']} {message['code']}\n")
+    note(f"farewell {message['type']} {message['code']}")

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 import threading
 from typing import Any
@@ -11,6 +12,10 @@ SEEN: list[str] = []
 
 def fail(server: Any) -> None:
     raise ZeroDivisionError
+
+
+def terminate(server: Any) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def note(server: Any) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,6 +49,17 @@ def test_a_server_does_not_serve_an_application_that_says_it_can_not(
     assert done.returncode == 1
     assert "The application failed to start: the model is not there" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("no_uvloop", ["", "1"])
+def test_a_signal_that_comes_during_the_start_is_not_lost(
+    no_uvloop: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("REALTIME_NO_UVLOOP", no_uvloop)
+    command = [sys.executable, "-m", "realtime.server", "-u", str(tmp_path / "socket")]
+    command += [f"--on-startup={APP}:terminate", f"{APP}:application"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
 
 
 async def unknown(scope: Any, receive: Any, send: Any) -> None:

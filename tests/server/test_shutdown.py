@@ -113,6 +113,16 @@ def test_what_does_not_end_is_cancelled_and_every_finally_runs(start: Start) -> 
     assert worker.log.read_text().splitlines() == ["agen task finally", "agen finally"]
 
 
+def test_a_task_that_was_left_behind_is_cancelled_before_its_generator_is_closed(
+    worker: Worker,
+) -> None:
+    assert worker.get("/background") == b"begun"
+    worker.terminate()
+    assert worker.process.wait(5) == 0
+    assert worker.log.read_text().splitlines() == ["generator finally", "task finally"]
+    worker.check()
+
+
 def test_an_armed_stream_that_ignores_its_disconnect_is_cancelled(worker: Worker) -> None:
     with worker.client() as client:
         client.request("/deaf")
