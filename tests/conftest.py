@@ -1,5 +1,7 @@
 """Fixtures: real servers, users, tokens."""
 
+import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,10 @@ from .support.servers import SiteServer, Valkey, prepare_site, serving
 # A busy machine may take any time for an example.
 hypothesis_settings.register_profile("patient", hypothesis_settings.default, deadline=None)
 hypothesis_settings.load_profile("patient")
+
+# Hundreds of processes are started, and each would compile the package anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 PROCESSES = 3  # for two cores: much of a test is waiting
 # One after the other: they measure, or need much of the machine. They begin first.

@@ -200,7 +200,7 @@ def prepare_site(database_url: str, data_dir: str) -> dict[str, str]:
         "--no-imports",
         "-c",
         _PREPARE + f"for name, token in {TOKENS}.items():{_USER}",
-        env=env,
+        env={**env, "DJANGO_SETTINGS_MODULE": "tests.support.site.settings"},
     )
     return env
 

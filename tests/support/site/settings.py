@@ -10,6 +10,8 @@ REALTIME = {**REALTIME, **json.loads(os.environ.get("TEST_REALTIME", "{}"))}
 ROOT_URLCONF = "tests.support.site.urls"
 ASGI_APPLICATION = "tests.support.site.asgi.application"
 MIDDLEWARE = [*MIDDLEWARE, *json.loads(os.environ.get("TEST_MIDDLEWARE", "[]"))]
+# A hash of the usual kind takes half a second of the processor.
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 if pool := DATABASES["default"].get("OPTIONS", {}).get("pool"):
     # A thread waits this long for a database that is gone, and a server that stops for its threads.
     pool["timeout"] = 2
