@@ -13,7 +13,7 @@ from realtime.conf import settings
 from realtime.delivery.publish import apublish, publish
 from realtime.events.position import OLDEST, START
 
-from .asgi import application
+from .support.asgi import application
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
