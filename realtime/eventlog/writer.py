@@ -12,7 +12,14 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple
 
-from django.db import DatabaseError, IntegrityError, connections, router, transaction
+from django.db import (
+    DatabaseError,
+    IntegrityError,
+    InterfaceError,
+    connections,
+    router,
+    transaction,
+)
 from django.db.models.functions import Now
 
 from .. import models
@@ -143,7 +150,7 @@ def _settle(new: Append, error: Exception) -> list[Event]:
                 if not _is_stored(new, deadline):
                     insert(new)
             return new.events
-        except DatabaseError as failed:
+        except (DatabaseError, InterfaceError) as failed:  # else its caller would append again
             if time.monotonic() >= deadline:
                 raise OutcomeUnknown from failed
         time.sleep(RETRY_SECONDS)
@@ -163,16 +170,23 @@ def _is_stored(new: Append, deadline: float) -> bool:
         with connection.cursor() as cursor:
             cursor.execute("SELECT set_config('lock_timeout', %s, true)", [str(milliseconds)])
     topics = models.Topic.objects.using(alias()).select_for_update().filter(pk=pk)
-    topic = topics.values_list("epoch", "head").first()
-    if topic is None:  # the append has made it, and was rolled back
+    rows = topics.values_list("epoch", "head")
+    topic = rows.first()
+    if topic is None:
+        # The append has made it, and may not have ended yet: a row that is not committed can't be
+        # locked, but an insert of the same name waits for it.
+        made = models.Topic(name=first.topic)
+        models.Topic.objects.using(alias()).bulk_create([made], ignore_conflicts=True)
+        topic = rows.first()
+    if topic is None:  # rolled back
         return False
     epoch, head = topic
     if epoch != first.epoch:
         raise OutcomeUnknown
     if head < first.offset:
         return False
-    rows = models.Event.objects.using(alias()).filter(topic_id=pk, offset=first.offset)
-    numbers = list(rows.values_list("batch", flat=True))
+    stored = models.Event.objects.using(alias()).filter(topic_id=pk, offset=first.offset)
+    numbers = list(stored.values_list("batch", flat=True))
     if not numbers:  # pruned already
         raise OutcomeUnknown
     return numbers == [new.number]
@@ -187,4 +201,6 @@ def _is_refused(error: Exception) -> bool:
     """Return whether a COMMIT that failed was answered, and so has stored nothing."""
     # Integrity constraint violation, invalid transaction state, transaction rollback.
     code: str = getattr(error.__cause__, "sqlstate", None) or ""  # SQLite has none
+    if code == "40003":  # statement completion unknown: of a proxy in front of the database
+        return False
     return isinstance(error, IntegrityError) or code.startswith(("23", "25", "40"))

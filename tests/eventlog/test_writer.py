@@ -3,13 +3,21 @@
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from django.db import IntegrityError, OperationalError, connection, connections, transaction
+from django.db import (
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    connection,
+    connections,
+    transaction,
+)
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import override_settings
 
@@ -76,6 +84,24 @@ def test_a_commit_that_was_refused_has_stored_nothing_and_is_not_looked_for(way,
     assert "COMMIT was not answered" not in caplog.text
 
 
+def test_a_commit_whose_completion_is_unknown_is_not_taken_for_refused():
+    error = OperationalError("completion unknown")
+    error.__cause__ = Exception()
+    error.__cause__.sqlstate = "40003"
+    with failing_once(BaseDatabaseWrapper, "_commit", error):
+        (event,) = append_apart(message("a", 1))
+    assert [event.offset] == offsets("a") == [1]
+
+
+def test_an_interface_error_while_the_outcome_is_sought_is_no_reason_to_append_again():
+    with (
+        failing_once(BaseDatabaseWrapper, "_commit", LOST),
+        failing_once(writer, "_is_stored", InterfaceError("closed"), is_done=False),
+    ):
+        (event,) = append_apart(message("a", 1))
+    assert [event.offset] == offsets("a") == [1]
+
+
 def test_an_event_of_another_publisher_at_its_offset_is_not_taken_for_it():
     def overtake() -> None:  # after the lost one has been rolled back
         append("a", "message", '"other"')
@@ -114,6 +140,31 @@ def test_where_the_rows_do_not_tell_the_outcome_is_unknown(way, change):
             with pytest.raises(OutcomeUnknown):
                 way(message("a", 1))
     assert offsets("a") == ([] if change == "pruned" else [1])
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no second writer")
+def test_a_commit_that_is_still_under_way_is_waited_for_where_the_topic_is_new():
+    threads = []
+
+    def commit_later(self: BaseDatabaseWrapper) -> None:
+        patched.stop()
+        raw, self.connection = self.connection, None
+
+        def finish() -> None:
+            time.sleep(0.5)
+            raw.commit()
+            raw.close()
+
+        threads.append(threading.Thread(target=finish))
+        threads[0].start()
+        raise LOST
+
+    patched = patch.object(BaseDatabaseWrapper, "_commit", commit_later)
+    patched.start()
+    (event,) = append_apart(message("new", 1))
+    threads[0].join()
+    assert event.offset == 1
+    assert offsets("new") == [1]
 
 
 def test_a_database_that_stays_away_makes_the_outcome_unknown():
