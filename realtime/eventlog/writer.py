@@ -12,14 +12,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple
 
-from django.db import (
-    DatabaseError,
-    IntegrityError,
-    InterfaceError,
-    connections,
-    router,
-    transaction,
-)
+from django.db import Error as DatabaseError  # InterfaceError is none of Django's DatabaseErrors
+from django.db import IntegrityError, connections, router, transaction
 from django.db.models.functions import Now
 
 from .. import models
@@ -150,7 +144,7 @@ def _settle(new: Append, error: Exception) -> list[Event]:
                 if not _is_stored(new, deadline):
                     insert(new)
             return new.events
-        except (DatabaseError, InterfaceError) as failed:  # else its caller would append again
+        except DatabaseError as failed:
             if time.monotonic() >= deadline:
                 raise OutcomeUnknown from failed
         time.sleep(RETRY_SECONDS)
@@ -165,14 +159,15 @@ def _is_stored(new: Append, deadline: float) -> bool:
     assert new.first is not None
     pk, first = new.first
     connection = connections[alias()]
-    if connection.vendor == "postgresql":
+    has_other_writers = connection.vendor == "postgresql"  # at once; SQLite has not
+    if has_other_writers:
         milliseconds = max(1, int((deadline - time.monotonic()) * 1000))
         with connection.cursor() as cursor:
             cursor.execute("SELECT set_config('lock_timeout', %s, true)", [str(milliseconds)])
     topics = models.Topic.objects.using(alias()).select_for_update().filter(pk=pk)
     rows = topics.values_list("epoch", "head")
     topic = rows.first()
-    if topic is None:
+    if topic is None and has_other_writers:
         # The append has made it, and may not have ended yet: a row that is not committed can't be
         # locked, but an insert of the same name waits for it.
         made = models.Topic(name=first.topic)

@@ -54,7 +54,9 @@ class Lifespan:
             self._stopping.set()
             await asyncio.wait([self._task], timeout=STOP_SECONDS)
             self._task.cancel()
-            await asyncio.wait([self._task])
+            _, left = await asyncio.wait([self._task], timeout=STOP_SECONDS)
+            if left:
+                logger.error("The application's lifespan does not end, though it was cancelled")
 
     def cancel(self) -> None:
         """End a start that is under way."""

@@ -20,7 +20,7 @@ def build(
 ) -> dict[str, Any]:
     """Return the scope of a request (`http`) or a handshake (`websocket`)."""
     root_path = server.root_path
-    is_proxied = server.proxy_forwarded_address_header is not None
+    is_proxied = bool(server.proxy_forwarded_address_header)
     headers = []
     for pair in head.headers:
         name = pair[0]

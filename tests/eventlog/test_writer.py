@@ -54,9 +54,10 @@ WAYS = pytest.mark.parametrize("way", [append_together, append_apart])
 
 @pytest.mark.parametrize("count", [1, 4])
 @pytest.mark.parametrize("is_done", [True, False], ids=["stored", "not stored"])
+@pytest.mark.parametrize("error", [LOST, InterfaceError("connection already closed")], ids=repr)
 @WAYS
-def test_an_event_whose_commit_was_not_answered_is_stored_once(way, is_done, count, caplog):
-    with failing_once(BaseDatabaseWrapper, "_commit", LOST, is_done=is_done):
+def test_an_event_whose_commit_was_not_answered_is_stored_once(way, error, is_done, count, caplog):
+    with failing_once(BaseDatabaseWrapper, "_commit", error, is_done=is_done):
         events = way(*(message("a", number) for number in range(count)))
     assert [event.offset for event in events] == offsets("a") == list(range(1, count + 1))
     assert "COMMIT was not answered" in caplog.text

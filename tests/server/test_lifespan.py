@@ -1,6 +1,7 @@
 """What is done before a worker counts as ready, and when it has ended."""
 
 import asyncio
+import contextlib
 import logging
 import subprocess
 import sys
@@ -122,6 +123,29 @@ async def test_one_that_does_not_stop_is_cancelled(monkeypatch: pytest.MonkeyPat
     await lifespan.start()
     await lifespan.stop()
     assert ended == ["cancelled"]
+
+
+async def test_one_that_goes_on_after_its_cancellation_does_not_keep_the_server(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "STOP_SECONDS", 0.01)
+    may_end = asyncio.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        while not may_end.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await may_end.wait()
+
+    lifespan = Lifespan(application)
+    await lifespan.start()
+    stopping = asyncio.create_task(lifespan.stop())
+    done, _ = await asyncio.wait([stopping], timeout=1)
+    may_end.set()
+    await stopping
+    assert done
+    assert "does not end" in caplog.text
 
 
 async def test_a_start_can_be_given_up() -> None:
