@@ -99,7 +99,7 @@ def insert(new: Append) -> None:
         by_topic.setdefault(event.topic, []).append(index)
     stored: dict[int, Event] = {}
     rows = []
-    new.first = None
+    first: tuple[int, Event] | None = None
     with connections[alias()].cursor() as cursor:
         # Locks are taken in the same order everywhere, or two processes could wait for each other.
         for topic in sorted(by_topic):
@@ -109,9 +109,10 @@ def insert(new: Append) -> None:
                 event = new.batch[index]
                 rows.append((pk, offset, event.type, event.data, new.number))
                 stored[index] = event.to_event(epoch, offset)
-            new.first = new.first or (pk, stored[indices[0]])
+            first = first or (pk, stored[indices[0]])
         cursor.executemany(_statements(alias()).insert, rows)
-    new.events = [stored[index] for index in range(len(new.batch))]
+    # Not before all is inserted: `_settle` still needs the first ones where this fails again.
+    new.first, new.events = first, [stored[index] for index in range(len(new.batch))]
 
 
 def _next_offsets(cursor: Any, name: str, count: int) -> tuple[int, str, int]:

@@ -190,6 +190,27 @@ def test_a_database_that_comes_back_is_asked_again():
     assert offsets("a") == [event.offset] == [1]
 
 
+def test_a_connection_that_breaks_again_while_it_is_stored_anew_costs_nothing():
+    fill("a", 1)
+    executed = []
+
+    def fail_once(execute, sql, params, many, context):
+        if sql.startswith("UPDATE") and len(executed) < 2:  # the second try's is lost
+            executed.append(sql)
+            if len(executed) == 2:
+                raise LOST
+        return execute(sql, params, many, context)
+
+    with (
+        failing_once(BaseDatabaseWrapper, "_commit", LOST, is_done=False),
+        connection.execute_wrapper(fail_once),
+    ):
+        (event,) = append_apart(message("a", 1))
+    assert len(executed) == 2
+    assert event.offset == 2
+    assert offsets("a") == [1, 2]
+
+
 def test_a_connection_dropped_before_the_append_is_replaced(caplog):
     with failing_once(writer, "insert", LOST):
         (event,) = append_apart(message("a", 1))
