@@ -1,10 +1,10 @@
 """The app's place in a Django site."""
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from django.apps import AppConfig
 from django.conf import settings
+from django.core.checks import run_checks
 from django.core.signals import request_started
 from django.db import close_old_connections, reset_queries
 from django.dispatch import Signal
@@ -14,7 +14,6 @@ from django.utils.translation import gettext_lazy as _
 if TYPE_CHECKING:
     from .server.server import Server
 
-logger = logging.getLogger("realtime.server")
 server_starting = Signal()  # sent with `server` in each process, before that counts as ready
 
 
@@ -33,7 +32,6 @@ class RealtimeConfig(AppConfig):
         connect_signals()
         server_starting.connect(prepare_threads_when_used)
         server_starting.connect(load_urls)
-        server_starting.connect(report_layer)
 
 
 def on_startup(server: "Server") -> None:
@@ -61,9 +59,13 @@ def load_urls(**kwargs: Any) -> None:
         _ = get_resolver().url_patterns
 
 
-def report_layer(**kwargs: Any) -> None:
-    """Log a channel layer that does not reach the other workers; only a worker has others."""
-    from .checks import check_layer
+def require_no_errors(server: "Server") -> None:
+    """Refuse to start with an error: `on_startup` of the workers of `serve` and `demo`.
 
-    for message in check_layer():
-        logger.error("%s %s", message.msg, message.hint)
+    The command's own checks don't see the environment of its workers, such as how many there are.
+    Raises SystemExit.
+    """
+    found = run_checks(tags=["realtime"])
+    errors = [message for message in found if message.is_serious() and not message.is_silenced()]
+    if errors:
+        raise SystemExit("\n".join(f"ERROR {error}" for error in errors))

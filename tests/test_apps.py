@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from realtime.apps import load_urls, report_layer, server_starting
+from realtime.apps import load_urls
 
 from .support.servers import ROOT
 
@@ -27,17 +27,6 @@ def test_urls_of_a_site_are_imported(
 def test_a_site_without_urls_is_none_of_its_business(settings: Any) -> None:
     del settings.ROOT_URLCONF
     load_urls()
-
-
-@pytest.mark.parametrize(("workers", "count"), [("1", 0), ("2", 1)])
-def test_a_worker_that_does_not_reach_the_others_says_so(
-    workers: str, count: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert server_starting.disconnect(report_layer)
-    server_starting.connect(report_layer)
-    monkeypatch.setenv("REALTIME_WORKERS", workers)
-    report_layer()
-    assert caplog.text.count("2 workers, and a channel layer that does not leave") == count
 
 
 LAZY = """

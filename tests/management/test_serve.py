@@ -9,7 +9,7 @@ import pytest
 
 from realtime.management.commands.serve import embedded_redis
 
-from ..support.servers import ROOT, SiteServer, environment
+from ..support.servers import ROOT, SiteServer, environment, serving
 
 
 def serve(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -33,6 +33,19 @@ def test_a_port_in_use(site: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert port in refusal(serve(environment(site), "--port", port))
+
+
+def test_workers_that_do_not_reach_each_other(site: dict[str, str]) -> None:
+    env = {**environment(site), "CHANNEL_LAYER": "memory"}
+    done = serve(env, "--port", "0", "--workers", "2")
+    assert refusal(done).startswith("CommandError: The worker could not start")
+    assert "(realtime.E004) 2 workers, and a channel layer that does not leave" in done.stderr
+    assert "HINT: Use channels_redis" in done.stderr
+
+
+def test_skip_checks_serves_with_what_they_would_refuse(site: dict[str, str]) -> None:
+    with serving({**site, "CHANNEL_LAYER": "memory"}, "--workers", "2", "--skip-checks") as server:
+        assert len(server.worker_pids()) == 2
 
 
 def test_it_serves_and_ends(server: SiteServer) -> None:

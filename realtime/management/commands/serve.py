@@ -10,7 +10,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from realtime.server.supervisor import Supervisor, SupervisorError
 
 REDIS_URL: Final = "REDIS_URL"  # environment variable of the site's settings
-ON_STARTUP: Final = ("--on-startup", "realtime.apps:on_startup")  # options of a worker
+CHECKS: Final = ("--on-startup", "realtime.apps:require_no_errors")  # options of a worker
+ON_STARTUP: Final = ("--on-startup", "realtime.apps:on_startup")
 LAYERS_WITH_REDIS: Final = ("", "redis", "redis-pubsub")  # values of CHANNEL_LAYER, another one
 
 
@@ -45,6 +46,7 @@ class Command(BaseCommand):
         except ImproperlyConfigured:
             hint = "Set SECRET_KEY: sessions and CSRF tokens are signed with it."
             raise CommandError(hint) from None
+        checks = () if options["skip_checks"] else CHECKS
         try:
             supervisor = Supervisor(
                 application_path(),
@@ -53,7 +55,7 @@ class Command(BaseCommand):
                 uds=options["uds"],
                 workers=options["workers"],
                 grace=options["grace"],
-                options=[*ON_STARTUP, *options["options"]],
+                options=[*checks, *ON_STARTUP, *options["options"]],
                 embedded_redis=embedded_redis(options["workers"]),
             )
             supervisor.bind()

@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from project.demo.accounts import SUPERUSER, is_loopback, make_users
 from project.demo.samples import make_files, make_items
 from project.demo.secret import kept_secret_key
-from realtime.management.commands.serve import ON_STARTUP, application_path, embedded_redis
+from realtime.management.commands.serve import CHECKS, ON_STARTUP, application_path, embedded_redis
 from realtime.server.supervisor import Supervisor, SupervisorError
 
 
@@ -47,7 +47,7 @@ class Command(BaseCommand):
                 port=options["port"],
                 workers=options["workers"],
                 env={**os.environ, **demo},
-                options=ON_STARTUP,
+                options=[*CHECKS, *ON_STARTUP],
                 embedded_redis=embedded_redis(options["workers"]),
                 on_ready=self.announce,
             )
