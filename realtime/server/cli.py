@@ -2,13 +2,16 @@
 
 import argparse
 import asyncio
+import faulthandler
 import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
 from realtime.server import limits
 from realtime.server.access_log import AccessLog
 from realtime.server.server import Server  # it installs the reactor, so it comes before Daphne
+from realtime.server.workers import BEAT_SECONDS
 
 from daphne.cli import CommandLineInterface as DaphneCommandLine  # isort: skip
 from daphne.utils import import_by_path  # isort: skip
@@ -32,7 +35,8 @@ class CommandLineInterface(DaphneCommandLine):
             "--ready-fd",
             type=int,
             default=None,
-            help="Write one byte to this file descriptor once the server accepts connections",
+            help="Write one byte to this file descriptor once the server accepts connections, and "
+            "one after the other as long as its event loop runs",
         )
         self.parser.add_argument(
             "--parent-fd",
@@ -71,7 +75,10 @@ class CommandLineInterface(DaphneCommandLine):
     def _ready(self, options: argparse.Namespace) -> None:
         loop = asyncio.get_event_loop()
         if options.ready_fd is not None:
-            loop.call_soon(_tell, options.ready_fd)
+            os.set_blocking(options.ready_fd, False)
+            loop.call_soon(_beat, loop, options.ready_fd)
+            # In C, so that it works whatever the interpreter is doing.
+            faulthandler.register(signal.SIGQUIT)
         if options.parent_fd is not None:
             loop.add_reader(options.parent_fd, self._parent_gone, options.parent_fd)
 
@@ -80,8 +87,12 @@ class CommandLineInterface(DaphneCommandLine):
         self.server.stop()
 
 
-def _tell(fd: int) -> None:
+def _beat(loop: asyncio.AbstractEventLoop, fd: int) -> None:
     try:
         os.write(fd, b"1")
-    finally:
+    except BlockingIOError:
+        pass  # nobody reads: it is the supervisor that stands still
+    except OSError:
         os.close(fd)
+        return
+    loop.call_later(BEAT_SECONDS, _beat, loop, fd)

@@ -33,10 +33,12 @@ class Supervisor:
     """Serve `application` (`module:attribute`) with `workers` fresh processes.
 
     SIGTERM and SIGINT drain and stop, SIGHUP replaces the workers one at a time. `grace` is the
-    seconds a worker may take to drain before it is killed. `options` are further arguments for
-    the worker's command line, see `python -m realtime.server --help`. `embedded_redis` has a Valkey
-    started with them, and names the environment variable in which they find its URL. `on_ready` is
-    called once, when the first start of all workers has succeeded; without it one line is printed.
+    seconds a worker may take to drain before it is killed, `worker_timeout` those in which its
+    event loop may give no sign of life before it is replaced (0: any time). `options` are further
+    arguments for the worker's command line, see `python -m realtime.server --help`.
+    `embedded_redis` has a Valkey started with them, and names the environment variable in which
+    they find its URL. `on_ready` is called once, when the first start of all workers has
+    succeeded; without it one line is printed.
 
     `bind()` and `run()` raise SupervisorError.
     """
@@ -50,6 +52,7 @@ class Supervisor:
         uds: str | None = None,
         workers: int = 1,
         grace: float = 30.0,
+        worker_timeout: float = 15.0,
         env: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
         embedded_redis: str | None = None,
@@ -64,6 +67,7 @@ class Supervisor:
         self.uds = uds
         self.workers = workers
         self.grace = grace
+        self.worker_timeout = worker_timeout
         self.options = list(options)
         self.embedded_redis = embedded_redis
         self.on_ready = on_ready
@@ -209,7 +213,7 @@ class Supervisor:
                     self._starting -= 1
                     if not self._starting:
                         self._announce()
-            status = await worker.process.wait()
+            status = await worker.wait(self.worker_timeout)
             if self._slots[slot] is not worker:
                 continue  # _replace() put another one here
             self._slots[slot] = None

@@ -18,6 +18,14 @@ WORKERS_VARIABLE: Final = "REALTIME_WORKERS"  # says in a worker's environment h
 START_TIMEOUT: Final = 60.0  # seconds until one that is not ready is killed and counted as failed
 QUICK_DEATH: Final = 5.0  # what lives for fewer seconds is restarted with a growing delay
 MAX_BACKOFF: Final = 10.0  # seconds: the longest delay before a restart
+BEAT_SECONDS: Final = 0.5  # between two signs of life of a worker's event loop
+CHECKS: Final = 4  # in the time that a worker may be silent
+STACK_SECONDS: Final = 1.0  # that a silent worker gets to write down what holds it
+
+SILENT: Final = (
+    "Worker %d has shown no sign of life for %g s (--worker-timeout): it is killed. What its "
+    "threads were executing follows, unless the process itself was stopped."
+)
 
 
 class Backoff:
@@ -40,20 +48,27 @@ class Backoff:
 
 
 class Worker:
-    """One worker process and the pipe on which it says that it is ready."""
+    """One worker process, and the pipe with the signs of life of its event loop.
 
-    def __init__(self, process: Process, ready: asyncio.Future[bool]) -> None:
+    The first says that it is ready.
+    """
+
+    def __init__(self, process: Process, pipe: int) -> None:
         self.process = process
-        self.ready = ready
         self.started = time.monotonic()
+        self._pipe: int | None = pipe
+        self._loop = asyncio.get_running_loop()
+        self._ready: asyncio.Future[bool] = self._loop.create_future()
+        self._has_beaten = False
+        self._loop.add_reader(pipe, self._readable, pipe)
 
     @classmethod
     async def spawn(
         cls, arguments: Sequence[str], env: Mapping[str, str], listener: int, parent: int
     ) -> "Worker":
         """Start one that accepts on `listener` and stops when the pipe `parent` is closed."""
-        ready_read, ready_write = os.pipe()
-        fds = (listener, parent, ready_write)
+        beats, write = os.pipe()
+        fds = (listener, parent, write)
         try:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "realtime.server", arguments[0]),
@@ -67,28 +82,30 @@ class Worker:
                 start_new_session=True,
             )
         except BaseException:
-            os.close(ready_read)
+            os.close(beats)
             raise
         finally:
-            os.close(ready_write)
-        loop = asyncio.get_running_loop()
-        ready: asyncio.Future[bool] = loop.create_future()
+            os.close(write)
+        return cls(process, beats)
 
-        def readable() -> None:
-            loop.remove_reader(ready_read)
-            said = os.read(ready_read, 1)
-            os.close(ready_read)
-            if not ready.done():
-                ready.set_result(said != b"")
+    def _readable(self, pipe: int) -> None:
+        self._has_beaten = os.read(pipe, 4096) != b""
+        if not self._ready.done():
+            self._ready.set_result(self._has_beaten)
+        if not self._has_beaten:
+            self._close()
 
-        loop.add_reader(ready_read, readable)
-        return cls(process, ready)
+    def _close(self) -> None:
+        if self._pipe is not None:
+            self._loop.remove_reader(self._pipe)
+            os.close(self._pipe)
+            self._pipe = None
 
     async def is_started(self, grace: float) -> bool:
         """Return whether it has become ready in time; it is ended if not."""
         try:
             async with asyncio.timeout(START_TIMEOUT):
-                if await asyncio.shield(self.ready):
+                if await asyncio.shield(self._ready):
                     return True
         except TimeoutError:
             pass
@@ -96,7 +113,30 @@ class Worker:
             await end(self.process, grace)
             raise
         await end(self.process, 0)
+        self._close()
         return False
+
+    async def wait(self, timeout: float) -> int:
+        """Return its exit status once it has ended.
+
+        It is killed when its event loop has been silent for `timeout` seconds; never with 0.
+        """
+        exited = self._loop.create_task(self.process.wait())
+        silent = 0  # checks, not seconds: when all processes stood still, they go on together
+        try:
+            while not exited.done() and silent < CHECKS:
+                await asyncio.wait([exited], timeout=timeout / CHECKS or None)
+                silent = 0 if self._has_beaten else silent + 1
+                self._has_beaten = False
+            if not exited.done():
+                logger.error(SILENT, self.process.pid, timeout)
+                _signal(self.process, signal.SIGQUIT)
+                await asyncio.wait([exited], timeout=STACK_SECONDS)
+                _signal(self.process, signal.SIGKILL)
+            return await exited
+        finally:
+            exited.cancel()
+            self._close()
 
 
 async def end(process: Process, grace: float) -> None:

@@ -126,6 +126,11 @@ async def http_slow(scope: Scope, receive: Any, send: Any) -> None:
         EVENTS.append("slow finally")
 
 
+async def http_block(scope: Scope, receive: Any, send: Any) -> None:
+    """Hold the event loop."""
+    time.sleep(60)
+
+
 async def http_firehose(scope: Scope, receive: Any, send: Any) -> None:
     """Never suspends by itself."""
     await start(send)

@@ -1,6 +1,7 @@
 """The supervisor in a process of its own, with real workers, signals and an embedded Valkey."""
 
 import os
+import re
 import select
 import signal
 import socket
@@ -138,6 +139,21 @@ def test_a_dead_worker_is_replaced(supervise: Supervise) -> None:
     # The socket stays open meanwhile: a connection waits instead of being refused.
     assert running.pid() != first
     assert "SIGKILL" in running.errors.read_text()
+
+
+def test_a_worker_that_shows_no_sign_of_life_is_replaced(supervise: Supervise) -> None:
+    running = supervise(worker_timeout=1.5)
+    first = running.pid()
+    with running.client() as client:
+        client.request("/block")  # the event loop is held by a blocking call
+        eventually(lambda: alive_others(running, first), 20)
+    errors = running.errors.read_text()
+    assert f"Worker {first} has shown no sign of life for 1.5 s" in errors
+    assert re.search(r'tests/server/apps.py", line \d+ in http_block', errors)
+    second = running.pid()
+    os.kill(second, signal.SIGSTOP)
+    eventually(lambda: alive_others(running, second), 20)
+    assert running.pid() not in (first, second)
 
 
 @pytest.fixture

@@ -33,6 +33,14 @@ class Command(BaseCommand):
             help="how long a worker may drain after SIGTERM before it is killed (default: 30)",
         )
         parser.add_argument(
+            "--worker-timeout",
+            type=float,
+            default=15.0,
+            metavar="SECONDS",
+            help="a worker whose event loop is held for so long is replaced, and what held it is "
+            "in the log (default: 15; 0: never)",
+        )
+        parser.add_argument(
             "options",
             nargs="*",
             metavar="OPTION",
@@ -55,6 +63,7 @@ class Command(BaseCommand):
                 uds=options["uds"],
                 workers=options["workers"],
                 grace=options["grace"],
+                worker_timeout=options["worker_timeout"],
                 options=[*checks, *ON_STARTUP, *options["options"]],
                 embedded_redis=embedded_redis(options["workers"]),
             )
