@@ -139,7 +139,7 @@ def check_hosts(**kwargs: Any) -> list[CheckMessage]:
 def check_origins(**kwargs: Any) -> list[CheckMessage]:
     """Report WebSocket routes on which nothing checks the Origin header."""
     if "*" in settings.ALLOWED_ORIGINS:
-        message = "ALLOWED_ORIGINS has '*': any web page may open sockets in its visitors' name."
+        message = "ALLOWED_ORIGINS has '*': any web page is let in, without its visitors' sessions."
         hint = "List the origins, as 'https://app.example.com'."
         return [Warning(message, hint=hint, id="realtime.W002")]
     path = getattr(django_settings, "ASGI_APPLICATION", None)

@@ -237,8 +237,9 @@ class Settings:
         "`async def rule(user, topic, action) -> bool`. Only `True` permits; a rule that raises "
         "denies.")
     ALLOWED_ORIGINS = Origins([], "origins",
-        'Besides the same origin: `"https://app.example.com"`, lower case and without a path, '
-        'or `"*"`. Others get HTTP 403.')
+        'Besides the same origin (scheme, host, port): `"https://app.example.com"`, lower case and '
+        'without a path, or `"*"`: any page, and then its session cookie does not count. Others '
+        "get HTTP 403.")
     RECHECK_SECONDS = Setting(30.0, "seconds",
         "The rights of live connections are checked this often, besides at once when a user or "
         "token changes.")

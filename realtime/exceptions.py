@@ -6,6 +6,7 @@ RealtimeError
 │   └── DataTooLarge
 ├── InvalidEventType        an event's type that no wire format could carry
 ├── InvalidPosition         an event id that this log never wrote
+├── InvalidHost             a host that is not one of this site's
 ├── InvalidPrompt           a language model can't be asked this
 ├── HistoryGone             the log no longer reaches back to a position
 ├── OutcomeUnknown          an event may be stored, or not
@@ -68,6 +69,12 @@ class InvalidPosition(RealtimeError, ValueError):
     """The event id is not one that this log could have written."""
 
     code = "bad_id"
+
+
+class InvalidHost(RealtimeError):
+    """The request was sent to a host that ALLOWED_HOSTS does not have."""
+
+    code = "bad_host"
 
 
 class HistoryGone(RealtimeError):

@@ -4,39 +4,62 @@ Browsers send cookies along with a WebSocket handshake from any site, and no COR
 without this check every page a user visits could open a socket in the user's name.
 """
 
-from urllib.parse import urlsplit
+from typing import Final
+
+from django.http.request import split_domain_port
 
 from ..conf import settings
+from ..exceptions import NotAllowed
 from ..utils.asgi import Scope, header
+from .hosts import host_of, scheme_of
+from .identity import EVERY_CREDENTIAL, Credential
 
-_DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
+DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+# What a page of any site can send: browsers add none of these by themselves.
+EXPLICIT_CREDENTIALS: Final[frozenset[Credential]] = EVERY_CREDENTIAL - {"session"}
 
 
-def origin_allowed(scope: Scope) -> bool:
-    """Whether the request comes from this site, from an allowed one, or from no browser at all."""
+def check_origin(scope: Scope) -> frozenset[Credential]:
+    """Return which credentials count for a request of the page that it comes from.
+
+    All of them from this site, from an origin that ALLOWED_ORIGINS names, and from no browser; all
+    but the session from an origin that only `*` lets in. Raises `NotAllowed` for any other.
+    """
+    if is_own_origin(scope):
+        return EVERY_CREDENTIAL
+    if "*" in settings.ALLOWED_ORIGINS:
+        return EXPLICIT_CREDENTIALS
+    sent, own = _split(header(scope, b"origin") or ""), _own(scope)
+    if sent and own and sent[1] == own[1]:
+        raise NotAllowed(
+            f"This origin is not allowed: the request came by {scheme_of(scope)} here. Behind a "
+            "proxy that ends TLS, serve with --proxy-headers or set SECURE_PROXY_SSL_HEADER."
+        )
+    raise NotAllowed("This origin is not allowed (ALLOWED_ORIGINS).")
+
+
+def is_own_origin(scope: Scope) -> bool:
+    """Return whether a request comes from this site, from an origin that is named, or no page."""
     origin = header(scope, b"origin")
     if origin is None:
-        return True  # only browsers send it, and browsers always do
-    allowed = settings.ALLOWED_ORIGINS
-    if "*" in allowed or origin in allowed:
+        # Only browsers send it, with each WebSocket handshake and with what a page may read. What
+        # a page makes them load, as an image, has none.
+        return header(scope, b"sec-fetch-site") != "cross-site"
+    if origin != "*" and origin in settings.ALLOWED_ORIGINS:
         return True
-    # A proxy may end TLS before us, so the scheme we see says nothing: host and port decide.
-    parts = _split(origin)
-    if parts is None:
-        return False
-    host = (header(scope, b"host") or "").lower()
-    default = _DEFAULT_PORTS.get(parts[0])
-    candidates = {f"{parts[1]}:{parts[2]}"} | ({parts[1]} if parts[2] == default else set())
-    return host in candidates
+    own = _own(scope)
+    return own is not None and _split(origin) == own
 
 
-def _split(origin: str) -> tuple[str, str, int | None] | None:
-    try:
-        parts = urlsplit(origin)
-        port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
-    except ValueError:
+def _own(scope: Scope) -> tuple[str, str] | None:
+    """Return this site's scheme and host, as `_split` does."""
+    host = host_of(scope) or ""
+    return _split(f"{scheme_of(scope)}://{host}") if split_domain_port(host)[0] else None
+
+
+def _split(origin: str) -> tuple[str, str] | None:
+    """Return the scheme and the host with its port, which is left out where it is the default."""
+    scheme, _, host = origin.lower().partition("://")
+    if scheme not in DEFAULT_PORTS or not host:
         return None
-    if parts.scheme not in ("http", "https") or not parts.hostname or port is None:
-        return None
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return parts.scheme, host, port
+    return scheme, host.removesuffix(DEFAULT_PORTS[scheme])

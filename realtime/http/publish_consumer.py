@@ -5,18 +5,16 @@ handling adds: no session, no form, no CSRF token, no page. Past it, a publicati
 the processor time.
 """
 
-from functools import lru_cache
-
 from channels.consumer import AsyncConsumer
 from django.conf import settings as django_settings
-from django.http.request import split_domain_port, validate_host
 
 from ..access.authentication import authenticate_token, bearer_token
+from ..access.hosts import host_of, is_host_allowed, scheme_of
 from ..access.permissions import require
 from ..events.payload import DEFAULT_TYPE
 from ..events.topic import validate_topic
 from ..exceptions import RealtimeError
-from ..utils.asgi import Application, Receive, Scope, Send, header, query, read_body, send_json
+from ..utils.asgi import Application, Receive, Scope, Send, query, read_body, send_json
 from ..utils.threads import release_request_thread
 from .requests import max_body_bytes, publish_body
 
@@ -57,12 +55,6 @@ class PublishConsumer(AsyncConsumer):
 
 def _is_allowed(scope: Scope) -> bool:
     """Return whether Django would serve this request here: its host, and its scheme."""
-    if django_settings.SECURE_SSL_REDIRECT and scope["scheme"] != "https":
+    if django_settings.SECURE_SSL_REDIRECT and scheme_of(scope) != "https":
         return False
-    return _is_host_allowed(header(scope, b"host") or "", tuple(django_settings.ALLOWED_HOSTS))
-
-
-@lru_cache(maxsize=64)
-def _is_host_allowed(host: str, allowed: tuple[str, ...]) -> bool:
-    domain, _ = split_domain_port(host)
-    return bool(domain) and validate_host(domain, allowed)
+    return is_host_allowed(host_of(scope) or "")

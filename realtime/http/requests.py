@@ -13,7 +13,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from ..access.authentication import authenticate
 from ..access.identity import Identity
-from ..access.origins import origin_allowed
+from ..access.origins import check_origin
 from ..access.permissions import require
 from ..conf import settings
 from ..delivery.publish import publish_now
@@ -68,9 +68,7 @@ def json_errors(*methods: str) -> Callable[[View[P]], AsyncView[P]]:
 async def reader(request: HttpRequest, topics: list[str]) -> Identity:
     """Return the identity; raise `NotIdentified` or `NotAllowed` unless it may read all topics."""
     scope = scope_of(request)
-    if not origin_allowed(scope):
-        raise NotAllowed("This origin is not allowed (ALLOWED_ORIGINS).")
-    identity = await authenticate(scope)
+    identity = await authenticate(scope, check_origin(scope))
     for name in topics:
         await require(identity.user, name, "read")
     return identity
@@ -104,12 +102,8 @@ async def require_user(request: HttpRequest) -> Any:
     Checks the Origin of what reads and the CSRF token of what changes something, and refuses what
     another site made a browser ask for.
     """
-    scope = scope_of(request)
     if request.method in ("GET", "HEAD"):
-        foreign = request.headers.get("Sec-Fetch-Site") == "cross-site"
-        if not origin_allowed(scope) or (foreign and "Origin" not in request.headers):
-            raise NotAllowed("This origin is not allowed (ALLOWED_ORIGINS).")
-        identity = await authenticate(scope)
+        identity = await reader(request, [])
     else:
         identity = await writer(request)
     if not identity.user.is_authenticated:

@@ -4,6 +4,7 @@ from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 
 from ..access.identity import Identity
+from ..access.origins import is_own_origin
 from ..access.permissions import require
 from ..access.tickets import create_ticket
 from ..conf import settings
@@ -117,5 +118,8 @@ def _admit_origin(request: HttpRequest, response: HttpResponseBase) -> None:
     """Let the page read what it asked for; `reader` has checked that it may."""
     response.headers["Vary"] = "Cookie, Authorization, Origin"
     if origin := request.headers.get("Origin"):
-        response.headers["Access-Control-Allow-Origin"] = origin
-        response.headers["Access-Control-Allow-Credentials"] = "true"
+        if is_own_origin(scope_of(request)):
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers["Access-Control-Allow-Credentials"] = "true"
+        else:  # let in by "*" alone, with no session
+            response.headers["Access-Control-Allow-Origin"] = "*"

@@ -9,14 +9,15 @@ from channels.consumer import AsyncConsumer
 
 from ..access.authentication import authenticate, authenticate_token
 from ..access.connections import get_connections
+from ..access.hosts import check_host
 from ..access.identity import ANONYMOUS, EVERY_CREDENTIAL, Credential, Identity
-from ..access.origins import origin_allowed
+from ..access.origins import check_origin
 from ..access.permissions import User, may
 from ..conf import settings
 from ..delivery.topic_subscriber import Started
 from ..events.position import parse_position
 from ..events.topic import validate_topic
-from ..exceptions import NotAllowed, NotIdentified, RealtimeError
+from ..exceptions import NotIdentified, RealtimeError
 from ..server.extensions import disconnect_event, fastlane
 from ..utils.aio import spawn
 from ..utils.asgi import Message, Receive, Scope, Send
@@ -111,10 +112,10 @@ class WebSocketConsumer(Socket, AsyncConsumer):
 
     async def _handshake(self) -> bool:
         try:
-            if not origin_allowed(self.scope):
-                raise NotAllowed("This origin is not allowed (ALLOWED_ORIGINS).")
+            check_host(self.scope)
+            credentials = self.credentials & check_origin(self.scope)
             if self.authentication != "message":
-                self.identity = await authenticate(self.scope, self.credentials)
+                self.identity = await authenticate(self.scope, credentials)
                 if self.authentication == "required" and not self.user.is_authenticated:
                     raise NotIdentified("Sign in, or send an access token.")
                 # Before the rule is asked: of what changes from here on, this socket is told.

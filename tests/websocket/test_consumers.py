@@ -41,7 +41,7 @@ SHORT = {
 @pytest.fixture(scope="module")
 def here(_site_template: dict[str, str]) -> Iterator[SimpleNamespace]:
     """A site that all of this module's tests share, with tokens of its users."""
-    with site_for_module(_site_template, SHORT) as site:
+    with site_for_module(_site_template, SHORT, PROXIED="1") as site:
         yield site
 
 
@@ -190,6 +190,25 @@ async def test_by_cookie(here):
     url = f"{here.ws_url}/ws/auth/cookie"
     assert (await refusal(url, additional_headers={"Cookie": "sessionid=garbage"}))[0] == 401
     assert (await refusal(f"{url}?token={here.tokens['alice']}"))[0] == 401
+
+
+async def test_page_by_http_on_the_same_host_is_another_site_behind_a_tls_proxy(here):
+    """The proxy has spoken TLS to the browser; the page came without."""
+    url, headers = f"{here.ws_url}/ws/echo", {"X-Forwarded-Proto": "https"}
+    host = here.url.partition("://")[2]
+    assert (await refusal(url, additional_headers=headers, origin=f"http://{host}"))[0] == 403
+    assert (await refusal(url, additional_headers=headers, origin=f"https://a@{host}"))[0] == 403
+    async with connect(url, additional_headers=headers, origin=f"https://{host}") as socket:
+        assert await ask(socket, 1) == {"echo": 1}
+
+
+async def test_handshake_for_a_host_that_is_not_the_sites_is_refused(here):
+    port = int(here.url.rpartition(":")[2])
+    status, body = await refusal(
+        f"ws://rebound.example.net:{port}/ws/echo", host="127.0.0.1", port=port
+    )
+    assert status == 400
+    assert "ALLOWED_HOSTS" in body["detail"]
 
 
 async def test_by_message(here):

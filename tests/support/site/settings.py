@@ -16,3 +16,5 @@ if pool := DATABASES["default"].get("OPTIONS", {}).get("pool"):
     # A thread waits this long for a database that is gone, and a server that stops for its threads.
     pool["timeout"] = 2
 DATABASES["default"]["ATOMIC_REQUESTS"] = "TEST_ATOMIC_REQUESTS" in os.environ
+if os.environ.get("PROXIED"):  # a proxy of the tests ends TLS in front of it
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
