@@ -17,6 +17,7 @@ from django.db import connections, router
 from django.utils.module_loading import import_string
 
 from . import models
+from .access.checks import check_hosts, show_inline_middleware
 from .conf import MOVED_PATHS, DottedPath, Setting, Settings, given, settings
 from .eventlog import get_event_log
 from .eventlog.base import EventLog
@@ -34,6 +35,7 @@ def register_checks() -> None:
     for check in CHECKS:
         checks.register(check, "realtime")
     checks.register(check_generations, "realtime", checks.Tags.database)
+    show_inline_middleware()
 
 
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
@@ -124,15 +126,6 @@ def _missing_backend(alias: str) -> CheckMessage | None:
         message = f"CHANNEL_LAYERS[{alias!r}]: {backend!r} can't be imported: {error}"
         return Error(message, hint=hint, id="realtime.E010")
     return None
-
-
-def check_hosts(**kwargs: Any) -> list[CheckMessage]:
-    """Report an empty ALLOWED_HOSTS: with DEBUG off Django answers only the hosts named there."""
-    if django_settings.DEBUG or django_settings.ALLOWED_HOSTS:
-        return []
-    hint = "Set ALLOWED_HOSTS to the names the site is reached by."
-    message = "DEBUG is off and ALLOWED_HOSTS empty: every request gets a 400."
-    return [Warning(message, hint=hint, id="realtime.W001")]
 
 
 @with_usable_settings

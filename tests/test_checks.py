@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -406,8 +407,21 @@ def test_check_is_clean_for_the_project():
     assert "no issues" in done.stdout
 
 
+def test_check_for_deployment_has_one_thing_to_say_of_the_project():
+    """That nothing sends plain HTTP to https: which the shipped nginx.conf does in front."""
+    command = [sys.executable, "manage.py", "check", "--deploy"]
+    long = "only for tests, and as long as Django wants it: 50 or more"
+    env = environment({"DATABASE_URL": "sqlite:///:memory:", "SECRET_KEY": long})
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert re.findall(r"security\.W\d+", done.stderr) == ["security.W008"]
+    env |= {"SSL_REDIRECT": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert "no issues" in done.stdout
+
+
 def test_the_ids_are_all_tested():
-    source = (ROOT / "realtime" / "checks.py").read_text()
+    package = ROOT / "realtime"
+    source = "".join((package / path).read_text() for path in ("checks.py", "access/checks.py"))
     here = Path(__file__).read_text()
     used = {word for word in source.split('"') if word.startswith("realtime.")}
     wanted = {word for word in used if word[9:10] in "EW" and word[10:].isdigit()}

@@ -2,7 +2,6 @@
 
 import base64
 import hmac
-from ipaddress import ip_address
 from typing import Final
 
 from django.conf import settings
@@ -11,6 +10,8 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.http.request import split_domain_port
+
+from project.loopback import is_loopback
 
 USERNAMES: Final = ("admin", "alice", "bob")
 SUPERUSER: Final = "admin"
@@ -63,13 +64,3 @@ def one_click(request: HttpRequest) -> bool:
     return (
         settings.DEMO and is_loopback(host) and is_loopback(request.META.get("REMOTE_ADDR") or "")
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host, by name or address, can be reached from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

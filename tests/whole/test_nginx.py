@@ -127,6 +127,16 @@ def client(here: Any, **options: Any) -> httpx.AsyncClient:
     )
 
 
+async def test_cookies_are_secure_and_answers_say_hsts(here):
+    async with client(here) as http:
+        answer = await http.get("/login/")
+        assert "; Secure" in answer.headers["set-cookie"]
+        assert answer.headers["strict-transport-security"] == "max-age=2592000"
+        answer = await http.get(f"{here.direct}/login/")  # by http://127.0.0.1
+        assert "; Secure" not in answer.headers["set-cookie"]
+        assert "strict-transport-security" not in answer.headers
+
+
 async def test_events_come_one_by_one_and_uncompressed(here):
     headers = {"Accept-Encoding": "gzip"}
     async with (

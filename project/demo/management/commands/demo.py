@@ -7,9 +7,10 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from project.demo.accounts import SUPERUSER, is_loopback, make_users
+from project.demo.accounts import SUPERUSER, make_users
 from project.demo.samples import make_files, make_items
 from project.demo.secret import kept_secret_key
+from project.loopback import is_loopback
 from realtime.management.commands.serve import CHECKS, ON_STARTUP, application_path, embedded_redis
 from realtime.server.supervisor import Supervisor, SupervisorError
 

@@ -1,0 +1,54 @@
+"""System checks of who is let in: hosts, and Django's own about middleware."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Final
+
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, Tags, Warning
+from django.core.checks.registry import registry
+from django.utils.module_loading import import_string
+
+INLINE: Final = "realtime.middleware."
+
+
+def check_hosts(**kwargs: Any) -> list[CheckMessage]:
+    """Report an empty ALLOWED_HOSTS: with DEBUG off Django answers only the hosts named there."""
+    if django_settings.DEBUG or django_settings.ALLOWED_HOSTS:
+        return []
+    hint = "Set ALLOWED_HOSTS to the names the site is reached by."
+    message = "DEBUG is off and ALLOWED_HOSTS empty: every request gets a 400."
+    return [Warning(message, hint=hint, id="realtime.W001")]
+
+
+def show_inline_middleware() -> None:
+    """Let Django's checks for deployment see what `realtime.middleware` stands for.
+
+    They look for the paths of Django's own classes in MIDDLEWARE, not for subclasses, and would
+    report those as missing, and nothing of the settings that they read.
+    """
+    for check in list(registry.deployment_checks):
+        if Tags.security in check.tags and check.__module__.startswith("django."):
+            registry.deployment_checks.remove(check)
+            registry.register(_with_djangos_paths(check), *check.tags, deploy=True)
+
+
+def _with_djangos_paths(check: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(check)
+    def wrapper(**kwargs: Any) -> Any:
+        given = django_settings.MIDDLEWARE
+        django_settings.MIDDLEWARE = [_djangos_path(path) for path in given]
+        try:
+            return check(**kwargs)
+        finally:
+            django_settings.MIDDLEWARE = given
+
+    wrapper.__module__ = __name__  # wrapped once
+    return wrapper
+
+
+def _djangos_path(path: str) -> str:
+    if not path.startswith(INLINE):
+        return path
+    base = next(each for each in import_string(path).__mro__ if each.__module__[:7] == "django.")
+    return f"{base.__module__}.{base.__qualname__}"
