@@ -36,7 +36,8 @@ HEAVY = (
 )
 # What takes longest of the rest, so that none of it is left to the end.
 LONG = (
-    *("/parity/", "/test_generation.py", "/demo/test_demo.py", "/demo/test_page.py"),
+    *("/chaos/", "/parity/", "/test_generation.py", "/demo/test_demo.py"),
+    "/demo/test_page.py",
     *("/access/test_connections.py", "/demo/test_client.py", "/test_nginx.py", "/test_workers.py"),
     *("/test_supervisor.py", "/test_websocket_connection.py", "/test_answer_stream.py"),
     *("/http/test_views.py", "/test_docs.py", "/test_packaging.py", "/delivery/test_hub.py"),

@@ -81,10 +81,16 @@ class Subscriber:
     position: str = "0"
     connections: int = 0
     resets: int = 0
+    reset_at: int = 0  # how many ids it had when it was told the last time
 
     def take(self, event_id: str) -> None:
         self.ids.append(event_id)
         self.position = event_id
+
+    def reset(self, position: str) -> None:
+        self.resets += 1
+        self.reset_at = len(self.ids)
+        self.position = position
 
     async def run(self) -> None:
         """Read, and come back whenever the connection ends, until cancelled."""
@@ -110,8 +116,7 @@ class WebSocketSubscriber(Subscriber):
                 if message["type"] == "event":
                     self.take(message["id"])
                 elif message["type"] == "reset":
-                    self.resets += 1
-                    self.position = message["id"]
+                    self.reset(message["id"])
                 elif message["type"] == "ping":
                     await socket.send('{"type": "pong"}')
 
@@ -129,7 +134,7 @@ class StreamSubscriber(Subscriber):
             self.connections += 1
             async for event in source.aiter_sse():
                 if event.event == "reset":
-                    self.resets += 1
+                    self.reset(event.id)
                 elif event.data:
                     self.take(event.id)
                 self.position = event.id or self.position
