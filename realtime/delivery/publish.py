@@ -1,6 +1,9 @@
 """Publish: the way in for an event, from anywhere in Django."""
 
+from typing import Final
+
 from asgiref.sync import sync_to_async
+from django.core.serializers.json import DjangoJSONEncoder
 
 from ..conf import settings
 from ..eventlog import get_event_log
@@ -10,6 +13,8 @@ from ..events.payload import DEFAULT_TYPE, encode_data, validate_type
 from ..events.topic import user_topic, validate_topic
 from .announce import Announcement, announce
 
+_to_json: Final = DjangoJSONEncoder().default  # of dates, decimals, UUIDs and lazy strings
+
 
 def publish(
     topic: str, data: object, *, type: str = DEFAULT_TYPE, ephemeral: bool = False
@@ -18,7 +23,8 @@ def publish(
 
     Inside a transaction it commits or rolls back with it, and is delivered after the commit.
     Until then the topic stays locked for other publishers, so publish late in a long transaction.
-    `ephemeral` events are not logged: they reach only readers that are connected now.
+    `ephemeral` events are not logged: they reach only readers that are connected now. Dates,
+    decimals, UUIDs and lazy strings in `data` become what Django's JSON encoder makes of them.
 
     Raises `InvalidTopic`, `InvalidData`, `DataTooLarge` (over `MAX_EVENT_BYTES`) or
     `InvalidEventType`; nothing was stored then.
@@ -70,5 +76,5 @@ async def asend_to_user(user_id: object, data: object, *, type: str = DEFAULT_TY
 
 def make_event(topic: str, data: object, type: str) -> NewEvent:
     """Return the event, checked and encoded but not stored."""
-    text = encode_data(data, settings.MAX_EVENT_BYTES)
+    text = encode_data(data, settings.MAX_EVENT_BYTES, _to_json)
     return NewEvent(validate_topic(topic), validate_type(type), text)

@@ -3,6 +3,9 @@
 import json
 import math
 import re
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from typing import Any, Final
 
 from ..exceptions import DataTooLarge, InvalidData, InvalidEventType
@@ -11,8 +14,7 @@ DEFAULT_TYPE: Final = "message"
 RESET: Final = "reset"  # the SSE event that says that history is gone; nobody may publish it
 MAX_TYPE_LENGTH: Final = 64
 _TYPE = re.compile(rf"[^\x00-\x1f\x7f\ud800-\udfff]{{1,{MAX_TYPE_LENGTH}}}")
-# ensure_ascii off: text stays as short as UTF-8 makes it. Separators without spaces likewise.
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+Convert = Callable[[Any], object]  # as `default` of json.JSONEncoder
 dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # of our own values
 
 
@@ -28,22 +30,23 @@ def validate_type(event_type: object) -> str:
     return event_type
 
 
-def encode_data(data: object, max_bytes: int) -> str:
+def encode_data(data: object, max_bytes: int, convert: Convert | None = None) -> str:
     """Return the JSON text (RFC 8259) of `data`, without line breaks.
 
-    Only what JSON has is taken: dicts with string keys, lists, tuples, strings, finite numbers,
-    booleans and None. Raises `InvalidData`, or `DataTooLarge` over `max_bytes` of UTF-8.
+    What JSON has is taken: dicts with string keys, lists, tuples, strings, finite numbers, booleans
+    and None. Of everything else `convert` returns such a value, or raises TypeError. Raises
+    `InvalidData`, or `DataTooLarge` over `max_bytes` of UTF-8.
     """
     try:
-        _check(data)
-        text = _encode(data)
+        _check(data, convert)
+        text = _encoder(convert)(data)
         size = len(text.encode())
     except RecursionError:
         raise InvalidData("The data is nested too deeply to be JSON; flatten it.") from None
     except UnicodeEncodeError as error:
         raise InvalidData(_half_a_pair(error)) from None
     except ValueError as error:  # an integer with more digits than Python writes, or reads
-        raise InvalidData(f"The data can't be written as JSON: {error}.") from None
+        raise InvalidData(f"The data can't be written as JSON: {str(error).rstrip('.')}.") from None
     if size > max_bytes:
         raise DataTooLarge(
             f"The data is {size} bytes of JSON, more than the {max_bytes} of MAX_EVENT_BYTES; "
@@ -63,7 +66,7 @@ def decode_data(text: str | bytes) -> Any:
             text = text.decode()  # json.loads would guess UTF-16, and let surrogates pass
         value = _decode(text)
         if "\\ud" in text or "\\uD" in text:
-            _encode(value).encode()
+            _encoder(None)(value).encode()
         return value
     except RecursionError:
         raise InvalidData("The JSON is nested too deeply; flatten it.") from None
@@ -95,7 +98,15 @@ def _half_a_pair(error: UnicodeEncodeError) -> str:
     return f"The data holds half of a surrogate pair ({half!r}), which UTF-8 can't carry."
 
 
-def _check(value: object) -> None:
+@cache
+def _encoder(convert: Convert | None) -> Callable[[object], str]:
+    # ensure_ascii off: text stays as short as UTF-8 makes it. Separators without spaces likewise.
+    return json.JSONEncoder(
+        ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=convert
+    ).encode
+
+
+def _check(value: object, convert: Convert | None) -> None:
     """Raise `InvalidData` where json.dumps would change the value (integer keys) or refuse it."""
     kind = type(value)
     if kind is str or kind is int or value is None or kind is bool:
@@ -104,15 +115,23 @@ def _check(value: object) -> None:
         for key, item in value.items():
             if not isinstance(key, str):
                 raise InvalidData(f"The data has the key {key!r:.60}: JSON keys are strings.")
-            _check(item)
+            _check(item, convert)
     elif isinstance(value, list | tuple):
         for item in value:
-            _check(item)
+            _check(item, convert)
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise InvalidData(f"The data holds {value}, which JSON can't express; use None.")
     elif not isinstance(value, str | int):
-        raise InvalidData(
-            f"The data holds a {kind.__module__}.{kind.__qualname__}, which is not a JSON value: "
-            "convert it first (str() for dates, decimals and UUIDs)."
-        )
+        _check(_converted(value, convert), convert)
+
+
+def _converted(value: object, convert: Convert | None) -> object:
+    if convert is not None:
+        with suppress(TypeError):
+            return convert(value)
+    kind = type(value)
+    raise InvalidData(
+        f"The data holds a {kind.__module__}.{kind.__qualname__}, which is not a JSON value: "
+        "convert it first."
+    )

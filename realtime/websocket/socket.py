@@ -5,9 +5,9 @@ from typing import Any, Final
 
 from ..delivery.topic_subscriber import Reset
 from ..events.event import Event
-from ..events.payload import dumps
 from ..exceptions import RealtimeError
 from ..server.extensions import has_denial_response
+from ..streaming.json_columns import encode_value
 from ..utils.asgi import Scope, Send, send_json
 from . import messages as frames
 
@@ -37,9 +37,9 @@ class Socket:
         return self._state in (ConsumerState.AUTHENTICATING, ConsumerState.OPEN)
 
     async def send_json(self, value: Any) -> None:
-        """Send a JSON value as a text frame."""
+        """Send a JSON value as a text frame, by Django's JSON encoder."""
         if self._is_open:
-            await self.base_send({"type": "websocket.send", "text": dumps(value)})
+            await self.base_send({"type": "websocket.send", "text": encode_value(value)})
 
     async def send_text(self, text: str) -> None:
         """Send a text frame; waits while the peer does not read."""

@@ -1,8 +1,11 @@
 """`realtime.delivery.publish`: from anywhere, committed or not at all, whatever the layer does."""
 
 import asyncio
+import datetime
+import decimal
 import queue
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +17,7 @@ from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, override_settings
 from django.urls import path
+from django.utils.translation import gettext_lazy
 
 from realtime.delivery import publish as publishing
 from realtime.delivery.hub import get_hub
@@ -36,6 +40,22 @@ def _no_second_chance():
     """An event that was not announced must not be found by the check of the heads."""
     with override_settings(REALTIME={"HEAD_CHECK_SECONDS": 1_000.0}):
         yield
+
+
+@pytest.mark.parametrize(
+    ("value", "json"),
+    [
+        (datetime.date(2026, 1, 2), '"2026-01-02"'),
+        (datetime.datetime(2026, 1, 2, 3, tzinfo=datetime.UTC), '"2026-01-02T03:00:00Z"'),
+        (datetime.timedelta(hours=1), '"P0DT01H00M00S"'),
+        (decimal.Decimal("1.50"), '"1.50"'),
+        (uuid.UUID(int=1), '"00000000-0000-0000-0000-000000000001"'),
+        (gettext_lazy("Monday"), '"Monday"'),
+    ],
+)
+@pytest.mark.parametrize("way", [publish, async_to_sync(apublish), async_to_sync(publish_now)])
+def test_what_djangos_json_encoder_writes_is_published(way, value, json):
+    assert way("room.a", {"value": value}).data == f'{{"value":{json}}}'
 
 
 class Listener:

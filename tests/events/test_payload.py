@@ -103,6 +103,36 @@ def test_encode_data_refuses(data, says):
         encode_data(data, LIMIT)
 
 
+def to_json(value: object) -> object:
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, bytes):
+        return [value]  # as bad as before
+    if isinstance(value, datetime.time):
+        raise ValueError("No times here.")
+    raise TypeError
+
+
+def test_convert_is_asked_for_what_json_has_not():
+    data = {"a": [uuid.UUID(int=1), 1.5]}
+    text = '{"a":["00000000-0000-0000-0000-000000000001",1.5]}'
+    assert encode_data(data, LIMIT, to_json) == text
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (object(), "builtins.object, which is not a JSON value"),
+        ({uuid.UUID(int=1): 1}, "JSON keys are strings"),
+        (b"", "nested too deeply"),
+        ([datetime.time()], r"can't be written as JSON: No times here\.$"),
+    ],
+)
+def test_what_convert_refuses_is_refused(data, says):
+    with pytest.raises(InvalidData, match=says):
+        encode_data(data, LIMIT, to_json)
+
+
 def test_a_circle_is_refused():
     circle: list[Any] = []
     circle.append(circle)

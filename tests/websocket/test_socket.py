@@ -1,5 +1,6 @@
 """What a consumer sends, and how a handshake is refused."""
 
+import datetime
 import json
 from typing import Any
 
@@ -41,6 +42,12 @@ async def test_frames_of_an_open_socket(state):
         "detail": "why",
         "ref": 7,
     }
+
+
+async def test_a_value_is_written_by_djangos_json_encoder():
+    socket = Sent(ConsumerState.OPEN)
+    await socket.send_json({"due": datetime.date(2026, 1, 2)})
+    assert socket.messages[0]["text"] == '{"due":"2026-01-02"}'
 
 
 @pytest.mark.parametrize(
