@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.auth import get_user_model
+from django.contrib.auth import get_permission_codename, get_user_model
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -164,9 +164,35 @@ class EventAdmin(ReadOnlyAdmin):
 class TokenForm(TokenModelForm):
     """What can be chosen about a token when it is made."""
 
+    maker: Any = None  # the user of the request
+
     class Meta:
         model = models.AccessToken
         fields = ("user", "name", "expires")
+
+    def clean_user(self) -> Any:
+        """Refuse a user in whose name the maker may not act: the token is shown to the maker."""
+        user = self.cleaned_data["user"]
+        if not may_make_token(self.maker, user):
+            raise forms.ValidationError(
+                _(
+                    "You can make tokens for yourself, and for users whom you may change and "
+                    "who may do nothing that you may not."
+                )
+            )
+        return user
+
+
+def may_make_token(maker: Any, user: Any) -> bool:
+    """Return whether `maker` may have a token of `user`, who is then as good as himself."""
+    if maker == user or getattr(maker, "is_superuser", False):
+        return True
+    may_change = maker.has_perm(
+        f"{user._meta.app_label}.{get_permission_codename('change', user._meta)}"
+    )
+    rights = user.get_all_permissions() if hasattr(user, "get_all_permissions") else set()
+    is_less = not getattr(user, "is_superuser", False) and rights <= maker.get_all_permissions()
+    return may_change and is_less
 
 
 @admin.register(models.AccessToken)
@@ -199,15 +225,30 @@ class AccessTokenAdmin(ModelAdmin):
         # The list needs it for its action; a single token can't be edited, only revoked.
         return obj is None and super().has_change_permission(request, obj)
 
-    def save_model(
-        self, request: HttpRequest, obj: models.AccessToken, form: Any, change: bool
-    ) -> None:
-        token, row = create_token(obj.user, name=obj.name)
+    def get_form(self, request: HttpRequest, *args: Any, **kwargs: Any) -> type[TokenForm]:
+        form = super().get_form(request, *args, **kwargs)
+        return type(form.__name__, (form,), {"maker": request.user})
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        return {"user": request.user.pk, **super().get_changeform_initial_data(request)}
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        obj.token, row = create_token(obj.user, name=obj.name)
         obj.pk, obj.digest, obj.created = row.pk, row.digest, row.created
         if obj.expires is not None:
             models.AccessToken.objects.filter(pk=row.pk).update(expires=obj.expires)
-        said = _("The token, which can't be shown again: %(token)s")
-        self.message_user(request, said % {"token": token}, messages.WARNING)
+
+    def response_add(
+        self, request: HttpRequest, obj: Any, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        # In this page alone: a message may be kept in a cookie, where anybody could read it.
+        context = {
+            **self.admin_site.each_context(request),
+            "title": _("Access token"),
+            "opts": self.opts,
+            "token": obj.token,
+        }
+        return TemplateResponse(request, "realtime/admin/token.html", context)
 
     @admin.action(description=_("Revoke the selected tokens"), permissions=["change"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[models.AccessToken]) -> None:

@@ -107,6 +107,49 @@ def test_a_token_is_seen_once(boss, alice):
         assert row.digest not in seen
 
 
+def test_token_is_in_the_page_alone(boss, alice):
+    """A message may be kept in a cookie, which is signed and not encrypted."""
+    form = {"user": alice.pk, "name": "", "expires_0": "", "expires_1": ""}
+    answer = boss.post(url("realtime_accesstoken_add"), form)
+    assert answer.status_code == 200
+    assert "no-store" in answer.headers["Cache-Control"]
+    assert "messages" not in answer.cookies
+    [token] = re.findall(r"rt_[\w-]{40,}", answer.content.decode())
+    for address in ("index", "realtime_accesstoken_changelist"):
+        assert token not in page(boss, url(address))
+
+
+@pytest.mark.parametrize(
+    ("permissions", "whose", "is_made"),
+    [
+        (["add_accesstoken"], "helper", True),
+        (["add_accesstoken"], "alice", False),
+        (["add_accesstoken"], "boss", False),
+        (["add_accesstoken", "change_user"], "alice", True),
+        (["add_accesstoken", "change_user"], "boss", False),
+        (["add_accesstoken", "change_user"], "clerk", False),
+        (["add_accesstoken", "change_user", "add_event"], "clerk", True),
+        (["add_accesstoken", "change_accesstoken", "view_user"], "alice", False),
+    ],
+)
+def test_token_of_another_user_is_for_those_who_may_change_that_user_and_are_no_less(
+    boss, alice, permissions, whose, is_made
+):
+    clerk = User.objects.create_user("clerk", is_staff=True)
+    clerk.user_permissions.add(Permission.objects.get(codename="add_event"))
+    client = helper(*permissions)
+    user = User.objects.get(username=whose)
+    form = {"user": user.pk, "name": "", "expires_0": "", "expires_1": ""}
+    shown = client.post(url("realtime_accesstoken_add"), form).content.decode()
+    assert ("rt_" in shown, "You can make tokens for yourself" in shown) == (is_made, not is_made)
+    assert AccessToken.objects.filter(user=user).exists() is is_made
+
+
+def test_form_begins_with_the_user_who_asks(boss):
+    pk = User.objects.get(username="boss").pk
+    assert f'<option value="{pk}" selected>boss' in page(boss, url("realtime_accesstoken_add"))
+
+
 def test_a_token_with_an_end(boss, alice):
     make_token(boss, alice, expires_0="2100-01-02", expires_1="03:04:05")
     expires = AccessToken.objects.get().expires
