@@ -5,6 +5,8 @@ import asyncio
 import faulthandler
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +17,9 @@ from realtime.server.workers import BEAT_SECONDS
 
 from daphne.cli import CommandLineInterface as DaphneCommandLine  # isort: skip
 from daphne.utils import import_by_path  # isort: skip
+
+SHUT_SECONDS = 0.25
+"""Seconds that the event loop gets to close the listening socket before that is done for it."""
 
 
 class CommandLineInterface(DaphneCommandLine):
@@ -43,6 +48,12 @@ class CommandLineInterface(DaphneCommandLine):
             type=int,
             default=None,
             help="Stop gracefully when this pipe's other end is closed",
+        )
+        self.parser.add_argument(
+            "--shut-fd",
+            action="store_true",
+            help="Then also refuse connections to --fd for all processes that share it, even if "
+            "the event loop is held",
         )
         self.parser.add_argument(
             "--on-startup",
@@ -80,11 +91,16 @@ class CommandLineInterface(DaphneCommandLine):
             # In C, so that it works whatever the interpreter is doing.
             faulthandler.register(signal.SIGQUIT)
         if options.parent_fd is not None:
-            loop.add_reader(options.parent_fd, self._parent_gone, options.parent_fd)
+            arguments = (loop, options.parent_fd, options.shut_fd)
+            threading.Thread(target=self._await_parent, args=arguments, daemon=True).start()
 
-    def _parent_gone(self, fd: int) -> None:
-        asyncio.get_event_loop().remove_reader(fd)
-        self.server.stop()
+    def _await_parent(self, loop: asyncio.AbstractEventLoop, fd: int, shuts: bool) -> None:
+        # In a thread: a loop that is held must not keep the port from whoever serves next.
+        os.read(fd, 1)
+        loop.call_soon_threadsafe(self.server.parent_ended)
+        if shuts:
+            time.sleep(SHUT_SECONDS)
+            self.server.listener.shut()
 
 
 def _beat(loop: asyncio.AbstractEventLoop, fd: int) -> None:

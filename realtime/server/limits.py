@@ -52,6 +52,9 @@ class Limits:
     disconnect_timeout: float = limit(
         0.5, "an HTTP application may run this long after its client left; then cancelled"
     )
+    drain_delay: float = limit(
+        0.0, "after SIGTERM all is served as before for this time, but readyz says 503"
+    )
     drain_window: float = limit(
         5.0, "at shutdown, WebSockets and event streams are ended spread over this time"
     )

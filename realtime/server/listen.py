@@ -4,6 +4,7 @@ Twisted parses the endpoints and binds their sockets. It accepts for those with 
 transports are replaced on all others, and so is its backlog.
 """
 
+import contextlib
 import errno
 import socket
 import sys
@@ -16,13 +17,10 @@ from zope.interface import implementer
 
 from realtime.server.access_log import logger
 from realtime.server.http_connection import HTTPConnection
+from realtime.server.sockets import BACKLOG
 from realtime.server.state import ServerState
 from realtime.server.transport import SocketTransport, Transport
 from realtime.server.twisted_transport import TwistedTransport
-
-LISTEN_BACKLOG = 4096
-"""Connections the kernel queues before they are accepted. Twisted's 50 makes a storm of
-connections wait for SYN retries of 1 s and 3 s."""
 
 ACCEPT_BATCH = 32
 """Connections accepted before the event loop gets a turn, and another worker a chance."""
@@ -83,7 +81,8 @@ class Listener:
         self._ports.append(port)
         listener = getattr(port, "socket", None)
         if isinstance(listener, socket.socket):
-            listener.listen(LISTEN_BACKLOG)  # listen(2) again only changes the backlog
+            # Twisted's 50 makes a storm of connections wait for SYN retries of 1 s and 3 s.
+            listener.listen(BACKLOG)  # listen(2) again only changes the backlog
             if port.factory is self._factory:  # not wrapped for TLS
                 self._take_over(port, listener)
         return port
@@ -102,19 +101,23 @@ class Listener:
         self._hosts[listener] = host
         self._server.loop.add_reader(listener.fileno(), self._accept, listener)
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, listener: socket.socket) -> bool:
+        """Accept what waits; return whether there may be more."""
         server, host = self._server, self._hosts[listener]
         for _ in range(ACCEPT_BATCH):
             try:
                 sock, address = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
+                return False
             except OSError as error:
+                if error.errno == errno.EINVAL:  # shut down, by a process that shares it
+                    server.loop.remove_reader(listener.fileno())
+                    return False
                 if error.errno in _FULL:
                     logger.error("Can't accept connections: %s", error.strerror)
                     server.loop.remove_reader(listener.fileno())
                     server.loop.call_later(0.5, self._accept_again, listener)
-                    return
+                    return False
                 raise
             sock.setblocking(False)
             peer = here = None
@@ -124,6 +127,7 @@ class Listener:
             transport = SocketTransport(server.loop, server.timeouts, sock, peer, here)
             self.accepted(transport)
             transport.resume_reading()
+        return True
 
     def _accept_again(self, listener: socket.socket) -> None:
         if listener in self._hosts:
@@ -136,9 +140,11 @@ class Listener:
             connection.refuse(503, "Too many connections.", (b"retry-after", RETRY_AFTER))
 
     def close(self) -> None:
-        """Accept no more; what is connected stays."""
+        """Accept no more; what is connected stays, and what waits to be accepted is."""
         for listener in self._hosts:
             self._server.loop.remove_reader(listener.fileno())
+            rounds = range(BACKLOG // ACCEPT_BATCH)
+            any(not self._accept(listener) for _ in rounds)
         self._hosts.clear()
         for port in self._ports:
             if port in self._inherited:
@@ -147,6 +153,15 @@ class Listener:
             else:
                 port.stopListening()
         self._ports.clear()
+
+    def shut(self) -> None:
+        """Have the kernel refuse connections, in all processes that share the sockets.
+
+        Safe to call from any thread; does nothing after `close`.
+        """
+        for listener in list(self._hosts):
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
 
 
 def _endpoint(reactor: Any, description: str) -> Any:

@@ -91,7 +91,7 @@ class Server(DaphneServer):
         # what comes while its loop does not run.
         if self.signal_handlers and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: loop.call_soon_threadsafe(self.stop))
+                signal.signal(number, lambda sent, _: loop.call_soon_threadsafe(self._told, sent))
         try:
             loop.run_until_complete(self.lifespan.start())
         except StartupFailed as error:
@@ -125,17 +125,25 @@ class Server(DaphneServer):
             except Exception:
                 logger.exception("A callback failed at the start of the server")
 
-    def stop(self) -> None:
-        """Drain, then stop; a second call stops at once."""
+    def _told(self, number: int) -> None:
+        self.stop(self.state.limits.drain_delay if number == signal.SIGTERM else 0)
+
+    def stop(self, delay: float = 0) -> None:
+        """Drain after `delay` seconds, then stop; a second call stops at once."""
         if not reactor.running:
             self.abort_start = True
             self.lifespan.cancel()
         elif self._drain is None:
-            drained = shutdown.drain(self.state, self.listener, self.lifespan)
+            drained = shutdown.drain(self.state, self.listener, self.lifespan, delay)
             self._drain = self.state.loop.create_task(drained)
             self._drain.add_done_callback(lambda _: self._stop_now())
         else:
             self._drain.cancel()
+
+    def parent_ended(self) -> None:
+        """Drain, unless that has begun already: whoever kept this process running is gone."""
+        if self._drain is None:
+            self.stop()
 
     def _stop_now(self) -> None:
         self.state.timeouts.stop()

@@ -18,13 +18,20 @@ CANCEL_GRACE = 5.0
 """Seconds that a cancelled task gets for its `finally`."""
 
 
-async def drain(server: ServerState, listener: Listener, lifespan: Lifespan) -> None:
-    """Stop listening, end what is open, wait for what may finish, cancel what remains."""
+async def drain(
+    server: ServerState, listener: Listener, lifespan: Lifespan, delay: float = 0
+) -> None:
+    """Stop listening, end what is open, wait for what may finish, cancel what remains.
+
+    For `delay` seconds before, only readyz says that it will.
+    """
     loop, limits = server.loop, server.limits
-    start = loop.time()
-    server.begin_draining()
-    listener.close()
+    server.scope_extension["draining"] = True
     try:
+        await asyncio.sleep(delay)
+        server.is_draining = True
+        listener.close()
+        start = loop.time()
         await _end_sessions(server, start)
         if any(connection.is_idle for connection in server.connections):
             await asyncio.sleep(KEEP_ALIVE_NOTICE)

@@ -56,7 +56,8 @@ class ServerState:
     connections: set[OpenConnection] = field(default_factory=set)
     sessions: set[Session] = field(default_factory=set)  # those with a running application
     scope_extension: dict[str, Any] = field(default_factory=lambda: {"draining": False})
-    """Shared by all scopes as `extensions["realtime.server"]`."""
+    """Shared by all scopes as `extensions["realtime.server"]`: whether it is about to shut down."""
+    is_draining: bool = False  # it shuts down: what ends now must not be begun again
     timeouts: Timeouts = field(init=False)
     dead_after: int = field(init=False)  # checks without a sign of life, then a peer is gone
 
@@ -64,16 +65,6 @@ class ServerState:
         self.timeouts = Timeouts(self.limits, self.ping_interval)
         unanswered = math.ceil(2 * self.ping_timeout / self.ping_interval)
         self.dead_after = CHECKS_BEFORE_PING + max(1, unanswered)
-
-    @property
-    def is_draining(self) -> bool:
-        """Return whether the server shuts down: what ends now must not be begun again."""
-        draining: bool = self.scope_extension["draining"]
-        return draining
-
-    def begin_draining(self) -> None:
-        """Tell connections, and applications by their scopes, that the server shuts down."""
-        self.scope_extension["draining"] = True
 
     def session_ended(self, session: Session, task: "asyncio.Task[None]") -> None:
         """Forget a session whose application has returned, raised or been cancelled."""

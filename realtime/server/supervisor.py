@@ -1,23 +1,19 @@
 """Keeps N worker processes behind one listening socket: restarts, drains and replaces them."""
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from pathlib import Path
 from typing import IO, Any
 
+from realtime.server import systemd
 from realtime.server.embedded_valkey import EmbeddedValkey, ValkeyError
+from realtime.server.sockets import ListenError, ListeningSocket
 from realtime.server.workers import Backoff, Worker, describe_exit, end, environment
 
 logger = logging.getLogger(__name__)
-
-LISTEN_BACKLOG = 4096
-"""Connections the kernel queues before a worker accepts them."""
 
 SET_REDIS_URL = (
     "More than one worker needs a Redis to talk through, and the embedded Valkey can't run here "
@@ -32,10 +28,11 @@ class SupervisorError(Exception):
 class Supervisor:
     """Serve `application` (`module:attribute`) with `workers` fresh processes.
 
-    SIGTERM and SIGINT drain and stop, SIGHUP replaces the workers one at a time. `grace` is the
-    seconds a worker may take to drain before it is killed, `worker_timeout` those in which its
-    event loop may give no sign of life before it is replaced (0: any time). `options` are further
-    arguments for the worker's command line, see `python -m realtime.server --help`.
+    SIGTERM and SIGINT drain and stop, SIGHUP replaces the workers one at a time. `drain_delay` is
+    the seconds between a SIGTERM and the drain, in which all is served and `readyz` says 503,
+    `grace` those a worker may take to drain before it is killed, `worker_timeout` those in which
+    its event loop may give no sign of life before it is replaced (0: any time). `options` are
+    further arguments for the worker's command line, see `python -m realtime.server --help`.
     `embedded_redis` has a Valkey started with them, and names the environment variable in which
     they find its URL. `on_ready` is called once, when the first start of all workers has
     succeeded; without it one line is printed.
@@ -52,6 +49,7 @@ class Supervisor:
         uds: str | None = None,
         workers: int = 1,
         grace: float = 30.0,
+        drain_delay: float = 0.0,
         worker_timeout: float = 15.0,
         env: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
@@ -67,15 +65,19 @@ class Supervisor:
         self.uds = uds
         self.workers = workers
         self.grace = grace
+        self.drain_delay = drain_delay
         self.worker_timeout = worker_timeout
-        self.options = list(options)
+        self.options = [*options, "--drain-delay", str(drain_delay)]
         self.embedded_redis = embedded_redis
         self.on_ready = on_ready
         self.stdout = stdout or sys.stdout
-        self.env = environment(os.environ if env is None else env, workers)
-        self._listener: socket.socket | None = None
+        self._given = os.environ if env is None else env
+        self.env = environment(self._given, workers)
+        self._listener: ListeningSocket | None = None
         self._slots: list[Worker | None] = [None] * workers
         self._failure: SupervisorError | None = None
+        self._replacing = asyncio.Lock()
+        self._is_replacement_due = False
 
     @property
     def url(self) -> str:
@@ -90,14 +92,20 @@ class Supervisor:
         return [worker.process.pid for worker in self._slots if worker]
 
     def bind(self) -> None:
-        """Open the listening socket; with port 0, `port` is the real one afterwards."""
+        """Open the listening socket; with port 0, `port` is the real one afterwards.
+
+        One that is passed in (LISTEN_FDS) takes the place of host and port.
+        """
         if self._listener is not None:
             return
-        self._listener = _bind_unix(self.uds) if self.uds else _bind_tcp(self.host, self.port)
-        if not self.uds:
-            self.port = self._listener.getsockname()[1]
-        self._listener.listen(LISTEN_BACKLOG)
-        self._listener.setblocking(False)
+        try:
+            listener = ListeningSocket.open(self.host, self.port, self.uds, self._given)
+        except ListenError as error:
+            raise SupervisorError(str(error)) from error
+        self._listener, self.uds = listener, listener.path
+        if listener.address:
+            host, self.port = listener.address
+            self.host = host if listener.is_passed else self.host
 
     def run(self) -> int:
         """Serve until told to stop; the exit status."""
@@ -114,14 +122,11 @@ class Supervisor:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
-            if self.uds:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self.uds)
 
     async def _run(self) -> None:
         self._stopping = asyncio.Event()
         self._starting = self.workers
-        self._replacing = asyncio.Lock()
+        self._stop_signal = signal.SIGTERM
         # Held open for as long as this process lives: a worker stops when it reads its end.
         self._alive_read, self._alive_write = os.pipe()
         loop = asyncio.get_running_loop()
@@ -139,10 +144,11 @@ class Supervisor:
                 self._fail("The supervisor failed; its traceback is above.")
 
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopping.set)
+            loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(signal.SIGHUP, lambda: begin(self._replace()))
         valkey = EmbeddedValkey(self.env)
         try:
+            begin(self._notify_watchdog())
             if self.embedded_redis:
                 self.env[self.embedded_redis] = await valkey.start()
                 begin(valkey.keep())
@@ -156,16 +162,38 @@ class Supervisor:
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
-            await asyncio.gather(*(end(w.process, self.grace) for w in self._slots if w))
+            await self._end_workers()
             await valkey.end()
-            os.close(self._alive_read)
-            os.close(self._alive_write)
+
+    def _stop(self, number: signal.Signals) -> None:
+        self._stop_signal = number
+        self._stopping.set()
+
+    async def _end_workers(self) -> None:
+        systemd.notify(self._given, "STOPPING=1")
+        number = self._stop_signal
+        delay = self.drain_delay if number == signal.SIGTERM else 0
+        running = [worker.process for worker in self._slots if worker]
+        ended = asyncio.gather(*(end(process, delay + self.grace, number) for process in running))
+        await asyncio.sleep(delay)
+        # Each process closes the socket. What connects from now on is refused, not kept waiting;
+        # a worker that can't, because its loop is held, does so when this pipe is closed.
+        self._unbind()
+        os.close(self._alive_write)
+        await ended
+        os.close(self._alive_read)
 
     def _fail(self, message: str) -> None:
         self._failure = self._failure or SupervisorError(message)
         self._stopping.set()
 
+    async def _notify_watchdog(self) -> None:
+        while seconds := systemd.watchdog_seconds(self._given):
+            systemd.notify(self._given, "WATCHDOG=1")
+            await asyncio.sleep(seconds)
+
     def _announce(self) -> None:
+        systemd.notify(self._given, "READY=1")
         if self.on_ready:
             self.on_ready(self)
         else:
@@ -178,10 +206,12 @@ class Supervisor:
     async def _start_worker(self) -> Worker | None:
         """Return a worker that is ready, or None after one that failed to become so."""
         assert self._listener is not None
-        listener = self._listener.fileno()
         arguments = [self.application, *self.options]
+        if not self._listener.is_passed:
+            arguments.append("--shut-fd")
+        fds = self._listener.sock.fileno(), self._alive_read
         try:
-            worker = await Worker.spawn(arguments, self.env, listener, self._alive_read)
+            worker = await Worker.spawn(arguments, self.env, *fds)
         except Exception as error:  # no such file, or no process, thread or descriptor to be had
             logger.error("Can't start %s: %s", sys.executable, error)
             return None
@@ -224,8 +254,15 @@ class Supervisor:
             await asyncio.sleep(delay)
 
     async def _replace(self) -> None:
-        """Replace the workers one at a time; a new one that fails leaves the old ones alone."""
+        """Replace the workers one at a time; a new one that fails leaves the old ones alone.
+
+        Called again while it runs, it does so once more; further calls are that one.
+        """
+        if self._is_replacement_due:
+            return
+        self._is_replacement_due = True
         async with self._replacing:
+            self._is_replacement_due = False
             for slot in range(self.workers):
                 new = await self._start_worker()
                 if new is None:
@@ -233,48 +270,9 @@ class Supervisor:
                     return
                 old, self._slots[slot] = self._slots[slot], new
                 if old is not None:
+                    # SIGINT, without the delay: this host serves on, nobody has to look elsewhere.
                     try:
-                        await end(old.process, self.grace)
+                        await end(old.process, self.grace, signal.SIGINT)
                     except asyncio.CancelledError:
-                        await end(old.process, self.grace)
+                        await end(old.process, self.grace, signal.SIGINT)
                         raise
-
-
-def _bind_tcp(host: str, port: int) -> socket.socket:
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (socket.gaierror, OverflowError) as error:
-        raise SupervisorError(f"{host}:{port} is not an address to listen on: {error}.") from error
-    family, kind, protocol, _, address = found[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Now, not when a worker takes over: a connection that is made before inherits it too, and
-        # would have the second part of each answer wait 40 ms for the client's acknowledgement.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        raise SupervisorError(f"Can't listen on {host}:{port}: {error.strerror}.") from error
-    return listener
-
-
-def _bind_unix(path: str) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if Path(path).is_socket() and not _is_listening(path):
-            os.unlink(path)  # left behind by a process that was killed
-        listener.bind(path)
-    except OSError as error:
-        listener.close()
-        raise SupervisorError(f"Can't listen on {path}: {error.strerror or error}.") from error
-    return listener
-
-
-def _is_listening(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            return False
-        return True

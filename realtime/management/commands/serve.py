@@ -33,6 +33,13 @@ class Command(BaseCommand):
             help="how long a worker may drain after SIGTERM before it is killed (default: 30)",
         )
         parser.add_argument(
+            "--drain-delay",
+            type=float,
+            default=float(os.environ.get("REALTIME_DRAIN_DELAY") or 0),
+            metavar="SECONDS",
+            help="after SIGTERM serve as before for so long while /readyz says 503 (default: 0)",
+        )
+        parser.add_argument(
             "--worker-timeout",
             type=float,
             default=15.0,
@@ -63,6 +70,7 @@ class Command(BaseCommand):
                 uds=options["uds"],
                 workers=options["workers"],
                 grace=options["grace"],
+                drain_delay=options["drain_delay"],
                 worker_timeout=options["worker_timeout"],
                 options=[*checks, *ON_STARTUP, *options["options"]],
                 embedded_redis=embedded_redis(options["workers"]),

@@ -1,0 +1,47 @@
+"""Listening sockets that are bound here, and who has them last."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from realtime.server import systemd
+from realtime.server.sockets import ListenError, ListeningSocket
+
+
+def test_a_connection_from_before_the_workers_does_not_wait_for_acknowledgements() -> None:
+    listener = ListeningSocket.open("127.0.0.1", 0, None, {})
+    try:
+        assert listener.address
+        with socket.create_connection(listener.address):
+            listener.sock.setblocking(True)
+            accepted, _ = listener.sock.accept()
+            with accepted:
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    finally:
+        listener.close()
+
+
+def test_file_of_a_unix_socket_goes_with_it(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    listener = ListeningSocket.open("", 0, path, {})
+    assert (listener.path, listener.address) == (path, None)
+    with pytest.raises(ListenError, match="Can't listen on"):
+        ListeningSocket.open("", 0, path, {})
+    listener.close()
+    assert not os.path.exists(path)
+
+
+def test_more_than_one_passed_socket_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("", 0)) as two:
+        monkeypatch.setattr(systemd, "passed_sockets", lambda env: [one, two])
+        with pytest.raises(ListenError, match="LISTEN_FDS passes 2"):
+            ListeningSocket.open("127.0.0.1", 0, None, {})
+
+
+@pytest.mark.parametrize("pid", ["1", ""])
+def test_sockets_that_are_passed_to_another_process_are_none_of_ours(pid: str) -> None:
+    listener = ListeningSocket.open("127.0.0.1", 0, None, {"LISTEN_PID": pid, "LISTEN_FDS": "1"})
+    assert not listener.is_passed
+    listener.close()
