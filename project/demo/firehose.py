@@ -6,14 +6,7 @@ from typing import Final
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from realtime import (
-    NotAllowed,
-    NotIdentified,
-    StreamResponse,
-    authenticate,
-    error_response,
-    json_errors,
-)
+from realtime import NotAllowed, StreamResponse, error_response, json_errors, require_user
 
 PIECE: Final = b"\0" * 65_536
 PIECES_PER_MB: Final = 16
@@ -23,9 +16,7 @@ MAX_MB: Final = 1_000_000
 @json_errors("GET")
 async def firehose(request: HttpRequest) -> HttpResponseBase:
     """`GET /firehose?mb=N`: staff only."""
-    user = (await authenticate(request.scope)).user  # type: ignore[attr-defined]
-    if not user.is_authenticated:
-        raise NotIdentified("Sign in, or send an access token.")
+    user = await require_user(request)
     if not user.is_staff:
         raise NotAllowed("The firehose is for staff.")
     mb = request.GET.get("mb", "")

@@ -20,12 +20,15 @@ from ..delivery.publish import publish_now
 from ..events.event import Event
 from ..events.payload import decode_data
 from ..exceptions import DataTooLarge, NotAllowed, NotIdentified, RealtimeError
+from ..streaming.response import StreamResponse
 from ..utils.asgi import scope_of
+from .stream_guard import StreamGuard
 
 P = ParamSpec("P")
 View: TypeAlias = Callable[Concatenate[HttpRequest, P], Awaitable[HttpResponseBase]]
 AsyncView: TypeAlias = Callable[Concatenate[HttpRequest, P], Coroutine[Any, Any, HttpResponseBase]]
 
+IDENTITY: Final = "realtime.identity"  # in the scope: of a view that has asked for its user
 BODY_OVERHEAD: Final = 6  # JSON may write one byte of data as six characters (an escaped one)
 
 
@@ -48,7 +51,7 @@ def json_errors(*methods: str) -> Callable[[View[P]], AsyncView[P]]:
                 allowed = ", ".join(methods)
                 return error_response(405, f"Use {allowed} here.", Allow=allowed)
             try:
-                return await view(request, *args, **kwargs)
+                return _guard(request, await view(request, *args, **kwargs))
             except RequestDataTooBig as error:
                 return error_response(413, str(error))
             except RealtimeError as error:
@@ -63,6 +66,14 @@ def json_errors(*methods: str) -> Callable[[View[P]], AsyncView[P]]:
         return csrf_exempt(wrapper)
 
     return decorate
+
+
+def _guard(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """Let a stream end with the identity that its view has asked for."""
+    identity = scope_of(request).get(IDENTITY)
+    if identity is not None and isinstance(response, StreamResponse):
+        StreamGuard(response, identity)
+    return response
 
 
 async def reader(request: HttpRequest, topics: list[str]) -> Identity:
@@ -100,7 +111,8 @@ async def require_user(request: HttpRequest) -> Any:
     Raises `NotIdentified` or `NotAllowed`.
 
     Checks the Origin of what reads and the CSRF token of what changes something, and refuses what
-    another site made a browser ask for.
+    another site made a browser ask for. A StreamResponse of the view ends when the user signs out,
+    is deactivated or deleted, or the token is revoked.
     """
     if request.method in ("GET", "HEAD"):
         identity = await reader(request, [])
@@ -108,6 +120,7 @@ async def require_user(request: HttpRequest) -> Any:
         identity = await writer(request)
     if not identity.user.is_authenticated:
         raise NotIdentified("Sign in, or send an access token.")
+    scope_of(request)[IDENTITY] = identity
     return identity.user
 
 

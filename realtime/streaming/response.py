@@ -1,7 +1,7 @@
 """Streaming response classes: Django's own, with what each format, proxy and middleware needs."""
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -49,10 +49,19 @@ class StreamResponse(StreamingHttpResponse):
                 "generator as `async def` with `yield`, and loop over a queryset with `async for`."
             )
 
+    def put_through(
+        self, wrapper: Callable[[AsyncGenerator[Any, None]], AsyncGenerator[Any, None]]
+    ) -> None:
+        """Send what `wrapper` makes of the body."""
+        if self.is_untouched:
+            self._own = self._iterator = wrapper(self._own)
+        else:
+            self._iterator = wrapper(_iterate(self._iterator))
+
     @property
     def is_untouched(self) -> bool:
         """Return whether no middleware has put its own iterator around the body."""
-        return self._iterator is self._own  # type: ignore[attr-defined]
+        return self._iterator is self._own
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         # Django closes what this returns, and leaves the generators inside to the garbage

@@ -131,6 +131,28 @@ async def test_a_change_reaches_every_socket_on_every_worker(two_workers, user, 
                 assert again.status_code == (403 if what == "staff flag" else 401)
 
 
+async def read_away(response: httpx.Response) -> None:
+    async for _ in response.aiter_raw():
+        pass
+
+
+async def test_a_change_ends_the_streams_of_a_sites_own_views(two_workers, user):
+    server = two_workers.server
+    server.expected.append("The user of this stream has been signed out.")
+    headers = bearer(user.token)
+    async with (
+        open_stream(f"{server.url}/progress?steps=100&interval=1", headers=headers) as progress,
+        httpx.AsyncClient(headers=headers) as client,
+        client.stream("GET", f"{server.url}/firehose?mb=100000") as firehose,
+    ):
+        await user.change(CHANGES["deactivated"][0])
+        await progress.ended(SECONDS)
+        with pytest.raises(httpx.RemoteProtocolError):
+            await asyncio.wait_for(read_away(firehose), 10)
+    answer = await asyncio.to_thread(httpx.get, f"{server.url}/progress", headers=headers)
+    assert answer.status_code == 401
+
+
 async def test_a_sign_out_ends_that_session_s_sockets_only(two_workers):
     one, two = two_workers.server, two_workers.two
     url = f"{two.ws_url}/ws/topics/room.a"
