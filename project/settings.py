@@ -106,7 +106,7 @@ elif DATABASES["default"]["ENGINE"].endswith("postgresql"):
         # The time-out, in seconds, is what a request waits while PostgreSQL is gone.
         "pool": {
             "min_size": 0,
-            "max_size": int(os.environ.get("DATABASE_POOL", "8")),
+            "max_size": int(os.environ.get("DATABASE_POOL", "12")),
             "timeout": 5,
         }
     }

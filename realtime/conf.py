@@ -190,6 +190,9 @@ class Settings:
         "How long `EventSource` is told to wait before it reconnects.")
     MAX_TOPICS = Setting(50, "topics",
         "On one stream or socket; more get HTTP 400 or the error `too_many`.")
+    STREAM_THREADS = Setting(4, "threads",
+        "Run the synchronous parts of streams' own generators; on PostgreSQL each keeps a "
+        "connection. A stream borrows one for a call; when all are busy, it waits its turn.")
     PROGRESS_SECONDS = Setting(0.2, "seconds",
         "`Progress` tells at most one step in this time; the last one always.")
 

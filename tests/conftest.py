@@ -13,6 +13,7 @@ from blockbuster import BlockBuster
 from django.db import connections
 from hypothesis import settings as hypothesis_settings
 
+from realtime.streaming.source_context import _threads
 from realtime.utils.threads import DATABASE
 
 from .support.databases import new_database_url
@@ -94,6 +95,8 @@ def _no_connection_left(django_db_setup: None, django_db_blocker: Any) -> Iterat
     DATABASE.close()
     # asgiref's thread for those who have none of their own, such as a test's async client.
     SyncToAsync.single_thread_executor.submit(connections.close_all).result()
+    for worker in _threads()._workers:
+        worker.executor.submit(connections.close_all).result()
 
 
 @pytest.fixture(autouse=True)

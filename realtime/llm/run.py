@@ -10,6 +10,7 @@ from typing import Any, Final
 from ..delivery.announce import announce
 from ..events.event import Event
 from ..exceptions import ProviderError
+from ..streaming.source_context import use_stream_thread
 from ..utils.aio import PerLoop, spawn
 from ..utils.pump import chunked
 from ..utils.threads import DATABASE
@@ -73,7 +74,8 @@ class Run:
             # The first piece goes out at once, those that follow soon after in one event. It is
             # read ahead of the log by as much as LLM_MAX_ANSWER_CHARS allows.
             seconds, idle = settings.LLM_BATCH_SECONDS, settings.LLM_HEARTBEAT_SECONDS
-            async with aclosing(chunked(answer, "".join, inf, seconds, idle=idle)) as texts:
+            texts = chunked(answer, "".join, inf, seconds, idle=idle, enter=use_stream_thread)
+            async with aclosing(texts):
                 async for text in texts:
                     if not await self._write(text):
                         return

@@ -13,6 +13,7 @@ from ..utils.pump import chunked
 from .json_columns import encode_lines, encode_rows, encode_value
 from .pages import after_key, row_pages
 from .response import StreamResponse
+from .source_context import RequestVariables
 from .sql_json import Lines
 
 MAX_LIMIT = 2**63 - 1  # what a database can count to
@@ -103,4 +104,5 @@ def batches(
     it is not.
     """
     most, seconds = settings.BATCH_BYTES, settings.BATCH_SECONDS
-    return chunked(source, b"".join, most, seconds, convert=line)
+    enter = RequestVariables().enter
+    return chunked(source, b"".join, most, seconds, convert=line, enter=enter)

@@ -12,6 +12,7 @@ from ..conf import settings
 from ..utils.aio import aclose
 from ..utils.pump import chunked
 from ..utils.threads import release_request_thread
+from .source_context import RequestVariables
 from .sse import KEEPALIVE
 
 _PLAIN = re.compile(r"[ !#$&+\-.0-9A-Z^_`a-z{|}~(),;=@\[\]']+")  # needs no escape inside quotes
@@ -122,7 +123,12 @@ class EventStreamResponse(StreamResponse):
 
 def keep_alive(source: AsyncIterable[bytes], seconds: float) -> AsyncGenerator[bytes, None]:
     """Yield what `source` yields, and an SSE comment after each silence of `seconds`."""
-    return chunked(source, lambda parts: parts[0] if parts else KEEPALIVE, 0, 0, idle=seconds)
+    enter = RequestVariables().enter
+    return chunked(source, _part_or_comment, 0, 0, idle=seconds, enter=enter)
+
+
+def _part_or_comment(parts: list[bytes]) -> bytes:
+    return parts[0] if parts else KEEPALIVE
 
 
 def content_disposition(name: str, as_attachment: bool) -> str:

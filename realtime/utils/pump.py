@@ -17,12 +17,14 @@ async def chunked(
     *,
     idle: float | None = None,
     convert: Callable[[Any], Sized] | None = None,
+    enter: Callable[[], None] = lambda: None,
 ) -> AsyncGenerator[T, None]:
     """Yield what `source` yields, each item converted, joined to chunks.
 
     A chunk ends when the lengths of its items reach `max_size`, and the source stops there until
     it is taken; at the latest `max_seconds` after the one before. `join` gets no items after
-    `idle` seconds without any. Raises what the source raises, after what it has yielded.
+    `idle` seconds without any. `enter` is called first in the source's task, whose context is
+    empty. Raises what the source raises, after what it has yielded.
     """
     # In one task from its first line to its `finally`: a timeout around each step would cancel it,
     # and a task for each step would break the cancel scopes that HTTP clients hold across steps.
@@ -32,6 +34,7 @@ async def chunked(
 
     async def pump() -> None:
         nonlocal size
+        enter()
         iterator = aiter(source)
         try:
             async for item in iterator:
