@@ -35,18 +35,30 @@ def spawn(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
 
 
 async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel `tasks` and wait until they have ended; what they raise is not raised here."""
+    """Cancel `tasks` and wait until they have ended; what they raise is not raised here.
+
+    Being cancelled itself, it cancels them again at once, and passes that on when they have ended.
+    """
     # Before Python 3.12, `asyncio.wait_for` swallows a cancellation that comes in the very turn in
     # which what it waits for ends: the task goes on. Redis' client writes every command through it,
     # so a task that talks to Redis, ours or a user's, may have to be cancelled again.
     pending = set(tasks)
+    cancelled: asyncio.CancelledError | None = None
     while pending:
         for task in pending:
             task.cancel()
-        done, pending = await asyncio.wait(pending, timeout=AGAIN_SECONDS)
-        for task in done:
-            if not task.cancelled():
-                task.exception()  # seen, so that asyncio does not report it
+        try:
+            await asyncio.wait(pending, timeout=AGAIN_SECONDS)
+        except asyncio.CancelledError as error:
+            # The server cancels an application again that has not ended. What left here would
+            # leave the tasks to themselves.
+            cancelled = error
+        pending = {task for task in pending if not task.done()}
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # seen, so that asyncio does not report it
+    if cancelled is not None:
+        raise cancelled
 
 
 async def aclose(iterator: AsyncIterator[Any]) -> None:

@@ -80,6 +80,21 @@ async def test_it_is_cancelled_until_it_has_ended(swallows, monkeypatch):
     assert deaf.task.cancelled()
 
 
+async def test_being_cancelled_it_passes_that_on_until_the_task_has_ended():
+    """As an application that is cancelled while it ends the generator that it reads."""
+    deaf = Deaf(2)
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(cancel_and_wait(deaf.task))
+    for _ in range(2):
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        waiting.cancel()  # AGAIN_SECONDS are not over
+    async with asyncio.timeout(5):
+        await asyncio.wait([waiting])
+    assert waiting.cancelled()
+    assert deaf.task.cancelled()
+
+
 async def test_it_waits_for_all_and_raises_nothing(caplog, monkeypatch):
     monkeypatch.setattr(aio, "AGAIN_SECONDS", 0.05)
 
