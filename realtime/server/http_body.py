@@ -10,6 +10,8 @@ from realtime.server.state import ServerState
 from realtime.server.transport import Transport
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+REPEAT_SECONDS: Final = 0.05
+"""What an application waits for a disconnect that it has been told of already."""
 
 
 class _Connection(Protocol):
@@ -37,6 +39,7 @@ class RequestBody:
         "_connection",
         "_decoder",
         "_is_closed",
+        "_is_told",
         "_left",
         "_parts",
         "_size",
@@ -57,6 +60,7 @@ class RequestBody:
         self._size = 0  # of the parts
         self._waiter: asyncio.Future[None] | None = None
         self._is_closed = False
+        self._is_told = False  # the application, that it is closed
 
     @property
     def is_complete(self) -> bool:
@@ -95,6 +99,10 @@ class RequestBody:
             if self._parts or self.state is BodyState.ARRIVED:
                 return self._take()
             if self._is_closed:
+                # Never without a turn for the loop: an application that asks on and on would hold
+                # it, and its cancellation could not arrive.
+                await asyncio.sleep(REPEAT_SECONDS if self._is_told else 0)
+                self._is_told = True
                 return {"type": "http.disconnect"}
             if self.state is BodyState.ARRIVING:
                 self._expect()

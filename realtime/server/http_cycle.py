@@ -47,19 +47,8 @@ class RequestCycle:
     """Run the application for one request."""
 
     __slots__ = (
-        "_connection",
-        "_eager",
-        "_head",
-        "_lane_refused",
-        "_started",
-        "_state",
-        "body",
-        "gone",
-        "lane",
-        "response",
-        "server",
-        "task",
-        "transport",
+        *("_client", "_connection", "_eager", "_head", "_lane_refused", "_started", "_state"),
+        *("body", "gone", "lane", "response", "server", "task", "transport"),
     )
 
     def __init__(self, connection: _Connection, head: RequestHead) -> None:
@@ -71,6 +60,7 @@ class RequestCycle:
         self.response = Response(head.method, head.minor, head.keep_alive)
         self.task: asyncio.Task[None] | None = None
         self._connection = connection
+        self._client = self.transport.peer
         self._head = head
         self._state = CycleState.ACTIVE
         self._eager = False  # it has sent since it last waited
@@ -86,6 +76,7 @@ class RequestCycle:
         server = self.server
         server.sessions.add(self)
         built = scope.build("http", self._head, self.transport, self.gone, server)
+        self._client = built["client"]
         self.task = server.loop.create_task(server.application(built, self.body.receive, self.send))
         self.task.add_done_callback(self._application_ended)
         if server.http_timeout:
@@ -131,6 +122,9 @@ class RequestCycle:
                 self._eager = True
         elif kind == "http.response.start":
             self._start(message)
+            if self.response.is_event_stream and self.response.is_bodiless:
+                self._end_at_head()
+                await self.server.loop.create_future()  # ended as if the client had left
         elif kind == "http.response.zerocopysend" and self.transport.copies_files:
             await self._send_file(*span(message), message.get("more_body", False))
         else:
@@ -151,10 +145,22 @@ class RequestCycle:
         has_ended = self.task is None or self.task.done()  # with an error, which has its own answer
         over = self._state is CycleState.OVER or self.transport.closed
         if not (has_ended or over or self.response.is_head_sent):
-            self.transport.write(self.response.body(b"", True))
+            if self.response.is_bodiless:
+                self._end_at_head()
+            else:
+                self.transport.write(self.response.body(b"", True))
+
+    def _end_at_head(self) -> None:
+        # RFC 9110, section 9.3.2: what makes the body is not begun, or ended as when a client
+        # leaves: the next request must not wait for a source that perhaps never ends.
+        self._write(b"", False)
+        self._cancel_later()
 
     def _write(self, body: bytes, more: bool) -> None:
         response, lane = self.response, self.lane
+        if response.is_bodiless and more:
+            self._end_at_head()
+            return
         opening = None
         if lane is not None and lane.is_armed:
             if lane.disarm(body) and more and not self._lane_refused:
@@ -224,7 +230,7 @@ class RequestCycle:
             server.log_action(
                 "http",
                 "complete",
-                self.transport.peer,
+                self._client,
                 path=redact(self._head.target.decode("ascii")),
                 status=self.response.status,
                 method=self._head.method.decode("ascii"),

@@ -54,13 +54,13 @@ class Response:
 
     __slots__ = (
         "_headers",
-        "_is_bodiless",
         "_minor",
         "_tail",
         "chunked",
         "close",
         "has_date",
         "has_server",
+        "is_bodiless",
         "is_encoded",
         "is_event_stream",
         "left",
@@ -79,7 +79,7 @@ class Response:
         self.has_date = self.has_server = False
         self.sent = 0  # body bytes
         self._minor = minor
-        self._is_bodiless = method == b"HEAD"
+        self.is_bodiless = method == b"HEAD"  # it ends with its head
         self.left: int | None = None  # what Content-Length still allows
         self._headers: list[bytes] = []
         self._tail = b""  # the end of an event stream's body, to see where an event ends
@@ -97,7 +97,7 @@ class Response:
     @property
     def is_streamable(self) -> bool:
         """Return whether something else may add bytes to the body, as they are."""
-        return not self._is_bodiless and not self.is_encoded and self.left is None
+        return not self.is_bodiless and not self.is_encoded and self.left is None
 
     @property
     def is_between_events(self) -> bool:
@@ -111,7 +111,7 @@ class Response:
     @property
     def is_short(self) -> bool:
         """Return whether it is complete, but shorter than its Content-Length said."""
-        return self.state is ResponseState.COMPLETE and not self._is_bodiless and bool(self.left)
+        return self.state is ResponseState.COMPLETE and not self.is_bodiless and bool(self.left)
 
     def start(
         self, status: int, headers: Iterable[tuple[bytes, bytes]], server: bytes = b""
@@ -137,14 +137,14 @@ class Response:
         if server and not self.has_server:
             lines.append(b"server: %b\r\n" % server)
         if status in _BODILESS:
-            self._is_bodiless = True
+            self.is_bodiless = True
         self.state = ResponseState.STARTED
         self._headers = lines
 
     def _head(self, size: int, more: bool) -> bytes:
         lines, self._headers = self._headers, []
-        if self.left is None and (not self._is_bodiless or self.status not in _BODILESS):
-            if not more and (size or not self._is_bodiless):
+        if self.left is None and (not self.is_bodiless or self.status not in _BODILESS):
+            if not more and (size or not self.is_bodiless):
                 self.left = size
                 lines.append(b"content-length: %d\r\n" % size)
             elif self._minor:
@@ -164,7 +164,7 @@ class Response:
         if not isinstance(body, (bytes, bytearray, memoryview)):
             raise TypeError(f"A body is bytes, not {type(body).__name__}.")
         head, chunked = self._begin(len(body), more)
-        if self._is_bodiless:
+        if self.is_bodiless:
             return head
         self.sent += len(body)
         if self.is_event_stream and body:
@@ -181,8 +181,8 @@ class Response:
         Return what is sent before it, whether it is sent at all, and what is sent after it.
         """
         head, chunked = self._begin(size, more)
-        if self._is_bodiless or not size:
-            ends = chunked and not more and not self._is_bodiless
+        if self.is_bodiless or not size:
+            ends = chunked and not more and not self.is_bodiless
             return head, False, LAST_CHUNK if ends else b""
         if not chunked:
             return head, True, b""
@@ -196,7 +196,7 @@ class Response:
         if state is ResponseState.COMPLETE:
             raise RuntimeError("The response is already complete.")
         left = self.left
-        if left is not None and not self._is_bodiless:
+        if left is not None and not self.is_bodiless:
             self.left = left = left - size
             if left < 0:
                 self.close = True

@@ -4,9 +4,10 @@ asgiref gives every request a thread of its own at the first `sync_to_async`, an
 the response has ended: an idle stream keeps its thread, and with it a database connection, for
 hours; and a short request pays for starting a thread and joining it with another. Here a request
 borrows one of a bounded number of threads. It always gets the same one, as thread-sensitive code
-expects, and between its calls the thread serves others.
+expects, until it has ended or streams. A thread is shared only where there are more requests.
 """
 
+import functools
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -19,13 +20,14 @@ Application = Callable[..., Coroutine[Any, Any, None]]
 
 
 class RequestThread:
-    """One thread, and how many calls wait for it or run in it."""
+    """One thread, how many calls wait for it or run in it, and how many requests have it."""
 
-    __slots__ = ("executor", "pending")
+    __slots__ = ("executor", "pending", "requests")
 
     def __init__(self, number: int) -> None:
         self.executor = ThreadPoolExecutor(1, f"request-{number}")
         self.pending = 0
+        self.requests = 0
 
 
 class RequestThreads:
@@ -41,13 +43,21 @@ class RequestThreads:
         self._lock = threading.Lock()
 
     def borrow(self) -> RequestThread:
-        """Return the thread with the least to do; a new one only if all have something to do."""
+        """Return a thread that no request has, or else a new one, or else that with least to do."""
         with self._lock:
-            worker = min(self._workers, key=_pending, default=None)
-            if worker is None or (worker.pending and len(self._workers) < self._limit):
+            worker = min(self._workers, key=_load, default=None)
+            if worker is None or (
+                (worker.requests or worker.pending) and len(self._workers) < self._limit
+            ):
                 worker = RequestThread(len(self._workers) + 1)
                 self._workers.append(worker)
+            worker.requests += 1
             return worker
+
+    def give_back(self, worker: RequestThread) -> None:
+        """Undo `borrow`."""
+        with self._lock:
+            worker.requests -= 1
 
     def submit(self, worker: RequestThread, function: Callable[..., T], *args: Any) -> "Future[T]":
         """Call `function` in the worker's thread."""
@@ -68,20 +78,32 @@ class BorrowedThread(Executor):
     def __init__(self, threads: RequestThreads) -> None:
         self._threads = threads
         self._worker: RequestThread | None = None
+        self._is_over = False
 
-    @property
-    def unused(self) -> bool:
-        """Whether the request has needed no thread so far: there is nothing to give back."""
-        return self._worker is None
+    def release(self, last: Callable[[], object] | None = None, *, is_over: bool = False) -> None:
+        """Give the thread back, where one was borrowed; `last` is called in it then.
+
+        A later call borrows again. After the end of the request one does so for itself alone: there
+        is nobody who would give it back.
+        """
+        self._is_over = self._is_over or is_over
+        if self._worker is not None:
+            if last is not None:
+                self._threads.submit(self._worker, last)
+            self._threads.give_back(self._worker)
+            self._worker = None
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
-        if self._worker is None:
-            self._worker = self._threads.borrow()
+        worker = self._worker
+        if worker is None:
+            worker = self._worker = self._threads.borrow()
             for callback in self._threads.before_use:
-                self._threads.submit(self._worker, callback)
-        if kwargs:
-            return self._threads.submit(self._worker, lambda: fn(*args, **kwargs))
-        return self._threads.submit(self._worker, fn, *args)
+                self._threads.submit(worker, callback)
+        call = functools.partial(fn, **kwargs) if kwargs else fn
+        future = self._threads.submit(worker, call, *args)
+        if self._is_over:
+            self.release()
+        return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Do nothing: the thread is lent."""
@@ -96,12 +118,18 @@ def with_borrowed_threads(application: Application, threads: RequestThreads) -> 
             # entered itself, because leaving it would forbid the thread to tasks that outlive the
             # request. The entry goes with the context, which goes with the request's task.
             context = ThreadSensitiveContext()
-            SyncToAsync.context_to_thread_executor[context] = BorrowedThread(threads)
+            borrowed = BorrowedThread(threads)
+            SyncToAsync.context_to_thread_executor[context] = borrowed
             SyncToAsync.thread_sensitive_context.set(context)
-        await application(scope, receive, send)
+            try:
+                await application(scope, receive, send)
+            finally:
+                borrowed.release(is_over=True)
+        else:
+            await application(scope, receive, send)
 
     return run
 
 
-def _pending(worker: RequestThread) -> int:
-    return worker.pending
+def _load(worker: RequestThread) -> tuple[int, int]:
+    return worker.pending, worker.requests

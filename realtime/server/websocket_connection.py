@@ -23,6 +23,10 @@ MAX_EARLY: Final = 65_536
 """Bytes a client may send before it has been accepted."""
 CLOSE_DELAY: Final = 1.0
 """Seconds in which an application may deal with what came before a close, until it is answered."""
+CAN_NOT_CLOSE: Final = (
+    "The application can't close %s with the code %r and the reason %r: a code is 1000 to 1003, "
+    "1007 to 1014 or 3000 to 4999, and a reason is text. It is closed with 1011."
+)
 RESTART_REASON: Final = "The server is restarting"
 RETRY_AFTER: Final = (b"retry-after", b"1")
 
@@ -47,6 +51,7 @@ class WebSocketConnection:
     __slots__ = (
         "_bucket",
         "_bytes",
+        "_client",
         "_ending",
         "_handshake",
         "_has_disconnect",
@@ -69,6 +74,7 @@ class WebSocketConnection:
     def __init__(self, server: ServerState, transport: Transport, head: RequestHead) -> None:
         self.server = server
         self.transport = transport
+        self._client = transport.peer
         self.path = access_log.redact(head.target.decode("ascii"))
         self.gone = DisconnectEvent()
         self.state = CONNECTING
@@ -133,6 +139,7 @@ class WebSocketConnection:
         if rest:
             self.data_received(rest)
         built = scope.build("websocket", handshake.head, self.transport, self.gone, server)
+        self._client = built["client"]
         built["subprotocols"] = list(handshake.subprotocols)
         built["extensions"]["websocket.http.response"] = {}
         server.sessions.add(self)
@@ -361,15 +368,20 @@ class WebSocketConnection:
             await self._answer_handshake(message)
 
     def _application_closes(self, message: Message) -> None:
-        code = message.get("code")
-        if code is None:
-            code = frames.NORMAL
         if self.state is CONNECTING:
             self._refuse(403, "Access denied")
         elif self.state in (OPEN, CLOSE_RECEIVED):
-            if not frames.may_arrive(code):
-                raise ValueError(f"{code} is not a close code that can be sent.")
-            self.close(code, message.get("reason") or "")
+            code, reason = message.get("code"), message.get("reason") or ""
+            code = frames.NORMAL if code is None else code
+            try:
+                if not frames.may_arrive(code):
+                    raise ValueError("There is no such close code.")
+                frames.encode_close(code, reason)
+            except (AttributeError, TypeError, ValueError):
+                # Not raised: an application that believes it has closed would never end.
+                access_log.logger.error(CAN_NOT_CLOSE, self.path, code, reason)
+                code, reason = frames.INTERNAL_ERROR, ""
+            self.close(code, reason)
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         """End what the application has left open."""
@@ -447,7 +459,7 @@ class WebSocketConnection:
         return False
 
     def _log(self, action: str) -> None:
-        self.server.log_action("websocket", action, self.transport.peer, path=self.path)
+        self.server.log_action("websocket", action, self._client, path=self.path)
 
 
 def _encode(message: Message) -> bytes:

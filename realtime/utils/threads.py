@@ -130,10 +130,9 @@ async def release_request_thread() -> None:
         SyncToAsync.context_to_thread_executor.pop(context, None)
         executor.submit(connections.close_all)
         executor.shutdown(wait=False)
-    elif not getattr(executor, "unused", False):
-        # Lent by the server. Not awaited: the first byte need not wait for it, and whatever the
-        # request does in its thread later comes after it.
-        executor.submit(close_old_connections)
+    elif (release := getattr(executor, "release", None)) is not None:
+        # Lent by the server. Not awaited: the first byte need not wait for it.
+        release(close_old_connections)
 
 
 def _give_back() -> None:

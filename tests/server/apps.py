@@ -178,6 +178,18 @@ async def http_deaf(scope: Scope, receive: Any, send: Any) -> None:
         EVENTS.append("deaf finally")
 
 
+async def http_clock(scope: Scope, receive: Any, send: Any) -> None:
+    """An event stream that never looks at receive(), and whose source says when it is started."""
+    try:
+        await start(send, b"text/event-stream")
+        while True:
+            EVENTS.append("clock ticked")
+            await body(send, b"data: tick\n\n")
+            await asyncio.sleep(0.01)
+    finally:
+        EVENTS.append("clock finally")
+
+
 async def http_halfevent(scope: Scope, receive: Any, send: Any) -> None:
     """Stops for a while in the middle of an event."""
     await start(send, b"text/event-stream")
@@ -412,8 +424,8 @@ async def ws_close(scope: Scope, receive: Any, send: Any) -> None:
     await receive()
     await send({"type": "websocket.accept"})
     options = scope["options"]
-    message = {"type": "websocket.close", "code": int(options.get("code", "1000"))}
-    await send({**message, "reason": options.get("reason", "")})
+    message = {"type": "websocket.close", "code": json.loads(options.get("code", "1000"))}
+    await send({**message, "reason": json.loads(options.get("reason", '""'))})
     await send({"type": "websocket.send", "text": "after the close"})
     EVENTS.append(f"closed {(await receive())['code']}")
 

@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -57,3 +59,18 @@ def test_access_lines(worker: Worker) -> None:
         '"WSREJECT /reject?x=1&ticket=[redacted]"',
     ):
         assert line in text
+
+
+def test_behind_a_proxy_the_client_is_named_and_not_the_proxy(
+    start: Callable[..., Worker], tmp_path: Path
+) -> None:
+    worker = start("--proxy-headers", uds=str(tmp_path / "socket"))
+    forwarded = "X-Forwarded-For: 9.8.7.6", "X-Forwarded-Port: 54"
+    with worker.client() as client:
+        client.request("/hello", "Connection: close", *forwarded)
+        client.response()
+    with worker.client() as client:
+        client.upgrade("/return", *forwarded)
+    for line in ("9.8.7.6:54 - - [", '"GET /hello" 200 5', '"WSCONNECT /return"'):
+        assert line in worker.text
+    assert "None - - [" not in worker.text

@@ -150,6 +150,25 @@ async def test_what_has_arrived_comes_before_the_disconnect() -> None:
     assert await body.receive() == {"type": "http.disconnect"}
 
 
+async def test_asking_again_after_the_disconnect_gives_the_loop_its_turn() -> None:
+    body = body_of(Connection(), "Content-Length: 5")
+    body.close()
+    asked = 0
+
+    async def ask() -> None:
+        nonlocal asked
+        while asked < 10_000:
+            asked += 1
+            assert await body.receive() == {"type": "http.disconnect"}
+
+    asking = asyncio.create_task(ask())
+    await asyncio.sleep(0.2)
+    assert asked < 10
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+
 async def test_while_too_much_waits_nothing_is_read() -> None:
     connection = Connection(receive_bytes=4)
     body = body_of(connection, "Content-Length: 10")

@@ -18,6 +18,17 @@ def test_head_and_statuses_without_a_body(shared: Worker) -> None:
             assert client.response().status == status
 
 
+@pytest.mark.parametrize("path", ["clock", "tiny"])
+def test_head_of_an_endless_response_is_done_with_its_head(worker: Worker, path: str) -> None:
+    with worker.client() as client:
+        client.request(f"/{path}", method="HEAD")
+        assert client.response(head=True).status == 200
+        client.request("/hello")
+        assert client.response().body == b"hello"
+    worker.wait_for(f"{path} finally", 5.0)
+    assert "clock ticked" not in worker.status()["events"], "its source has been started"
+
+
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 def test_the_head_does_not_wait_for_the_first_of_the_body(shared: Worker, version: bytes) -> None:
     with shared.client() as client, shared.client() as other:

@@ -1,10 +1,15 @@
 """Requests borrow threads: few for all, and each request always the same one."""
 
+import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-from realtime.server.request_threads import BorrowedThread, RequestThreads
+from asgiref.sync import sync_to_async
 
-from .support import Worker
+from realtime.server.request_threads import BorrowedThread, RequestThreads, with_borrowed_threads
+
+from .support import Worker, eventually
 
 
 def test_requests_one_after_another_share_one_thread(worker: Worker) -> None:
@@ -22,15 +27,65 @@ def test_requests_at_once_have_different_threads_and_not_too_many(worker: Worker
     assert 2 <= len(names) <= 16
 
 
-def test_the_least_busy_thread_is_lent() -> None:
+def test_a_thread_that_a_request_has_is_lent_to_others_only_when_there_are_no_more() -> None:
     threads = RequestThreads(2)
     one = threads.borrow()
-    assert threads.borrow() is one, "an idle thread will do"
-    one.pending = 1
     two = threads.borrow()
-    assert two is not one
-    two.pending = 2
+    assert two is not one, "it is idle now, but not free"
+    threads.give_back(one)
+    assert threads.borrow() is one
+    one.pending, two.pending = 1, 2
     assert threads.borrow() is one, "a third thread"
+    one.pending, two.pending = 2, 1
+    assert threads.borrow() is two
+
+
+async def test_a_request_does_not_wait_for_the_slow_call_of_another() -> None:
+    begun, blocked = asyncio.Event(), asyncio.Event()
+    loop, go_on = asyncio.get_running_loop(), threading.Event()
+
+    def block() -> None:
+        loop.call_soon_threadsafe(blocked.set)
+        go_on.wait(10)
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/slow":
+            await begun.wait()
+            await sync_to_async(block)()
+        else:
+            await sync_to_async(int)()
+            begun.set()
+            await blocked.wait()
+            await sync_to_async(int)()
+            go_on.set()
+
+    run = with_borrowed_threads(application, RequestThreads(16))
+    try:
+        async with asyncio.timeout(5):
+            paths = "/quick", "/slow"
+            await asyncio.gather(*(run({"type": "http", "path": p}, None, None) for p in paths))
+    finally:
+        go_on.set()
+
+
+def test_a_thread_that_is_given_back_is_free_and_what_was_left_to_do_is_done() -> None:
+    threads, done = RequestThreads(2), []
+
+    def ident(borrowed: BorrowedThread) -> int:
+        found = borrowed.submit(threading.get_ident).result()
+        eventually(lambda: not any(worker.pending for worker in threads._workers))
+        return found
+
+    borrowed, other = BorrowedThread(threads), BorrowedThread(threads)
+    borrowed.release()  # there is none
+    first = ident(borrowed)
+    borrowed.release(lambda: done.append(threading.get_ident()))
+    eventually(lambda: done == [first] and not threads._workers[0].pending)
+    assert ident(other) == first
+    assert ident(borrowed) != first, "the other request has it"
+    other.release(is_over=True)
+    assert ident(other) == first, "from a task that outlives it"
+    assert [worker.requests for worker in threads._workers] == [0, 1]
 
 
 def test_shutting_down_the_borrowed_thread_leaves_it() -> None:

@@ -303,7 +303,7 @@ def test_a_large_message_in_fragments_of_1300_bytes(client: Client) -> None:  # 
 
 def test_a_close_reason_arrives_both_ways(worker: Worker) -> None:
     with worker.client() as client:
-        client.upgrade("/close?code=4401&reason=not+signed+in")
+        client.upgrade("/close?code=4401&reason=%22not+signed+in%22")
         assert client.frame() == (0x88, (4401).to_bytes(2, "big") + b"not signed in")
         client.send(close_frame(4401))
         assert client.rest() == b""
@@ -313,6 +313,17 @@ def test_a_close_reason_arrives_both_ways(worker: Worker) -> None:
         client.send(close_frame(3001, b"because"))
         assert client.closed() == 3001
     worker.wait_for("disconnect 3001 because")
+
+
+@pytest.mark.parametrize(
+    "query", ["code=1006", "code=5000", 'code="a"', "reason=%22%5Cud800%22", "reason=1"]
+)
+def test_a_close_that_can_not_be_sent_is_one_with_1011(worker: Worker, query: str) -> None:
+    worker.expected = ["The application can't close /close"]
+    with worker.client() as client:
+        client.upgrade(f"/close?{query}")
+        assert client.closed() == 1011
+    worker.wait_for("closed 1011")
 
 
 @pytest.mark.parametrize(("path", "code"), [("/error?accept=1", 1011), ("/return", 1000)])
