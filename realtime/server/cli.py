@@ -12,6 +12,7 @@ from typing import Any
 
 from realtime.server import limits
 from realtime.server.access_log import AccessLog
+from realtime.server.forwarded import networks
 from realtime.server.server import Server  # it installs the reactor, so it comes before Daphne
 from realtime.server.workers import BEAT_SECONDS
 
@@ -56,6 +57,15 @@ class CommandLineInterface(DaphneCommandLine):
             "the event loop is held",
         )
         self.parser.add_argument(
+            "--trusted-proxies",
+            type=networks,
+            default=(),
+            metavar="NETWORKS",
+            help="With --proxy-headers: the proxies on the way, as 10.0.0.0/8,::1. Of others the "
+            "headers don't count, and the client is the last address that is none of them. Left "
+            "out: whoever connects is the one proxy",
+        )
+        self.parser.add_argument(
             "--on-startup",
             action="append",
             default=[],
@@ -75,6 +85,7 @@ class CommandLineInterface(DaphneCommandLine):
             log = kwargs.pop("action_logger")
             return Server(
                 limits=limits.from_options(options),
+                trusted_proxies=options.trusted_proxies,
                 on_startup=[import_by_path(path) for path in options.on_startup],
                 ready_callable=lambda: self._ready(options),
                 action_logger=AccessLog(log.stream) if log else None,

@@ -3,8 +3,6 @@
 from typing import Any
 from urllib.parse import unquote
 
-from daphne.utils import parse_x_forwarded_for
-
 from realtime.server.disconnect import DisconnectEvent
 from realtime.server.extensions import DISCONNECT, FASTLANE, SERVER
 from realtime.server.http_request import RequestHead
@@ -20,7 +18,9 @@ def build(
 ) -> dict[str, Any]:
     """Return the scope of a request (`http`) or a handshake (`websocket`)."""
     root_path = server.root_path
-    is_proxied = bool(server.proxy_forwarded_address_header)
+    forwarded = server.forwarded
+    if forwarded is not None and not forwarded.trusts(transport.peer):
+        forwarded = None
     headers = []
     for pair in head.headers:
         name = pair[0]
@@ -28,12 +28,12 @@ def build(
             continue  # CVE-2015-0219: it would shadow the same name with a dash
         if name != ROOT_PATH_HEADER:
             headers.append(pair)
-        elif is_proxied:
+        elif forwarded is not None:
             root_path = unquote(pair[1].decode("latin1"))
     secure = transport.secure
     client: Address = transport.peer
-    if is_proxied:
-        client, secure = _forwarded(head, client, secure, server)
+    if forwarded is not None:
+        client, secure = forwarded.read(head.headers, client, secure)
     path = head.path.decode("ascii")
     scheme = ("wss" if secure else "ws") if kind == "websocket" else "https" if secure else "http"
     built: dict[str, Any] = {
@@ -57,24 +57,3 @@ def build(
             built["extensions"] |= EXTENSIONS
         built["method"] = head.method.decode("ascii")
     return built
-
-
-def _forwarded(
-    head: RequestHead, client: Address, secure: bool, server: ServerState
-) -> tuple[Address, bool]:
-    headers: dict[bytes, list[bytes]] = {}
-    for name, value in head.headers:
-        headers.setdefault(name, []).append(value)
-    scheme = "https" if secure else "http"
-    try:
-        client, scheme = parse_x_forwarded_for(
-            headers,
-            server.proxy_forwarded_address_header,
-            server.proxy_forwarded_port_header,
-            server.proxy_forwarded_proto_header,
-            client,
-            scheme,
-        )
-    except UnicodeDecodeError:
-        return client, secure
-    return client, scheme in ("https", "wss")

@@ -24,6 +24,7 @@ from twisted.logger import STDLibLogObserver, globalLogBeginner
 
 from realtime.server import shutdown
 from realtime.server.access_log import logger
+from realtime.server.forwarded import ForwardedHeaders, Network
 from realtime.server.lifespan import Lifespan, StartupFailed
 from realtime.server.limits import Limits
 from realtime.server.listen import Listener
@@ -37,6 +38,7 @@ class Server(DaphneServer):
 
     `on_startup` is called with the server before it counts as ready, in the thread of its event
     loop, which does not run yet. An application that answers ASGI's lifespan has been told then.
+    `trusted_proxies` are those whose headers count; without any, whoever connects is one.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Server(DaphneServer):
         *,
         limits: Limits | None = None,
         on_startup: "Sequence[Callable[[Server], None]]" = (),
+        trusted_proxies: tuple[Network, ...] = (),
         **options: Any,
     ) -> None:
         super().__init__(application, **options)
@@ -59,9 +62,7 @@ class Server(DaphneServer):
             action_logger=self.action_logger,
             server_header=self.server_name.encode("latin1") if self.server_name else b"",
             root_path=self.root_path,
-            proxy_forwarded_address_header=self.proxy_forwarded_address_header,
-            proxy_forwarded_port_header=self.proxy_forwarded_port_header,
-            proxy_forwarded_proto_header=self.proxy_forwarded_proto_header,
+            forwarded=self._forwarded(trusted_proxies),
             http_timeout=self.http_timeout,
             application_close_timeout=self.application_close_timeout,
             ping_interval=self.ping_interval,
@@ -74,6 +75,17 @@ class Server(DaphneServer):
         self.listener = Listener(self.state)
         self._drain: asyncio.Task[None] | None = None
         self._watchdog: LoopWatchdog | None = None
+
+    def _forwarded(self, proxies: tuple[Network, ...]) -> ForwardedHeaders | None:
+        if not self.proxy_forwarded_address_header:
+            return None
+        names = (
+            self.proxy_forwarded_address_header,
+            self.proxy_forwarded_port_header,
+            self.proxy_forwarded_proto_header,
+        )
+        address, port, proto = ((name or "").lower().encode() for name in names)
+        return ForwardedHeaders(address, port, proto, proxies)
 
     def run(self) -> None:
         """Listen and serve until stopped. Called once."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from realtime.server.access_log import logger
+from realtime.server.forwarded import ForwardedHeaders
 from realtime.server.limits import Limits
 from realtime.server.request_threads import Application
 from realtime.server.timeouts import CHECKS_BEFORE_PING, Timeouts
@@ -42,9 +43,7 @@ class ServerState:
     action_logger: Callable[[str, str, dict[str, Any]], None] | None = None
     server_header: bytes = b""
     root_path: str = ""
-    proxy_forwarded_address_header: str | None = None
-    proxy_forwarded_port_header: str | None = None
-    proxy_forwarded_proto_header: str | None = None
+    forwarded: ForwardedHeaders | None = None  # where `--proxy-headers` is on
     http_timeout: float | None = None
     application_close_timeout: float = 10
     ping_interval: float = 20

@@ -8,23 +8,30 @@ import pytest
 
 from realtime.server import scope
 from realtime.server.disconnect import DisconnectEvent
+from realtime.server.forwarded import ForwardedHeaders, networks
 from realtime.server.http_request import parse_head
 from realtime.server.limits import Limits
 
 from .support import Worker
 
 
-def build(kind: str = "http", *headers: str, secure: bool = False, proxied: bool = False) -> Any:
+def build(
+    kind: str = "http",
+    *headers: str,
+    secure: bool = False,
+    proxied: bool = False,
+    proxies: str = "",
+) -> Any:
     lines = "\r\n".join(["GET /a%2Fb?x HTTP/1.1", "Host: h", *headers]).encode("latin1")
     transport: Any = SimpleNamespace(
         peer=["1.1.1.1", 5], host=None, secure=secure, lane="lane", copies_files=False
     )
+    names = (b"x-forwarded-for", b"x-forwarded-port", b"x-forwarded-proto")
+    forwarded = ForwardedHeaders(*names, networks(proxies) if proxies else ())
     server = SimpleNamespace(
         root_path="",
         scope_extension={"draining": False},
-        proxy_forwarded_address_header="X-Forwarded-For" if proxied else None,
-        proxy_forwarded_port_header="X-Forwarded-Port",
-        proxy_forwarded_proto_header="X-Forwarded-Proto",
+        forwarded=forwarded if proxied else None,
     )
     return scope.build(kind, parse_head(lines, Limits()), transport, DisconnectEvent(), server)
 
@@ -57,6 +64,16 @@ def test_the_root_path_header_counts_only_behind_a_proxy(proxied: bool, root_pat
     built = build("http", "Daphne-Root-Path: /a%20b", proxied=proxied)
     assert built["root_path"] == root_path
     assert [name for name, _ in built["headers"]] == [b"host"]
+
+
+def test_words_of_a_peer_that_is_no_trusted_proxy_count_for_nothing() -> None:
+    headers = ("X-Forwarded-For: 9.9.9.9", "X-Forwarded-Proto: https", "Daphne-Root-Path: /a")
+    seen = [
+        (built["client"], built["scheme"], built["root_path"])
+        for proxies in ("1.1.1.0/24", "2.2.2.2")
+        for built in [build("http", *headers, proxied=True, proxies=proxies)]
+    ]
+    assert seen == [(["9.9.9.9", 0], "https", "/a"), (["1.1.1.1", 5], "http", "")]
 
 
 def test_extensions() -> None:

@@ -17,7 +17,7 @@ def test_proxy_headers_and_root_path(start: Start) -> None:
         response = client.response()
         scope = json.loads(response.body)
     assert (scope["client"], scope["scheme"], scope["root_path"]) == (
-        ["1.2.3.4", 0],
+        ["5.6.7.8", 0],  # what the proxy has seen; what is left of it is the client's own word
         "https",
         "/sub",
     )
