@@ -13,6 +13,7 @@ from django.apps import apps
 from django.conf import settings as django_settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, Warning
+from django.core.management import find_commands
 from django.db import connections, router
 from django.utils.module_loading import import_string
 
@@ -155,14 +156,17 @@ def check_origins(**kwargs: Any) -> list[CheckMessage]:
     ]
 
 
-def check_order(**kwargs: Any) -> list[CheckMessage]:
-    """Report 'daphne' before 'realtime': of two runserver commands Django takes the first."""
-    installed = django_settings.INSTALLED_APPS
-    names = [app for app in installed if app == "daphne" or app.partition(".")[0] == "realtime"]
-    if names[:1] != ["daphne"]:
+def check_runserver(**kwargs: Any) -> list[CheckMessage]:
+    """Report another runserver: of several commands Django takes that of the first app."""
+    for app in apps.get_app_configs():
+        if "runserver" in find_commands(os.path.join(app.path, "management")):
+            break
+    else:  # Django's own
         return []
-    hint = 'INSTALLED_APPS = ["realtime", "daphne", ...]'
-    message = "'daphne' comes before 'realtime': runserver is stock Daphne, without its promises."
+    if app.name == "realtime":
+        return []
+    hint = f'INSTALLED_APPS = ["realtime", {app.name!r}, ...]'
+    message = f"{app.name!r} comes before 'realtime': runserver is not the one of this package."
     return [Warning(message, hint=hint, id="realtime.W005")]
 
 
@@ -236,7 +240,7 @@ CHECKS = (
     check_origins,
     check_event_log,
     check_retention,
-    check_order,
+    check_runserver,
     check_language_models,
 )
 

@@ -85,18 +85,22 @@ async def reader(request: HttpRequest, topics: list[str]) -> Identity:
     return identity
 
 
+class CSRFCheck(CsrfViewMiddleware):
+    """Django's, without the page of a refusal: its template would be read from the disk."""
+
+    def _reject(self, request: HttpRequest, reason: str) -> HttpResponse:
+        return HttpResponse(reason, status=403)
+
+
 async def writer(request: HttpRequest) -> Identity:
     """Return the identity; raise `NotAllowed` for a session without its CSRF token."""
     identity = await authenticate(scope_of(request))
-    if identity.source == "session":
-        refusal = CsrfViewMiddleware(lambda _: HttpResponse()).process_view(
-            request, _wants_csrf, (), {}
+    check = CSRFCheck(_wants_csrf).process_view
+    if identity.source == "session" and check(request, _wants_csrf, (), {}) is not None:
+        raise NotAllowed(
+            "The CSRF token is missing or wrong: send the csrftoken cookie's value as "
+            "X-CSRFToken, or use an access token."
         )
-        if refusal is not None:
-            raise NotAllowed(
-                "The CSRF token is missing or wrong: send the csrftoken cookie's value as "
-                "X-CSRFToken, or use an access token."
-            )
     return identity
 
 

@@ -1,6 +1,8 @@
 """The views: streams of topics, their history, publishing and tickets."""
 
-from django.http import HttpRequest, JsonResponse
+from typing import Final
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 
 from ..access.identity import Identity
@@ -14,10 +16,16 @@ from ..events.position import Position, parse_position, parse_positions
 from ..events.topic import validate_topic
 from ..exceptions import HistoryGone, NotIdentified
 from ..streaming.ndjson import after_and_limit
-from ..utils.asgi import scope_of
+from ..utils.asgi import is_wsgi, scope_of
 from .history import HistoryResponse
 from .requests import error_response, json_errors, publish_body, reader, writer
 from .topic_stream import TopicStreamResponse
+
+NEEDS_ASGI: Final = (
+    "WSGI can't stream. Serve the site by ASGI: with `manage.py serve`, or with this package's "
+    '`runserver`, for which "realtime" has to come before other apps that have one. In tests, use '
+    "realtime.testing.event_stream."
+)
 
 
 @json_errors("GET")
@@ -69,6 +77,9 @@ async def history(request: HttpRequest, topic: str) -> HttpResponseBase:
         position = (await positions_now([topic]))[topic]
         return JsonResponse({"detail": str(error), "id": str(position)}, status=410)
     _admit_origin(request, response)
+    if is_wsgi(request):
+        body = b"".join([part async for part in response])
+        return HttpResponse(body, headers=response.headers)
     return response
 
 
@@ -102,6 +113,8 @@ async def _stream(
     *,
     combined: bool,
 ) -> HttpResponseBase:
+    if is_wsgi(request):
+        return error_response(501, NEEDS_ASGI)
     if not request.accepts("text/event-stream"):
         accept = request.headers.get("Accept")
         return error_response(406, f"This is text/event-stream, which {accept!r} leaves out.")

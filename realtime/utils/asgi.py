@@ -15,9 +15,28 @@ Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def scope_of(request: HttpRequest) -> Scope:
-    """Return the scope of a request; empty under WSGI."""
-    scope: Scope = getattr(request, "scope", {})
+    """Return the scope of a request. Under WSGI it is made of the environment, without "asgi"."""
+    scope: Scope | None = getattr(request, "scope", None)
+    if scope is None:
+        scope = {
+            "type": "http",
+            "method": request.method,
+            "scheme": request.META.get("wsgi.url_scheme", "http"),
+            "path": request.path,
+            "query_string": request.META.get("QUERY_STRING", "").encode("latin1"),
+            "headers": [
+                (name.lower().encode("latin1"), value.encode("latin1", "replace"))
+                for name, value in request.headers.items()
+            ],
+            "client": (request.META.get("REMOTE_ADDR", ""), 0),
+        }
+        vars(request)["scope"] = scope
     return scope
+
+
+def is_wsgi(request: HttpRequest) -> bool:
+    """Return whether the request came by WSGI, under which nothing can be streamed."""
+    return "asgi" not in scope_of(request)
 
 
 def header(scope: Scope, name: bytes) -> str | None:

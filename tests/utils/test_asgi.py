@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.test import AsyncRequestFactory, RequestFactory
 
-from realtime.utils.asgi import Receive, header, query, read_body, scope_of, send_json
+from realtime.utils.asgi import Receive, header, is_wsgi, query, read_body, scope_of, send_json
 
 
 def test_header_is_none_without_one():
@@ -26,9 +26,23 @@ def test_query_keeps_empty_and_repeated_parameters(raw):
     assert query({"query_string": raw}) == {"a": ["1", "é"], "b": [""]}
 
 
-def test_scope_is_empty_under_wsgi():
-    assert scope_of(RequestFactory().get("/")) == {}
-    assert scope_of(AsyncRequestFactory().get("/a"))["path"] == "/a"
+def test_scope_of_a_request_is_the_servers():
+    request = AsyncRequestFactory().get("/a")
+    assert scope_of(request) is request.scope
+    assert not is_wsgi(request)
+
+
+def test_scope_of_a_request_by_wsgi_is_made_of_its_environment():
+    headers = {"Authorization": "Bearer x", "Cookie": "a=1", "X-Ä": "ü"}
+    request = RequestFactory().get("/a?b=%C3%A9", headers=headers, REMOTE_ADDR="10.0.0.7")
+    scope = scope_of(request)
+    assert scope_of(request) is scope
+    assert is_wsgi(request)
+    assert (scope["type"], scope["method"], scope["path"]) == ("http", "GET", "/a")
+    assert scope["client"][0] == "10.0.0.7"
+    assert header(scope, b"authorization") == "Bearer x"
+    assert header(scope, b"cookie") == "a=1"
+    assert query(scope) == {"b": ["é"]}
 
 
 def receiving(parts: Iterable[bytes | None]) -> Receive:
