@@ -2,11 +2,13 @@
 
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import update_wrapper
+from itertools import islice
 from typing import Any, Concatenate, Final, ParamSpec, TypeAlias
 
 from django.core.exceptions import RequestDataTooBig
 from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.request import MediaType
 from django.http.response import HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware
 from django.views.decorators.csrf import csrf_exempt
@@ -29,12 +31,28 @@ View: TypeAlias = Callable[Concatenate[HttpRequest, P], Awaitable[HttpResponseBa
 AsyncView: TypeAlias = Callable[Concatenate[HttpRequest, P], Coroutine[Any, Any, HttpResponseBase]]
 
 IDENTITY: Final = "realtime.identity"  # in the scope: of a view that has asked for its user
+EVENT_STREAM_RANGES: Final = ("text/event-stream", "text/*", "*/*")
+MAX_RANGES: Final = 16
 BODY_OVERHEAD: Final = 6  # JSON may write one byte of data as six characters (an escaped one)
 
 
 def error_response(status: int, detail: str, **headers: str) -> JsonResponse:
     """Return an error as every view here answers it."""
     return JsonResponse({"detail": detail}, status=status, headers=headers)
+
+
+def accepts_event_stream(request: HttpRequest) -> bool:
+    """Return whether `Accept` takes text/event-stream (RFC 9110, section 12.5.1).
+
+    Django's `accepts` parses each media range, 4 ms for a header of 8 KB. Here only those are
+    parsed that fit, and `MAX_RANGES` of them.
+    """
+    fitting = (
+        MediaType(media_range)
+        for media_range in request.headers.get("Accept", "*/*").lower().split(",")
+        if media_range.partition(";")[0].strip() in EVENT_STREAM_RANGES
+    )
+    return any(media_range.quality for media_range in islice(fitting, MAX_RANGES))
 
 
 def json_errors(*methods: str) -> Callable[[View[P]], AsyncView[P]]:

@@ -18,7 +18,14 @@ from ..exceptions import HistoryGone, NotIdentified
 from ..streaming.ndjson import after_and_limit
 from ..utils.asgi import is_wsgi, scope_of
 from .history import HistoryResponse
-from .requests import error_response, json_errors, publish_body, reader, writer
+from .requests import (
+    accepts_event_stream,
+    error_response,
+    json_errors,
+    publish_body,
+    reader,
+    writer,
+)
 from .topic_stream import TopicStreamResponse
 
 NEEDS_ASGI: Final = (
@@ -115,7 +122,7 @@ async def _stream(
 ) -> HttpResponseBase:
     if is_wsgi(request):
         return error_response(501, NEEDS_ASGI)
-    if not request.accepts("text/event-stream"):
+    if not accepts_event_stream(request):
         accept = request.headers.get("Accept")
         return error_response(406, f"This is text/event-stream, which {accept!r} leaves out.")
     # "From now on" means now, not when the body is first asked for: whoever sees the answer's

@@ -22,7 +22,7 @@ from daphne.server import Server as DaphneServer
 from twisted.internet import reactor
 from twisted.logger import STDLibLogObserver, globalLogBeginner
 
-from realtime.server import shutdown
+from realtime.server import cookies, shutdown
 from realtime.server.access_log import logger
 from realtime.server.forwarded import ForwardedHeaders, Network
 from realtime.server.lifespan import Lifespan, StartupFailed
@@ -96,6 +96,7 @@ class Server(DaphneServer):
         else:
             globalLogBeginner.beginLoggingTo([STDLibLogObserver(__name__)])
         loop, limits = self.state.loop, self.state.limits
+        cookies.install()
         asyncio.set_event_loop(loop)
         if self.verbosity >= 3:
             loop.set_debug(True)

@@ -1,49 +1,25 @@
-"""Print what the dearest requests of a stranger cost: `python -m tests.hostile`.
+"""Print what the dearest requests and messages of a stranger cost: `python -m tests.hostile`.
 
-A site with SQLite and one worker gets each attack some times; a line of the table is an attack, the
-worker's milliseconds of processor time for 16 KiB of it, and the answer. The exit code is 1 if one
-costs more than `MOST`.
+A site with SQLite and one worker, behind a proxy that it believes, gets each attack some times. A
+line of the tables is an attack, the worker's milliseconds of processor time for 16 KiB of it, and
+the answer. The exit code is 1 if a request costs more than `MOST`.
 """
 
 import argparse
 import sys
-import tempfile
 
-from ..support.databases import new_database_url
-from ..support.servers import SiteServer, prepare_site
-from .attacks import attacks
-from .cost import Cost, dearest, measure
-
-MOST = 20.0  # milliseconds
-
-
-def run(repeat: int, text: str = "") -> list[Cost]:
-    """Start a site and measure every attack with this text in its name."""
-    with tempfile.TemporaryDirectory(prefix="realtime-hostile-") as data_dir:
-        server = SiteServer(prepare_site(new_database_url(), data_dir), "--workers", "1")
-        server.expected.append("")
-        try:
-            (pid,) = server.worker_pids() or [server.process.pid]
-            return [
-                measure(server.port, pid, name, attack, repeat)
-                for name, attack in attacks()
-                if text in name
-            ]
-        finally:
-            server.stop()
+from .cost import MOST, run, table
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--count", type=int, default=20, help="lines of the table")
+    parser.add_argument("--count", type=int, default=10, help="lines of each table")
     parser.add_argument("--only", default="", help="a text in the names of the attacks")
     options = parser.parse_args()
-    costs = run(options.repeat, options.only)
-    print("| What is sent | ms per 16 KiB | Answer |\n| --- | --: | --- |")
-    for cost in dearest(costs, options.count):
-        print(f"| {cost.name} | {cost.milliseconds:.1f} | {cost.answer} |")
-    return int(any(cost.milliseconds > MOST for cost in costs))
+    requests, messages = run(options.repeat, options.only)
+    print(*table(requests, options.count), "", *table(messages, options.count), sep="\n")
+    return int(any(cost.milliseconds > MOST for cost in requests))
 
 
 if __name__ == "__main__":

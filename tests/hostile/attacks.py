@@ -11,11 +11,10 @@ SIZE: Final = 16_384  # bytes of each attack, head and all; the limits allow mor
 
 
 class Attack(NamedTuple):
-    """Bytes for one connection, and what has to happen to a part of them first."""
+    """Bytes for one connection: a request, or a handshake and messages."""
 
-    opening: bytes  # answered before the rest is sent; empty: all is sent at once
-    rest: bytes
-    is_bound_to_wait: bool = False  # nothing answers it: its cost is taken a while later
+    request: bytes
+    messages: bytes = b""  # sent once the handshake is answered
 
 
 def head(method: str, target: str, *lines: str) -> bytes:
@@ -103,29 +102,29 @@ SOCKETS: Final = ("/ws/topics/public.x", "/ws", "/ws/auth/message", "/ws/echo")
 def attacks() -> Iterator[tuple[str, Attack]]:
     """Yield each attack by its name."""
     for name, target in TARGETS.items():
-        yield name, Attack(b"", head("GET", target))
-        yield f"{name}, in a handshake", Attack(b"", handshake(target))
-        yield f"{name}, in a POST", Attack(b"", body(target, b"1"))
+        yield name, Attack(head("GET", target))
+        yield f"{name}, in a handshake", Attack(handshake(target))
+        yield f"{name}, in a POST", Attack(body(target, b"1"))
     for name, line in LINES.items():
         for page in PAGES:
             method = "POST" if line.startswith("Content-Type") else "GET"
             twice = [line, line] if not line.startswith(("Authorization", "Transfer")) else [line]
-            yield f"{name}, to {page}", Attack(b"", head(method, page, *twice))
-        yield f"{name}, in a handshake", Attack(b"", handshake("/ws/topics/public.x", line))
-    yield "many header lines", Attack(b"", head("GET", "/", *(f"a{n}: b" for n in range(120))))
+            yield f"{name}, to {page}", Attack(head(method, page, *twice))
+        yield f"{name}, in a handshake", Attack(handshake("/ws/topics/public.x", line))
+    yield "many header lines", Attack(head("GET", "/", *(f"a{n}: b" for n in range(120))))
     line = "Sec-WebSocket-Protocol: " + fill("a, ", LINE)
-    yield "many subprotocols", Attack(b"", handshake("/ws/topics/public.x", line))
+    yield "many subprotocols", Attack(handshake("/ws/topics/public.x", line))
     line = "Sec-WebSocket-Extensions: " + fill("permessage-deflate; a=b, ", LINE)
-    yield "many extensions", Attack(b"", handshake("/ws/topics/public.x", line))
+    yield "many extensions", Attack(handshake("/ws/topics/public.x", line))
     yield from _bodies()
     for path in SOCKETS:
         for name, one in FRAMES.items():
             opening = frame(0x01) if name.startswith("fragments") else b""
             rest = opening + one * ((SIZE - len(opening)) // len(one))
-            yield f"{name}, to {path}", Attack(handshake(path), rest, True)
+            yield f"{name}, to {path}", Attack(handshake(path), rest)
         deep = b"[" * (SIZE - 200)
         big = bytes((0x81, 0xFE)) + struct.pack("!H", len(deep)) + b"\0\0\0\0" + deep
-        yield f"a deep JSON message, to {path}", Attack(handshake(path), big, True)
+        yield f"a deep JSON message, to {path}", Attack(handshake(path), big)
 
 
 def _bodies() -> Iterator[tuple[str, Attack]]:
@@ -151,10 +150,10 @@ def _bodies() -> Iterator[tuple[str, Attack]]:
     }
     for name, (content, line) in contents.items():
         for page in ("/topics/public.x/events", "/login/", "/admin/login/", "/realtime/tickets"):
-            yield f"{name}, to {page}", Attack(b"", body(page, content, line))
+            yield f"{name}, to {page}", Attack(body(page, content, line))
     chunked = head("POST", "/topics/public.x/events", "Transfer-Encoding: chunked")
     one = b"1;" + b"a" * 100 + b"\r\n1\r\n"
-    yield "chunks of one byte", Attack(b"", chunked + b"1\r\n1\r\n" * (room // 6) + b"0\r\n\r\n")
-    yield "chunks with extensions", Attack(b"", chunked + one * (room // len(one)) + b"0\r\n\r\n")
+    yield "chunks of one byte", Attack(chunked + b"1\r\n1\r\n" * (room // 6) + b"0\r\n\r\n")
+    yield "chunks with extensions", Attack(chunked + one * (room // len(one)) + b"0\r\n\r\n")
     trailers = b"0\r\n" + b"a: b\r\n" * 120 + b"\r\n"
-    yield "trailers", Attack(b"", chunked + trailers)
+    yield "trailers", Attack(chunked + trailers)

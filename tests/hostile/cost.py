@@ -1,14 +1,18 @@
 """How much of a worker's processor an attack takes."""
 
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from .attacks import SIZE, Attack
+from ..support.databases import new_database_url
+from ..support.servers import prepare_site, serving
+from .attacks import SIZE, Attack, attacks
 
+MOST: Final = 20.0  # milliseconds for a request
 QUIET_SECONDS: Final = 0.05  # without work, after which an attack is over
 ANSWER_SECONDS: Final = 5.0
 
@@ -19,6 +23,23 @@ class Cost(NamedTuple):
     name: str
     milliseconds: float  # of the processor, for each 16 KiB or part of it
     answer: str  # the first line of the answer, or what became of the connection
+
+
+def run(
+    repeat: int = 5, text: str = "", has_messages: bool = True
+) -> tuple[list[Cost], list[Cost]]:
+    """Start a site, measure every attack with this text in its name: requests, and messages."""
+    costs: dict[bool, list[Cost]] = {False: [], True: []}
+    with tempfile.TemporaryDirectory(prefix="realtime-hostile-") as data_dir:
+        env = prepare_site(new_database_url(), data_dir)
+        options = ("--workers", "1", "--", "--proxy-headers")
+        with serving(env, *options, expected=["No route found for path"]) as server:
+            (pid,) = server.worker_pids() or [server.process.pid]
+            for name, attack in attacks():
+                is_socket = bool(attack.messages)
+                if text in name and (has_messages or not is_socket):
+                    costs[is_socket].append(measure(server.port, pid, name, attack, repeat))
+    return costs[False], costs[True]
 
 
 def processor(pid: int) -> float:
@@ -34,13 +55,15 @@ def measure(port: int, pid: int, name: str, attack: Attack, repeat: int = 5) -> 
     """Send the attack some times, one after the other; return the mean of the cheaper half."""
     costs, answer = [], ""
     for _ in range(repeat):
-        _until_idle(pid)
+        if attack.messages:
+            _until_idle(pid)
         before = processor(pid)
         answer = send(port, attack)
-        _until_idle(pid)
+        if attack.messages:
+            _until_idle(pid)
         costs.append(processor(pid) - before)
     cheaper = sorted(costs)[: (repeat + 1) // 2]
-    sent = max(1.0, (len(attack.opening) + len(attack.rest)) / SIZE)
+    sent = max(1.0, (len(attack.request) + len(attack.messages)) / SIZE)
     return Cost(name, 1_000 * sum(cheaper) / len(cheaper) / sent, answer)
 
 
@@ -48,16 +71,14 @@ def send(port: int, attack: Attack) -> str:
     """Send the attack on a connection of its own; return how the answer begins."""
     with socket.create_connection(("127.0.0.1", port), timeout=ANSWER_SECONDS) as wire:
         answer = b""
-        with suppress(OSError):
-            if attack.opening:
-                wire.sendall(attack.opening)
-                answer = wire.recv(65_536)
-            wire.sendall(attack.rest)
-            if not attack.opening:
-                answer = wire.recv(65_536)
-            wire.settimeout(QUIET_SECONDS)
-            while wire.recv(65_536):
-                pass
+        with suppress(OSError):  # closed before all was sent, which is an answer too
+            wire.sendall(attack.request)
+            answer = wire.recv(65_536)
+            if attack.messages:
+                wire.sendall(attack.messages)
+                wire.settimeout(QUIET_SECONDS)
+                while wire.recv(65_536):
+                    pass
     return answer.partition(b"\r\n")[0].decode("latin1").removeprefix("HTTP/1.1 ") or "closed"
 
 
@@ -71,6 +92,9 @@ def _until_idle(pid: int) -> None:
         time.sleep(QUIET_SECONDS)
 
 
-def dearest(costs: list[Cost], count: int) -> Iterator[Cost]:
-    """Yield the attacks that cost most, the dearest first."""
-    yield from sorted(costs, key=lambda cost: -cost.milliseconds)[:count]
+def table(costs: list[Cost], count: int) -> Iterator[str]:
+    """Yield the lines of a Markdown table: the attacks that cost most, the dearest first."""
+    yield "| What is sent | ms per 16 KiB | Answer |"
+    yield "| --- | --: | --- |"
+    for cost in sorted(costs, key=lambda cost: -cost.milliseconds)[:count]:
+        yield f"| {cost.name} | {cost.milliseconds:.1f} | {cost.answer} |"

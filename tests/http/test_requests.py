@@ -1,6 +1,7 @@
 """What the views ask of their requests, without a server."""
 
 import json
+import time
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -10,7 +11,13 @@ from django.test import AsyncRequestFactory, override_settings
 
 from realtime.access.tokens import create_token
 from realtime.exceptions import DataTooLarge, NotAllowed, NotIdentified
-from realtime.http.requests import json_errors, max_body_bytes, publish_body, require_user
+from realtime.http.requests import (
+    accepts_event_stream,
+    json_errors,
+    max_body_bytes,
+    publish_body,
+    require_user,
+)
 
 from ..support.clients import bearer
 
@@ -82,3 +89,30 @@ async def test_body_that_can_not_be_an_event_is_not_parsed():
     body = b" " * max_body_bytes() + b"1"  # as JSON it would be short
     with pytest.raises(DataTooLarge, match="600 bytes"):
         await publish_body("room.a", body, "message")
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        *("text/event-stream", "Text/Event-Stream", "text/*", "*/*", "a/b, text/event-stream"),
+        *(
+            "text/html, */*;q=0.1",
+            "text/event-stream;q=0, */*",
+            "text/event-stream ; q=1",
+            "",
+            "a/b",
+        ),
+        *("text/event-stream;q=0", "*/*;q=0.0", "text", "application/*", ",,", "*/*;q=2"),
+    ],
+)
+def test_accept_is_read_as_django_reads_it(accept: str) -> None:
+    asked = request(Accept=accept)
+    assert accepts_event_stream(asked) == asked.accepts("text/event-stream")
+
+
+def test_long_accept_is_read_in_little_time() -> None:
+    for each in ("a/b;q=0.1,", "*/*;q=0,"):
+        asked = request(Accept=each * (65_536 // len(each)))
+        began = time.thread_time()
+        assert not accepts_event_stream(asked)
+        assert time.thread_time() - began < 0.02
