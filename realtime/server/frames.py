@@ -36,6 +36,7 @@ PROTOCOL_ERROR: Final = 1002
 NO_STATUS: Final = 1005
 ABNORMAL: Final = 1006
 INVALID_TEXT: Final = 1007
+POLICY_VIOLATION: Final = 1008
 TOO_BIG: Final = 1009
 INTERNAL_ERROR: Final = 1011
 RESTARTING: Final = 1012
@@ -160,23 +161,14 @@ class FrameParser:
     """
 
     __slots__ = (
-        "_chunks",
-        "_data",
-        "_decoder",
-        "_fin",
-        "_key",
-        "_left",
-        "_message",
-        "_opcode",
-        "_position",
-        "_size",
-        "max_frame",
-        "max_message",
+        *("_chunks", "_data", "_decoder", "_fin", "_key", "_left", "_message", "_opcode"),
+        *("_position", "_size", "max_frame", "max_message", "since"),
     )
 
     def __init__(self, max_frame: int, max_message: int) -> None:
         self.max_frame = max_frame
         self.max_message = max_message
+        self.since = 0.0  # for its connection: when what it has would have begun at a minimum rate
         self._data = b""
         self._position = 0
         self._left = -1  # bytes missing from the frame being read; -1 between frames

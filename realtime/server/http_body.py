@@ -36,6 +36,7 @@ class RequestBody:
     """
 
     __slots__ = (
+        "_behind",
         "_connection",
         "_decoder",
         "_is_closed",
@@ -60,6 +61,7 @@ class RequestBody:
         self._size = 0  # of the parts
         self._waiter: asyncio.Future[None] | None = None
         self._is_closed = False
+        self._behind = 0.0  # seconds that the client is behind the minimum rate
         self._is_told = False  # the application, that it is closed
 
     @property
@@ -79,19 +81,26 @@ class RequestBody:
         if part:
             self._parts.append(part)
             self._size += len(part)
+        is_awaited = self._credit(len(data) - len(rest))
         server = self._connection.server
-        bodies = server.timeouts.bodies
         if is_complete:
             self.state = BodyState.ARRIVED
-            bodies.pop(self._connection, None)
         elif self._size > server.limits.receive_bytes:
             self._connection.transport.pause_reading()
-            bodies.pop(self._connection, None)
-        elif self._connection in bodies:
-            del bodies[self._connection]  # to the end of the queue
-            bodies[self._connection] = server.loop.time()
+        elif is_awaited:
+            server.timeouts.bodies[self._connection] = server.loop.time() - self._behind
         self._wake()
         return rest
+
+    def _credit(self, size: int) -> bool:
+        """Count what has come against the minimum rate. Return whether it was waited for."""
+        server = self._connection.server
+        since = server.timeouts.bodies.pop(self._connection, None)
+        if since is not None:
+            self._behind = server.loop.time() - since
+        rate = server.limits.min_receive_rate
+        self._behind = max(0.0, self._behind - size / rate) if rate else 0.0
+        return since is not None
 
     async def receive(self) -> dict[str, Any]:
         """ASGI's receive."""
@@ -116,6 +125,7 @@ class RequestBody:
                     self._waiter = None
 
     def _take(self) -> dict[str, Any]:
+        self._credit(0)  # the client's time stands still while the application has something to do
         parts, self._parts = self._parts, []
         if self._size > self._connection.server.limits.receive_bytes and not self._is_closed:
             self._connection.transport.resume_reading()
@@ -134,7 +144,7 @@ class RequestBody:
         if self.owes_continue:
             self.owes_continue = False
             self._connection.transport.write(CONTINUE)
-        server.timeouts.bodies[self._connection] = server.loop.time()
+        server.timeouts.bodies[self._connection] = server.loop.time() - self._behind
 
     def close(self) -> None:
         """Have `receive` return a disconnect after what has arrived."""

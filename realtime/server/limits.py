@@ -34,7 +34,10 @@ class Limits:
     header_timeout: float = limit(10.0, "time for a request's headers to arrive; then 408")
     keep_alive_timeout: float = limit(60.0, "an idle connection between requests is closed")
     body_timeout: float = limit(
-        60.0, "time without a byte of a request body the application waits for; then closed"
+        60.0, "time that a body or message may be behind `min_receive_rate`; then closed, with 1008"
+    )
+    min_receive_rate: int = limit(
+        500, "bytes a second of a body or message that is waited for; 0: one now and then will do"
     )
     stall_timeout: float = limit(
         300.0, "a client that takes none of the bytes waiting for it is dropped"

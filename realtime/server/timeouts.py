@@ -50,14 +50,16 @@ class Timeouts:
     """Find what is due. Each queue belongs to one timeout.
 
     A queue is a dict, which keeps the order in which its keys were added: with one timeout for all
-    of them the oldest entry is always the first to expire.
+    of them the oldest entry is always the first to expire. `bodies` and `stalled` are not in order.
     """
 
     def __init__(self, limits: Limits, ping_interval: float) -> None:
         self.limits = limits
         self.heads: dict[Any, float] = {}  # connections reading a request's head, since when
         self.idle: dict[Any, float] = {}  # connections between two requests, since when
-        self.bodies: dict[Any, float] = {}  # connections whose application waits for a body
+        self.bodies: dict[Any, float] = {}  # connections whose application waits for a body,
+        # and when it would have begun to wait had all come at the minimum rate
+        self.lingering: set[Any] = set()  # transports of which only the peer's end is awaited
         self.stalled: dict[Any, float] = {}  # transports with output waiting, since when
         self.paused: dict[Paused, None] = {}  # transports that are not being read
         self._turns = max(1, round(ping_interval / 2 / INTERVAL))
@@ -95,12 +97,12 @@ class Timeouts:
 
     async def _sweep(self, now: float) -> None:
         limits = self.limits
-        for queue, timeout in (
-            (self.heads, limits.header_timeout),
-            (self.idle, limits.keep_alive_timeout),
-            (self.bodies, limits.body_timeout),
+        for queue, late in (
+            (self.heads, list(_expired(self.heads, now - limits.header_timeout))),
+            (self.idle, list(_expired(self.idle, now - limits.keep_alive_timeout))),
+            (self.bodies, _stale(self.bodies, now - limits.body_timeout)),
         ):
-            for connection in list(_expired(queue, now - timeout)):
+            for connection in late:
                 queue.pop(connection, None)
                 connection.timed_out()
         for transport in _stale(self.stalled, now - limits.stall_timeout):
@@ -134,7 +136,7 @@ def _expired(queue: dict[Any, float], before: float) -> Iterator[Any]:
 
 
 def _stale(queue: dict[Any, float], before: float) -> list[Any]:
-    # Progress renews an entry in its place, so this queue is not in order.
+    # Progress renews an entry, so this queue is not in order.
     return [transport for transport, since in queue.items() if since <= before]
 
 

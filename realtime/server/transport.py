@@ -18,6 +18,7 @@ from realtime.server.timeouts import Timeouts
 
 READ_SIZE = 65_536  # bytes taken from a socket at once
 CLOSING_GRACE = 2.0  # seconds in which a peer that is refused may read the answer
+MAX_LINGERING = 64  # peers that are given this time at once; descriptors that no limit counts
 Address = list[Any] | None  # host and port as a scope wants them; None for a Unix socket
 
 
@@ -92,7 +93,7 @@ class SocketTransport:
     """A non-blocking stream socket on the event loop."""
 
     __slots__ = (
-        *("_closing", "_ended", "_fd", "_is_lingering", "_linger", "_loop", "_out", "_recv"),
+        *("_closing", "_ended", "_fd", "_linger", "_loop", "_out", "_recv"),
         *("_sock", "_timeouts", "_waiters", "closed", "host", "lane", "peer", "reading"),
         *("receiver", "send"),
     )
@@ -118,7 +119,6 @@ class SocketTransport:
         self._closing = False
         self._ended = False  # the peer has said that it sends no more
         self._linger = False
-        self._is_lingering = False  # only the peer's end is awaited; the receiver is told already
         self.closed = False
         self.reading = False
         self.peer = peer
@@ -164,7 +164,7 @@ class SocketTransport:
         self.pause_reading()
         self._timeouts.paused.pop(self, None)
         self._ended = True
-        if self._is_lingering:
+        if self in self._timeouts.lingering:
             self.abort()
         else:
             self.receiver.eof_received()
@@ -235,11 +235,10 @@ class SocketTransport:
             self.receiver.flushed()
 
     def _wake(self) -> None:
-        if self._waiters is not None:
-            for waiter in self._waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
-            self._waiters = None
+        for waiter in self._waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters = None
 
     async def drain(self) -> None:
         while self._out and not self.closed:
@@ -264,12 +263,13 @@ class SocketTransport:
             self._finish()
 
     def _finish(self) -> None:
-        if not self._linger or self._ended:
+        is_room = len(self._timeouts.lingering) < MAX_LINGERING
+        if not self._linger or self._ended or not is_room:
             self.abort()
             return
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
-        self._is_lingering = True
+        self._timeouts.lingering.add(self)
         self._loop.call_soon(self.receiver.connection_lost)
         self.resume_reading()
         self._loop.call_later(CLOSING_GRACE, self.abort)
@@ -290,10 +290,11 @@ class SocketTransport:
             self._timeouts.stalled.pop(self, None)
         self._sock.close()
         self._wake()
-        if not self._is_lingering:
+        if self in self._timeouts.lingering:
+            self._timeouts.lingering.remove(self)
+        else:
             # Not now: what is writing or reading does not expect to lose its state underneath.
             self._loop.call_soon(self.receiver.connection_lost)
 
     def peer_left(self, reset: bool) -> None:
-        """Tell the receiver that the peer has closed while the socket is not read."""
         self.receiver.peer_left(reset)

@@ -28,6 +28,7 @@ CAN_NOT_CLOSE: Final = (
     "1007 to 1014 or 3000 to 4999, and a reason is text. It is closed with 1011."
 )
 RESTART_REASON: Final = "The server is restarting"
+TOO_SLOW: Final = "The message did not arrive in time"
 RETRY_AFTER: Final = (b"retry-after", b"1")
 
 
@@ -200,15 +201,18 @@ class WebSocketConnection:
                 return
         if self.state in (DENYING, CLOSE_RECEIVED, CLOSED):
             return
-        if self._parser is None:
-            server = self.server
-            self._parser = FrameParser(
+        parser, server = self._parser, self.server
+        now, rate = server.loop.time(), server.limits.min_receive_rate
+        if parser is None:
+            parser = self._parser = FrameParser(
                 server.websocket_max_frame_size, server.websocket_max_message_size
             )
-        self._parser.feed(data)
+            parser.since = now
+        parser.since = min(now, parser.since + len(data) / rate) if rate else now
+        parser.feed(data)
         if self.state is not CONNECTING:
             self._parse()
-        elif self._parser.waiting > MAX_EARLY:
+        elif parser.waiting > MAX_EARLY:
             self._refuse(400, "Too much data before the handshake was answered.")
 
     def _parse(self) -> None:
@@ -282,6 +286,8 @@ class WebSocketConnection:
             return
         elif 0 <= server.websocket_timeout < age:
             self.close(frames.NORMAL, "")
+        elif self._is_too_slow(now):
+            self._fail(FrameError(frames.POLICY_VIOLATION, TOO_SLOW))
         elif self.transport.pending or not self.transport.reading:
             self._silent = 0  # it can't get a ping, or we do not read its pong
         else:
@@ -290,6 +296,15 @@ class WebSocketConnection:
                 self.transport.write(frames.encode(frames.PING, b""))
             elif self._silent >= server.dead_after:
                 self.transport.abort()
+
+    def _is_too_slow(self, now: float) -> bool:
+        """Return whether a message has begun that does not arrive at the minimum rate."""
+        parser = self._parser
+        if parser is None:
+            return False
+        if not self.transport.reading:
+            parser.since = now  # it is not the peer that is waited for
+        return now - parser.since >= self.server.limits.body_timeout
 
     # The application
 

@@ -101,8 +101,10 @@ class Loop(SimpleNamespace):
     def create_future(self) -> "asyncio.Future[None]":
         return asyncio.get_running_loop().create_future()
 
+    now = 7.0
+
     def time(self) -> float:
-        return 7.0
+        return self.now
 
 
 class Connection(SimpleNamespace):
@@ -197,6 +199,33 @@ async def test_only_an_application_that_waits_makes_a_client_slow() -> None:
     assert await waiting == part(b"b")
     body.data_received(b"c")
     assert not timeouts.bodies
+
+
+async def test_client_that_is_behind_the_minimum_rate_catches_up_by_what_it_sends() -> None:
+    connection: Any = Connection(min_receive_rate=10)
+    loop, bodies = connection.server.loop, connection.server.timeouts.bodies
+    body = body_of(connection, "Content-Length: 1000")
+
+    async def send(size: int, after: float) -> float:
+        """How far behind it is for the application, which asks again at once."""
+        waiting = asyncio.ensure_future(body.receive())
+        await asyncio.sleep(0)
+        loop.now += after
+        body.data_received(b"x" * size)
+        await waiting
+        assert not bodies
+        asking = asyncio.ensure_future(body.receive())
+        await asyncio.sleep(0)
+        behind: float = loop.now - bodies[connection]
+        asking.cancel()
+        await asyncio.wait([asking])
+        return behind
+
+    assert await send(10, 1) == 0
+    assert await send(1, 2) == pytest.approx(1.9)
+    assert await send(1, 2) == pytest.approx(3.8)
+    assert await send(15, 0.5) == pytest.approx(2.8)
+    assert await send(900, 10) == 0
 
 
 async def test_continue_is_said_once_and_only_where_it_is_asked_for() -> None:

@@ -1,8 +1,10 @@
 """Each limit is met over a real socket, and can be set."""
 
 import argparse
+import select
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from realtime.server.limits import Limits, add_arguments, from_options
 
-from .support import Worker, eventually
+from .support import Worker, eventually, frame
 
 Start = Callable[..., Worker]
 
@@ -82,6 +84,30 @@ def test_body_time(start: Start) -> None:
 
 
 CHUNKED_HEAD = b"POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def test_minimum_rate_of_what_has_begun(start: Start) -> None:
+    worker = start("--body-timeout", "1", "--ping-interval", "1")
+    head = b"POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\nfff\r\n"
+    with worker.client() as body, worker.client() as frames, worker.client() as fragments:
+        body.send(head)
+        frames.upgrade(data=frame(2, b"", length=1000))
+        fragments.upgrade(data=frame(1, b"a", fin=False))
+        clients = {body: b"x", frames: b"x", fragments: frame(0, b"x", fin=False)}
+        begun = time.monotonic()
+        ended = set()
+        while len(ended) < 3:
+            assert time.monotonic() < begun + 20
+            time.sleep(0.1)
+            for client in clients.keys() - ended:
+                with suppress(OSError):
+                    client.send(clients[client])
+                if select.select([client.sock], [], [], 0)[0]:
+                    ended.add(client)
+        assert time.monotonic() > begun + 0.9
+        assert body.rest() == b""
+        for client in (frames, fragments):
+            assert client.frame() == (0x88, b"\x03\xf0The message did not arrive in time")
 
 
 def test_body_size_by_its_length(start: Start) -> None:

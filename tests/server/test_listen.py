@@ -6,6 +6,8 @@ import resource
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +16,9 @@ import pytest
 
 from realtime.server import listen
 from realtime.server.listen import Listener
+from realtime.server.transport import MAX_LINGERING
 
-from .support import ROOT, Client, eventually
+from .support import ROOT, Client, Worker, eventually
 
 
 def test_daphnes_own_endpoint_with_a_backlog_of_thousands() -> None:
@@ -145,3 +148,17 @@ def test_the_file_of_an_inherited_unix_socket_stays(tmp_path: Path) -> None:
         finally:
             process.kill()
             process.wait()
+
+
+def test_who_is_refused_does_not_use_up_what_is_kept_for_the_application(
+    start: Callable[..., Worker],
+) -> None:
+    worker = start("--max-connections", "1")
+    descriptors = Path(f"/proc/{worker.process.pid}/fd")
+    before = len(list(descriptors.iterdir()))
+    with ExitStack() as stack:
+        clients = [stack.enter_context(worker.client()) for _ in range(MAX_LINGERING + 41)]
+        for client in clients[1:]:
+            with suppress(ConnectionResetError):
+                assert b" 503 " in client.until(b"\r\n")
+        assert len(list(descriptors.iterdir())) <= before + 1 + MAX_LINGERING
