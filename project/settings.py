@@ -29,6 +29,7 @@ FILES_DIR = Path(os.environ.get("FILES_DIR", DATA_DIR / "files")).resolve()
 DEBUG = flag("DEBUG")
 DEMO = flag("DEMO")  # set by `manage.py demo`: one-click sign-in, loopback only
 SECRET_KEY = os.environ.get("SECRET_KEY", "")
+SECRET_KEY_FALLBACKS = words("SECRET_KEY_FALLBACKS")
 # Whether the site is reached without TLS, so that what is secret crosses a wire in the clear.
 PLAIN_HTTP = flag("PLAIN_HTTP", DEBUG or DEMO)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not PLAIN_HTTP
@@ -114,17 +115,25 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = os.environ.get("REDIS_URL", "")
 CHANNEL_LAYER = os.environ.get("CHANNEL_LAYER") or ("redis-pubsub" if REDIS_URL else "memory")
+# Whoever can write to Redis can neither forge an event nor read one.
+ENCRYPTION = {
+    "serializer_format": "aes-gcm",
+    "symmetric_encryption_keys": [SECRET_KEY, *SECRET_KEY_FALLBACKS],
+}
 LAYERS = {
     "memory": {"BACKEND": "channels.layers.InMemoryChannelLayer"},
     "redis": {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
         # The layer asks Redis to wait 5 s for a message; redis-py 8 by default waits no longer than
         # that for an answer, and would call an idle layer broken.
-        "CONFIG": {"hosts": [{"address": REDIS_URL, "socket_timeout": 15.0}]},
+        "CONFIG": {
+            "hosts": [{"address": REDIS_URL, "socket_timeout": 15.0}],
+            **ENCRYPTION,
+        },
     },
     "redis-pubsub": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-        "CONFIG": {"hosts": [REDIS_URL]},
+        "CONFIG": {"hosts": [REDIS_URL], **ENCRYPTION},
     },
 }
 if CHANNEL_LAYER not in LAYERS:

@@ -1,5 +1,6 @@
 """The app's place in a Django site."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from django.apps import AppConfig
@@ -28,6 +29,9 @@ class RealtimeConfig(AppConfig):
         from . import checks
         from .access.signals import connect_signals  # models must be loaded first
 
+        layers = getattr(settings, "CHANNEL_LAYERS", {}).values()
+        if any("serializer_format" in layer.get("CONFIG", {}) for layer in layers):
+            import_module(".delivery.bus.serializer", __package__)  # which registers it
         checks.register_checks()
         connect_signals()
         server_starting.connect(prepare_threads_when_used)

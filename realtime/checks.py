@@ -7,7 +7,6 @@ from difflib import get_close_matches
 from functools import wraps
 from typing import Any, Final
 
-from channels.layers import get_channel_layer
 from channels.security.websocket import OriginValidator
 from django.apps import apps
 from django.conf import settings as django_settings
@@ -20,10 +19,10 @@ from django.utils.module_loading import import_string
 from . import models
 from .access.checks import check_hosts, show_inline_middleware
 from .conf import MOVED_PATHS, DottedPath, Setting, Settings, given, settings
+from .delivery.bus.checks import check_layer, check_layer_keys, check_layer_timeout
 from .eventlog import get_event_log
 from .eventlog.base import EventLog
 from .exceptions import RealtimeConfigurationError
-from .server.workers import WORKERS_VARIABLE
 from .websocket.consumers import WebSocketConsumer
 
 GENERATIONS: Final = "realtime_generation"  # the table of `realtime.llm`
@@ -73,60 +72,6 @@ def with_usable_settings(check: Check) -> Check:
         return check(**kwargs)
 
     return wrapper
-
-
-@with_usable_settings
-def check_layer(**kwargs: Any) -> list[CheckMessage]:
-    """Report a channel layer that does not reach the other workers."""
-    alias = settings.CHANNEL_LAYER
-    if missing := _missing_backend(alias):
-        return [missing]
-    layers = getattr(django_settings, "CHANNEL_LAYERS", {})
-    workers = int(os.environ.get(WORKERS_VARIABLE, "1"))
-    backend = layers.get(alias, {}).get("BACKEND", "")
-    if alias not in layers and workers > 1:
-        message = f"{workers} workers, and CHANNEL_LAYERS has no {alias!r}."
-    elif backend.endswith("InMemoryChannelLayer") and workers > 1:
-        message = f"{workers} workers, and a channel layer that does not leave the process."
-    else:
-        return []
-    hint = "Use channels_redis (set REDIS_URL); until then events cross only through the log."
-    return [Error(message, hint=hint, id="realtime.E004")]
-
-
-@with_usable_settings
-def check_layer_timeout(**kwargs: Any) -> list[CheckMessage]:
-    """Report a client of Redis whose time-out is shorter than the layer's blocking read."""
-    alias = settings.CHANNEL_LAYER
-    if alias not in getattr(django_settings, "CHANNEL_LAYERS", {}) or _missing_backend(alias):
-        return []
-    layer = get_channel_layer(alias)
-    if not hasattr(type(layer), "brpop_timeout"):  # channels_redis.core's alone
-        return []
-    waits = layer.brpop_timeout
-    timeout = layer.create_pool(0).make_connection().socket_timeout
-    if timeout is None or timeout > waits:
-        return []
-    message = (
-        f"CHANNEL_LAYERS[{alias!r}]: Redis is asked to wait {waits} s for a message, and its "
-        f"client gives up after {timeout} s: an idle layer looks broken."
-    )
-    hint = f'"hosts": [{{"address": "redis://...", "socket_timeout": {3 * waits}}}]'
-    return [Warning(message, hint=hint, id="realtime.W006")]
-
-
-def _missing_backend(alias: str) -> CheckMessage | None:
-    layers = getattr(django_settings, "CHANNEL_LAYERS", {})
-    backend = layers.get(alias, {}).get("BACKEND", "")
-    try:
-        if backend:
-            import_string(backend)
-    except ImportError as error:
-        package = backend.partition(".")[0].replace("_", "-")
-        hint = f"pip install {package}, or name another BACKEND."
-        message = f"CHANNEL_LAYERS[{alias!r}]: {backend!r} can't be imported: {error}"
-        return Error(message, hint=hint, id="realtime.E010")
-    return None
 
 
 @with_usable_settings
@@ -234,8 +179,7 @@ def check_generations(databases: Any = None, **kwargs: Any) -> list[CheckMessage
 CHECKS = (
     check_settings,
     check_moved_paths,
-    check_layer,
-    check_layer_timeout,
+    *map(with_usable_settings, (check_layer, check_layer_timeout, check_layer_keys)),
     check_hosts,
     check_origins,
     check_event_log,

@@ -1,6 +1,5 @@
 """`realtime.checks`: each id fires, and is silent when all is right."""
 
-import copy
 import os
 import re
 import subprocess
@@ -22,12 +21,10 @@ from django.test import override_settings
 from django.urls import path
 from django.utils import timezone
 
-from project.settings import LAYERS
 from realtime import checks as our_checks
 from realtime.conf import MOVED_PATHS
 from realtime.llm.models import Generation
 from realtime.models import Event
-from realtime.server.workers import WORKERS_VARIABLE
 from realtime.websocket.consumers import WebSocketConsumer
 from realtime.websocket.topic_consumers import TopicConsumer
 
@@ -225,76 +222,6 @@ def test_e011_is_about_the_database_of_the_events():
     ):
         [message] = run()
     assert "DATABASES['other']" in message.msg
-
-
-# -- realtime.E004: the channel layer
-
-MEMORY = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
-REDIS = {"default": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer"}}
-
-
-@pytest.mark.parametrize(
-    ("workers", "layers", "realtime", "found"),
-    [
-        ("1", MEMORY, {}, []),
-        ("1", {}, {}, []),
-        ("2", MEMORY, {}, ["realtime.E004"]),
-        ("2", {}, {}, ["realtime.E004"]),
-        ("2", REDIS, {}, []),
-        ("2", REDIS, {"CHANNEL_LAYER": "other"}, ["realtime.E004"]),
-        ("2", {**MEMORY, "other": REDIS["default"]}, {"CHANNEL_LAYER": "other"}, []),
-    ],
-)
-def test_e004_workers_that_can_not_talk(monkeypatch, workers, layers, realtime, found):
-    monkeypatch.setenv(WORKERS_VARIABLE, workers)
-    assert ids(CHANNEL_LAYERS=layers, REALTIME=realtime) == found
-
-
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_e010_a_layer_that_is_not_installed(monkeypatch, workers):
-    monkeypatch.setenv(WORKERS_VARIABLE, workers)
-    monkeypatch.setitem(sys.modules, "channels_redis", None)
-    monkeypatch.delitem(sys.modules, "channels_redis.pubsub", raising=False)
-    with override_settings(CHANNEL_LAYERS=REDIS):
-        [message] = run()
-    assert message.id == "realtime.E010"
-    assert "pip install channels-redis" in str(message.hint)
-
-
-def redis_with(**options):
-    host = {"address": "redis://localhost", **options}
-    return {
-        "default": {
-            "BACKEND": "channels_redis.core.RedisChannelLayer",
-            "CONFIG": {"hosts": [host]},
-        }
-    }
-
-
-@pytest.mark.parametrize(
-    ("layers", "found"),
-    [
-        (redis_with(socket_timeout=5), ["realtime.W006"]),
-        (redis_with(socket_timeout=5.5), []),
-        (redis_with(socket_timeout=None), []),
-        (redis_with(address="redis://localhost?socket_timeout=2"), ["realtime.W006"]),
-        (REDIS, []),
-        (MEMORY, []),
-    ],
-)
-def test_w006_a_client_that_gives_up_before_redis_answers(layers, found):
-    assert ids(CHANNEL_LAYERS=layers) == found
-
-
-def test_w006_the_layer_that_settings_offer_is_patient():
-    layer = copy.deepcopy(LAYERS["redis"])
-    layer["CONFIG"]["hosts"][0]["address"] = "redis://localhost"
-    assert ids(CHANNEL_LAYERS={"default": layer}) == []
-
-
-def test_without_the_variable_there_is_one_worker(monkeypatch):
-    monkeypatch.delenv(WORKERS_VARIABLE, raising=False)
-    assert ids(CHANNEL_LAYERS=MEMORY) == []
 
 
 # -- realtime.W001: hosts

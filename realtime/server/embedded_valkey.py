@@ -1,22 +1,27 @@
-"""A Valkey that a supervisor starts for its workers, on a loopback port. Nothing is persisted.
+"""A Valkey that a supervisor starts for its workers, on a Unix socket. Nothing is persisted.
 
-`python -m realtime.server.embedded_valkey PORT` turns its process into the server by exec(), so
+The socket stands in a folder that only this user may enter, so no other user of the machine can
+read events, forge them, or answer in its place.
+
+`python -m realtime.server.embedded_valkey SOCKET` turns its process into the server by exec(), so
 there is one process to watch, and on Linux the kernel kills it with its parent: a killed supervisor
-leaves nothing behind.
+leaves an empty folder behind.
 """
 
 import asyncio
 import ctypes
 import logging
 import os
+import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from realtime.server.workers import Backoff, end
 
@@ -32,20 +37,22 @@ class ValkeyError(Exception):
 
 
 class EmbeddedValkey:
-    """Keep a Valkey running, on the same port even when it dies: others hold that address."""
+    """Keep a Valkey running, on the same socket even when it dies: others hold that address."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self._env = env
         self._process: Process | None = None
-        self._port = 0
+        self._socket: Path | None = None
 
     async def start(self) -> str:
         """Return its URL once it answers. Raises ValkeyError."""
-        self._port = self._port or _free_port()
+        if self._socket is None:  # mkdtemp's folder has mode 0700
+            folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="valkey-")
+            self._socket = Path(folder, "socket")
         try:
-            binary()
+            await asyncio.to_thread(binary)
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "realtime.server.embedded_valkey", str(self._port)),
+                *(sys.executable, "-m", "realtime.server.embedded_valkey", str(self._socket)),
                 env=self._env,
                 stdin=DEVNULL,
                 stdout=DEVNULL,
@@ -57,12 +64,12 @@ class EmbeddedValkey:
             raise ValkeyError(str(error)) from error
         self._process = process  # from now on it is ended with this process, ready or not
         deadline = time.monotonic() + START_TIMEOUT
-        while not await _answers_ping(self._port):
+        while not await _answers_ping(self._socket):
             if process.returncode is not None or time.monotonic() > deadline:
                 await end(process, GRACE)
                 raise ValkeyError("it does not answer")
             await asyncio.sleep(0.02)
-        return f"redis://127.0.0.1:{self._port}/0"
+        return f"unix://{quote(str(self._socket))}"
 
     async def keep(self) -> None:
         """Start it again whenever it has died."""
@@ -83,12 +90,14 @@ class EmbeddedValkey:
         """Stop it, if it was started."""
         if self._process is not None:
             await end(self._process, GRACE)
+        if self._socket is not None:
+            await asyncio.to_thread(shutil.rmtree, self._socket.parent, ignore_errors=True)
 
 
-async def _answers_ping(port: int) -> bool:
+async def _answers_ping(socket: Path) -> bool:
     try:
         async with asyncio.timeout(1):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = await asyncio.open_unix_connection(socket)
             try:
                 writer.write(b"PING\r\n")
                 return await reader.readline() == b"+PONG\r\n"
@@ -96,13 +105,6 @@ async def _answers_ping(port: int) -> bool:
                 writer.close()
     except (OSError, TimeoutError):
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def binary() -> str:
@@ -117,20 +119,22 @@ def binary() -> str:
 
 
 def main() -> None:
-    """Exec Valkey on the loopback port given as the only argument."""
-    port = int(sys.argv[1])
+    """Exec Valkey on the Unix socket given as the only argument."""
+    socket = Path(sys.argv[1])
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     options = {
-        "port": str(port),
-        "bind": "127.0.0.1",
+        "port": "0",
+        "unixsocket": str(socket),
+        "unixsocketperm": "700",
         "save": "",
         "appendonly": "no",
         "loglevel": "warning",
-        "dir": tempfile.gettempdir(),
+        "dir": str(socket.parent),  # where it looks for a dump to load: there is none
     }
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
-    os.execv(binary(), ["valkey-server", *words])
+    # Without the environment: the site's keys are nothing to it.
+    os.execve(binary(), ["valkey-server", *words], {})
 
 
 if __name__ == "__main__":

@@ -1,39 +1,79 @@
 """The embedded Valkey as a process of its own; the supervisor's use of it is tested there."""
 
+import asyncio
+import os
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
 
 from realtime.server import embedded_valkey as valkey
 
 from .support import eventually
 
 
-def test_it_becomes_the_server_and_persists_nothing() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "realtime.server.embedded_valkey", str(port)],
-        stdout=subprocess.DEVNULL,
-    )
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Where the socket is to be."""
+    with tempfile.TemporaryDirectory() as short:  # a socket's path has 107 bytes at most
+        yield Path(short) / "socket"
 
-    def ask(line: bytes) -> bytes:
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=2) as client:
-                client.sendall(line)
-                return client.recv(1_000)
-        except ConnectionError:
-            return b""
 
+def ask(place: Path, line: bytes) -> bytes:
     try:
-        eventually(lambda: ask(b"PING\r\n") == b"+PONG\r\n", 15)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(2)
+            client.connect(str(place))
+            client.sendall(line)
+            return client.recv(1_000)
+    except OSError:
+        return b""
+
+
+def test_it_becomes_the_server_and_persists_nothing(place: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "realtime.server.embedded_valkey", str(place)],
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "SECRET_KEY": "nothing to Valkey"},
+    )
+    try:
+        eventually(lambda: ask(place, b"PING\r\n") == b"+PONG\r\n", 15)
         assert b"valkey" in Path(f"/proc/{process.pid}/cmdline").read_bytes()
-        assert ask(b"CONFIG GET save\r\n") == b"*2\r\n$4\r\nsave\r\n$0\r\n\r\n"
-        assert ask(b"CONFIG GET appendonly\r\n").endswith(b"no\r\n")
+        assert Path(f"/proc/{process.pid}/environ").read_bytes() == b""
+        assert ask(place, b"CONFIG GET save\r\n") == b"*2\r\n$4\r\nsave\r\n$0\r\n\r\n"
+        assert ask(place, b"CONFIG GET appendonly\r\n").endswith(b"no\r\n")
+        assert ask(place, b"CONFIG GET port\r\n").endswith(b"$1\r\n0\r\n")
+        assert stat.S_IMODE(place.stat().st_mode) == 0o700
     finally:
         process.kill()
         process.wait()
+
+
+def test_nobody_else_can_plant_a_dump_or_take_its_place(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = place.parent
+    (shared / "dump.rdb").write_bytes(b"REDIS0011 planted")  # ends a Valkey that loads it
+    monkeypatch.setattr(tempfile, "tempdir", str(shared))
+
+    async def main() -> None:
+        running = valkey.EmbeddedValkey(dict(os.environ))
+        try:
+            path = Path(urlsplit(await running.start()).path)
+            assert path.parent.parent == shared
+            assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+            assert await asyncio.to_thread(ask, path, b"PING\r\n") == b"+PONG\r\n"
+        finally:
+            await running.end()
+        assert [each.name for each in shared.iterdir()] == ["dump.rdb"]
+
+    asyncio.run(main())
 
 
 def test_the_binary() -> None:

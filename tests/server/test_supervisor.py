@@ -239,7 +239,7 @@ def test_several_workers_and_an_embedded_valkey(supervise: Supervise) -> None:
     workers = running.children("realtime.server")
     assert len(workers) == 2
     for pid in workers:
-        assert b"\0OTHER_URL=redis://127.0.0.1:" in Path(f"/proc/{pid}/environ").read_bytes()
+        assert b"\0OTHER_URL=unix:///" in Path(f"/proc/{pid}/environ").read_bytes()
     (valkey,) = running.children("valkey-server")
     os.kill(valkey, signal.SIGKILL)
     (again,) = eventually(lambda: [p for p in running.children("valkey-server") if p != valkey])

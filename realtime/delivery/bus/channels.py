@@ -10,9 +10,22 @@ from ...conf import settings
 from ...events.event import Event
 from ...utils.aio import cancel_and_wait, spawn
 from .base import MISSED, PEERS_TOPIC, Bus, Heartbeat, Message, OnMessage, this_process
+from .dropped import DroppedMessages
+
+try:
+    from cryptography.fernet import InvalidToken
+except ImportError:  # then nothing is encrypted
+
+    class InvalidToken(Exception):  # type: ignore[no-redef]
+        """Never raised."""
+
 
 MEMBERSHIP_BATCH: Final = 50  # group memberships changed at once
 RETRY_SECONDS: Final = 1.0  # pause after an error of the layer
+NOT_AUTHENTIC: Final = (
+    "not encrypted with a key of this site. Is another site on the same Redis, or a process with "
+    "another SECRET_KEY or of an earlier release?"
+)
 
 # The form of the messages. Processes of an earlier release understand it, and are understood.
 EVENTS_TYPE: Final = "realtime.event"
@@ -30,6 +43,7 @@ class ChannelsBus(Bus):
     def __init__(self, layer: Any, logger: logging.Logger) -> None:
         super().__init__(logger)
         self._layer = layer
+        self.dropped = DroppedMessages(logger)
         self._channel = ""  # empty until the layer has given one
         self._has_channel = asyncio.Event()
         self._joined: dict[str, bool] = {}  # whether the layer has taken it, by topic
@@ -79,6 +93,11 @@ class ChannelsBus(Bus):
         while True:
             try:
                 message = await self._receive()
+            except InvalidToken:
+                # Whoever can write to Redis can send it: nothing of the layer has failed.
+                self.dropped.add(NOT_AUTHENTIC)
+                await asyncio.sleep(0)
+                continue
             except Exception as error:
                 self.note_failure("can't be listened to", error)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -88,7 +107,7 @@ class ChannelsBus(Bus):
                 if found := from_message(message):
                     self._on_message(*found)
             except Exception as error:
-                self.logger.warning("Not an announcement of ours on the channel layer: %r", error)
+                self.dropped.add(f"not an announcement of ours ({error!r})")
             # receive() does not wait while there are messages: without this, a flood of them
             # would keep the loop from doing anything else.
             await asyncio.sleep(0)

@@ -7,10 +7,14 @@ from typing import Any
 
 import msgpack
 import pytest
+from channels_redis.core import RedisChannelLayer
+from channels_redis.pubsub import RedisPubSubChannelLayer
+from cryptography.fernet import InvalidToken
 
 from realtime.delivery.bus import base
 from realtime.delivery.bus.base import MISSED, PEERS_TOPIC, Heartbeat, Message, this_process
 from realtime.delivery.bus.channels import ChannelsBus, from_message, to_message
+from realtime.delivery.bus.serializer import FORMAT
 from realtime.events.event import Event
 
 from ...support.clock import InstantLoop
@@ -38,6 +42,12 @@ def run(play: Play, layer: FakeLayer | None = None, **constants: Any) -> None:
 
     with stage(**constants), asyncio.Runner(loop_factory=InstantLoop) as runner:
         runner.run(main())
+
+
+@pytest.fixture(autouse=True)
+def _redis_knows_its_version(monkeypatch):
+    # redis-py looks it up on the disk for each connection, which blocks the loop: not our doing.
+    monkeypatch.setattr("redis.utils.get_lib_version", lambda: "0")
 
 
 # -- listening
@@ -108,6 +118,70 @@ def test_a_flood_of_messages_lets_the_loop_run_in_between():
         assert 0 < len(heard) < 50
 
     run(play)
+
+
+def test_what_does_not_authenticate_is_dropped_and_holds_nothing_up(caplog):
+    async def play(bus: ChannelsBus, layer: FakeLayer, heard: list[Any]) -> None:
+        bus.join(["a"])
+        await bus.settled()
+        heard.clear()
+        layer.calls.clear()
+        began = asyncio.get_running_loop().time()
+        for _ in range(100):
+            await layer.group_send("a", InvalidToken())
+        await layer.group_send("a", from_elsewhere(LOGGED))
+        await turns(300)
+        assert heard == [("room.a", [LOGGED])]
+        assert bus.dropped.count == 100
+        assert not bus.is_down
+        assert asyncio.get_running_loop().time() == began
+        assert {call for call, _ in layer.calls} == {"group_send"}  # nothing is joined anew
+
+    run(play)
+    assert len(caplog.records) == 1
+    assert "not encrypted with a key of this site" in caplog.text
+
+
+@pytest.mark.parametrize("form", ["msgpack", FORMAT])
+@pytest.mark.parametrize("kind", [RedisChannelLayer, RedisPubSubChannelLayer])
+async def test_nobody_who_can_write_to_redis_forges_an_event_or_reads_one(
+    kind, form, valkey, caplog
+):
+    """Plain messages, encrypted ones of others, and bytes; those with an old key are ours."""
+    hosts = [{"address": valkey.url, "socket_timeout": 15.0}]
+    plain = kind(hosts=hosts)
+    ours, older, theirs = (
+        kind(hosts=hosts, serializer_format=form, symmetric_encryption_keys=keys)
+        for keys in (["new", "old"], ["old"], ["theirs"])
+    )
+    heard: list[Any] = []
+    has_heard = asyncio.Event()
+    bus = ChannelsBus(ours, logging.getLogger("realtime.hub"))
+
+    def on_message(topic: str, message: Message) -> None:
+        heard.append((topic, message))
+        has_heard.set()
+
+    bus.start(on_message)
+    bus.join(["room.a"])
+    await bus.settled()
+    heard.clear()
+    has_heard.clear()
+    forged = from_elsewhere(Event("room.a", "message", '"forged"', "abcd1234", 7))
+    await plain.group_send("room.a", forged)
+    await theirs.group_send("room.a", forged)
+    await older.group_send("room.a", from_elsewhere(LOGGED))
+    async with asyncio.timeout(10):
+        await has_heard.wait()
+    assert heard == [("room.a", [LOGGED])]
+    assert bus.dropped.count == 2
+    assert not bus.is_down
+    sent = ours.serialize(to_message([LOGGED]))
+    assert b"message" not in sent
+    assert LOGGED.data.encode() not in sent
+    await bus.stop()
+    for layer in (ours, older, theirs, plain):
+        await (getattr(layer, "close_pools", None) or layer.flush)()
 
 
 # -- a layer that fails

@@ -1,0 +1,84 @@
+"""System checks of the channel layer: that it reaches the other workers, and nobody else."""
+
+import os
+from typing import Any, Final
+
+from channels.layers import get_channel_layer
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, Error, Warning
+from django.utils.module_loading import import_string
+
+from ...conf import settings
+from ...server.workers import WORKERS_VARIABLE
+
+KEYS: Final = "symmetric_encryption_keys"  # of both layers of channels_redis
+
+
+def check_layer(**kwargs: Any) -> list[CheckMessage]:
+    """Report a channel layer that does not reach the other workers."""
+    alias = settings.CHANNEL_LAYER
+    if missing := _missing_backend(alias):
+        return [missing]
+    layers = getattr(django_settings, "CHANNEL_LAYERS", {})
+    workers = int(os.environ.get(WORKERS_VARIABLE, "1"))
+    backend = layers.get(alias, {}).get("BACKEND", "")
+    if alias not in layers and workers > 1:
+        message = f"{workers} workers, and CHANNEL_LAYERS has no {alias!r}."
+    elif backend.endswith("InMemoryChannelLayer") and workers > 1:
+        message = f"{workers} workers, and a channel layer that does not leave the process."
+    else:
+        return []
+    hint = "Use channels_redis (set REDIS_URL); until then events cross only through the log."
+    return [Error(message, hint=hint, id="realtime.E004")]
+
+
+def check_layer_timeout(**kwargs: Any) -> list[CheckMessage]:
+    """Report a client of Redis whose time-out is shorter than the layer's blocking read."""
+    alias = settings.CHANNEL_LAYER
+    if alias not in getattr(django_settings, "CHANNEL_LAYERS", {}) or _missing_backend(alias):
+        return []
+    layer = get_channel_layer(alias)
+    if not hasattr(type(layer), "brpop_timeout"):  # channels_redis.core's alone
+        return []
+    waits = layer.brpop_timeout
+    timeout = layer.create_pool(0).make_connection().socket_timeout
+    if timeout is None or timeout > waits:
+        return []
+    message = (
+        f"CHANNEL_LAYERS[{alias!r}]: Redis is asked to wait {waits} s for a message, and its "
+        f"client gives up after {timeout} s: an idle layer looks broken."
+    )
+    hint = f'"hosts": [{{"address": "redis://...", "socket_timeout": {3 * waits}}}]'
+    return [Warning(message, hint=hint, id="realtime.W006")]
+
+
+def check_layer_keys(**kwargs: Any) -> list[CheckMessage]:
+    """Report a layer over Redis without keys: whoever can write there forges events."""
+    alias = settings.CHANNEL_LAYER
+    layer = getattr(django_settings, "CHANNEL_LAYERS", {}).get(alias, {})
+    is_redis = layer.get("BACKEND", "").startswith("channels_redis.")
+    if not is_redis or layer.get("CONFIG", {}).get(KEYS):
+        return []
+    message = (
+        f"CHANNEL_LAYERS[{alias!r}] has no {KEYS}: whoever can write to Redis can forge events, "
+        "and read them."
+    )
+    hint = (
+        f'"CONFIG": {{"serializer_format": "aes-gcm", "{KEYS}": [SECRET_KEY], ...}}, '
+        "and pip install channels-redis[cryptography]."
+    )
+    return [Warning(message, hint=hint, id="realtime.W009")]
+
+
+def _missing_backend(alias: str) -> CheckMessage | None:
+    layers = getattr(django_settings, "CHANNEL_LAYERS", {})
+    backend = layers.get(alias, {}).get("BACKEND", "")
+    try:
+        if backend:
+            import_string(backend)
+    except ImportError as error:
+        package = backend.partition(".")[0].replace("_", "-")
+        hint = f"pip install {package}, or name another BACKEND."
+        message = f"CHANNEL_LAYERS[{alias!r}]: {backend!r} can't be imported: {error}"
+        return Error(message, hint=hint, id="realtime.E010")
+    return None
