@@ -1,23 +1,27 @@
 """Who may do what on a topic. `PERMISSION` in the settings names another rule."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 
 from ..conf import settings
 from ..exceptions import NotAllowed, NotIdentified
+from ..utils.threads import DATABASE
 
+PERMISSIONS: Final = {"read": "realtime.view_event", "publish": "realtime.add_event"}
 Action: TypeAlias = Literal["read", "publish"]
 User: TypeAlias = AbstractBaseUser | AnonymousUser
 Rule: TypeAlias = Callable[[Any, str, Action], Awaitable[bool]]
 
 
 async def default_rule(user: Any, topic: str, action: Action) -> bool:
-    """`user.<pk>` and what is below it: its user and staff.
+    """Return whether the topic is the user's own, or the user may read or add any event.
 
-    `room.*` who is signed in; `public.*` anyone reads and who is signed in publishes; everything
-    else staff. `user` may be anonymous.
+    `user.<pk>` and what is below it is its user's; `room.*` is for who is signed in; `public.*`
+    anyone reads, and who is signed in publishes. These and everything else are for superusers,
+    and for staff with the permission `realtime.view_event` or `realtime.add_event`. `user` may be
+    anonymous.
     """
     if topic.startswith("public."):
         return action == "read" or bool(user.is_authenticated)
@@ -25,7 +29,11 @@ async def default_rule(user: Any, topic: str, action: Action) -> bool:
         return False
     if topic.startswith("room.") or f"{topic}.".startswith(f"user.{user.pk}."):
         return True
-    return bool(getattr(user, "is_staff", False))
+    if getattr(user, "is_superuser", False):
+        return True
+    if not getattr(user, "is_staff", False) or not hasattr(user, "has_perm"):
+        return False
+    return await DATABASE.run_twice(user.has_perm, PERMISSIONS[action]) is True
 
 
 async def may(user: User, topic: str, action: Action) -> bool:

@@ -22,5 +22,5 @@ def validate_topic(name: object) -> str:
 
 
 def user_topic(pk: object) -> str:
-    """Return the topic that only this user (and staff) may use."""
+    """Return the topic that only this user may use, by the default rule."""
     return validate_topic(f"user.{pk}")

@@ -96,9 +96,13 @@ def end(rows: QuerySet[Generation], type: str, data: dict[str, Any]) -> Event | 
 def cancel(name: str, user: Any) -> tuple[bool, Event | None]:
     """Return whether `user` may cancel a generation of that name, and its last event."""
     row = Generation.objects.filter(name=name).first()
-    if row is None or not (row.user_id == user.pk or getattr(user, "is_staff", False)):
+    if row is None or not (row.user_id == user.pk or _may_change(user)):
         return False, None
     return True, end_cancelled(name)
+
+
+def _may_change(user: Any) -> bool:
+    return hasattr(user, "has_perm") and user.has_perm("realtime_llm.change_generation")
 
 
 def end_cancelled(name: str) -> Event | None:

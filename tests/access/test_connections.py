@@ -77,7 +77,12 @@ def user(two_workers: SimpleNamespace) -> SimpleNamespace:
     """A new staff user, and a way to change it in a process that serves nobody."""
     name = f"user-{uuid.uuid4().hex[:8]}"
     shell = two_workers.shell
-    shell.run(f"User.objects.create_user({name!r}, password='sesame', is_staff=True)")
+    shell.run(
+        f"user = User.objects.create_user({name!r}, password='sesame', is_staff=True)\n"
+        "from django.contrib.auth.models import Permission\n"
+        "names = ['view_event', 'add_event']\n"
+        "user.user_permissions.set(Permission.objects.filter(codename__in=names))"
+    )
 
     async def change(code: str) -> None:
         script = f"user = User.objects.get(username={name!r})\n{code}"

@@ -1,7 +1,7 @@
 """`realtime.access.permissions`: unknown means denied."""
 
 import pytest
-from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.auth.models import AnonymousUser, Permission, User
 from django.test import override_settings
 
 from realtime.access.permissions import may, require
@@ -9,7 +9,7 @@ from realtime.exceptions import NotAllowed, NotIdentified
 
 NOBODY = AnonymousUser()
 ALICE = User(pk=7, username="alice")
-STAFF = User(pk=8, username="staff", is_staff=True)
+STAFF = User(pk=8, username="staff", is_staff=True, is_superuser=True)
 PEOPLE = [NOBODY, ALICE, STAFF]
 
 
@@ -42,6 +42,31 @@ async def test_the_default_rule(topic, allowed, action):
     assert tuple([await may(user, topic, action) for user in PEOPLE]) == allowed
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("permissions", "is_staff", "allowed"),
+    [
+        ((), True, set()),
+        (("view_event",), True, {"read"}),
+        (("add_event",), True, {"publish"}),
+        (("view_event", "add_event"), True, {"read", "publish"}),
+        (("view_topic", "change_event"), True, set()),
+        (("view_event", "add_event"), False, set()),
+    ],
+)
+async def test_topics_of_others_are_for_staff_with_the_permission(permissions, is_staff, allowed):
+    clerk = await User.objects.acreate(username="clerk", is_staff=is_staff)
+    found = Permission.objects.filter(codename__in=permissions, content_type__app_label="realtime")
+    await clerk.user_permissions.aset([each async for each in found])
+    for topic in (f"user.{clerk.pk + 1}", "orders", "realtime.revocation"):
+        assert {action for action in ("read", "publish") if await may(clerk, topic, action)} == (
+            allowed
+        )
+    for topic in (f"user.{clerk.pk}", "room.a", "public.a"):
+        assert await may(clerk, topic, "read")
+        assert await may(clerk, topic, "publish")
+
+
 async def test_public_topics():
     assert [await may(user, "public.news", "read") for user in PEOPLE] == [True, True, True]
     assert [await may(user, "public.news", "publish") for user in PEOPLE] == [False, True, True]
@@ -52,6 +77,10 @@ async def test_a_user_model_without_staff():
         pk = 7
         is_authenticated = True
 
+    class Clerk(Member):
+        is_staff = True  # and no permissions: without PermissionsMixin
+
+    assert not await may(Clerk(), "anything", "read")
     assert await may(Member(), "user.7", "read")
     assert not await may(Member(), "anything", "read")
 

@@ -15,12 +15,15 @@ import django
 def create(username: str, staff: bool) -> dict[str, Any]:
     """Make a user, with a token and a session."""
     from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
-    from django.contrib.auth.models import User
+    from django.contrib.auth.models import Permission, User
     from django.contrib.sessions.backends.db import SessionStore
 
     from realtime.access.tokens import create_token
 
     user = User.objects.create(username=username, is_staff=staff, password="!")
+    if staff:
+        codenames = ["view_event", "add_event"]
+        user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
     session = SessionStore()
     session[SESSION_KEY] = str(user.pk)
     session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
