@@ -1,6 +1,7 @@
-"""No regular expression of the package takes more than linear time, whatever a stranger sends."""
+"""No pattern and no parser takes more than linear time, whatever a stranger sends."""
 
 import ast
+import contextlib
 import importlib
 import inspect
 import pkgutil
@@ -9,13 +10,28 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from django.http import parse_cookie
+from hypothesis import given
+from hypothesis import strategies as st
 
 import realtime
+from realtime.access.authentication import bearer_token
+from realtime.access.hosts import host_of
+from realtime.access.origins import check_origin
+from realtime.events.payload import decode_data, validate_type
+from realtime.events.position import parse_position, parse_positions
+from realtime.events.topic import validate_topic
+from realtime.exceptions import HistoryGone, RealtimeError
+from realtime.http.requests import accepts_event_stream
 from realtime.server.access_log import redact
-from realtime.streaming.ranges import parse_ranges
+from realtime.server.forwarded import ForwardedHeaders, parse_address
+from realtime.streaming.ranges import parse_ranges, range_applies
+from realtime.utils.asgi import Scope, header, query
+from realtime.websocket.messages import token_of
 
 SIZE = 64 * 1024
 MAX_SECONDS = 0.1  # of process time for `SIZE`; a quadratic pattern takes seconds
@@ -90,9 +106,58 @@ def test_pattern_grows_linearly(use: Use) -> None:
     assert_linear(use)
 
 
-def test_redaction_and_ranges_grow_linearly() -> None:
-    assert_linear(redact)
-    assert_linear(lambda text: parse_ranges(text, 10**9, 100))
+FORWARDED = ForwardedHeaders(b"x-forwarded-for", b"x-forwarded-port", b"x-forwarded-proto")
+
+
+def scope_with(name: str) -> Callable[[str], Scope]:
+    """Return a function that makes the scope of a request with this header."""
+    pair = name.encode(), lambda text: text.encode(errors="replace")
+    return lambda text: {"type": "http", "query_string": b"", "headers": [(pair[0], pair[1](text))]}
+
+
+# What reads a stranger's text, besides the parsers of the server, which have tests of their own.
+PARSERS: dict[str, Use] = {
+    "redact": redact,
+    "parse_ranges": lambda text: parse_ranges(text, 10**9, 100),
+    "parse_position": parse_position,
+    "parse_positions": lambda text: parse_positions(text, ["public.a", "public.b"]),
+    "validate_topic": validate_topic,
+    "validate_type": validate_type,
+    "decode_data": decode_data,
+    "token_of": lambda text: token_of({"text": text}),
+    "query": lambda text: query({"query_string": text.encode()}),
+    "header": lambda text: header(scope_with("cookie")(text), b"cookie"),
+    "bearer_token": lambda text: bearer_token(scope_with("authorization")(text)),
+    "check_origin": lambda text: check_origin(scope_with("origin")(text)),
+    "check_host": lambda text: host_of(scope_with("host")(text)),
+    "Accept": lambda text: accepts_event_stream(
+        cast(Any, SimpleNamespace(headers={"Accept": text}))
+    ),
+    "forwarded for": lambda text: FORWARDED.read(
+        [(b"x-forwarded-for", text.encode())], None, False
+    ),
+    "parse_address": parse_address,
+    "cookies": lambda text: parse_cookie(text),
+    "If-Range": lambda text: range_applies(text, '"a"', 0.0, 9.0),
+}
+# What they refuse a text with; anything else would be an error of the server's.
+REFUSALS = (RealtimeError, HistoryGone)
+
+
+@pytest.mark.parametrize("parse", [pytest.param(use, id=name) for name, use in PARSERS.items()])
+def test_parser_grows_linearly_and_refuses_with_its_own_errors(parse: Use) -> None:
+    def use(text: str) -> None:
+        with contextlib.suppress(*REFUSALS):
+            parse(text)
+
+    assert_linear(use)
+
+
+@given(st.text(max_size=60) | st.text(alphabet='a0.,-=?&%/:@_ ;"\\[]{}', max_size=60))
+@pytest.mark.parametrize("parse", [pytest.param(use, id=name) for name, use in PARSERS.items()])
+def test_parser_refuses_any_text_with_its_own_errors(parse: Use, text: str) -> None:
+    with contextlib.suppress(*REFUSALS):
+        parse(text)
 
 
 def test_redaction_of_a_long_word_takes_no_time() -> None:
