@@ -290,7 +290,7 @@ class RequestCycle:
             return
         limits = self.server.limits
         delay = random.randint(limits.retry_min, max(limits.retry_min, limits.retry_max))
-        self.transport.write(response.body(b"retry: %d\n\n" % delay, False))
+        self.transport.write(response.body(b"retry: %d\n" % delay, False))
         response.close = True
         self._finish()
         self._cancel_later()

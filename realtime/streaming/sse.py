@@ -2,7 +2,7 @@
 
 from typing import Final
 
-KEEPALIVE: Final = b": keepalive\n\n"
+KEEPALIVE: Final = b": keepalive\n"  # without a blank line, which some clients take for an event
 _FORBIDDEN_IN_FIELD: Final = ("\r", "\n", "\0")
 
 
@@ -13,12 +13,12 @@ def encode_sse(
     id: str | None = None,
     retry: int | None = None,
 ) -> bytes:
-    """One event, blank line included; `retry` is in milliseconds.
+    """Return one event, blank line included; `retry`, in milliseconds, needs none alone.
 
     Each line of `data` gets its own `data:` field; CR, LF and CRLF all end a line, and arrive as
     LF. `data=""` is dispatched as an event with empty data; `data=None` writes no data field and
-    so dispatches nothing (for `retry` alone). Raises ValueError for CR, LF or NUL in `event` or
-    `id`: the standard gives no way to write them.
+    so dispatches nothing, as for an `id` alone, which counts from the blank line on. Raises
+    ValueError for CR, LF or NUL in `event` or `id`: the standard gives no way to write them.
     """
     fields = []
     if event is not None:
@@ -33,12 +33,14 @@ def encode_sse(
         # Not splitlines(): that also breaks at form feeds and U+2028, which are plain data here.
         for line in data.replace("\r\n", "\n").replace("\r", "\n").split("\n"):
             fields.append(f"data: {line}\n")
-    return "".join([*fields, "\n"]).encode()
+    if retry is None or len(fields) > 1:  # it needs no blank line, and some clients see an event
+        fields.append("\n")
+    return "".join(fields).encode()
 
 
 def encode_comment(text: str) -> bytes:
     """Return a comment, which clients ignore; it keeps proxies from closing an idle stream."""
-    return "".join(f": {line}\n" for line in text.splitlines() or [""]).encode() + b"\n"
+    return "".join(f": {line}\n" for line in text.splitlines() or [""]).encode()
 
 
 def _field(name: str, value: str) -> str:

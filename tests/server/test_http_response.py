@@ -112,6 +112,9 @@ def test_where_an_event_stream_may_end() -> None:
     for part, ends in (
         *((b"", True), (b"data: 1\n", False), (b"\n", True), (b"data: 2\r\n\r", False)),
         *((b"\n", True), (b"data: 3", False), (b"\r\r", True)),
+        # A comment belongs to no event, and ends none.
+        *((b": a\n", True), (b": a\r\n:b\n", True), (b"data: 4", False), (b": 5\n", False)),
+        *((b": a\n", False), (b"\n", True), (b": a", False), (b"\n", False), (b"\n", True)),
     ):
         response.body(part, True)
         assert response.is_between_events is ends

@@ -41,7 +41,7 @@ def test_event_streams_end_with_a_retry_of_their_own(worker: Worker) -> None:
     worker.terminate()
     delays = set()
     for client in clients:
-        found = re.fullmatch(rb"([0-9a-f]+)\r\nretry: (\d+)\n\n\r\n0\r\n\r\n", client.rest())
+        found = re.fullmatch(rb"([0-9a-f]+)\r\nretry: (\d+)\n\r\n0\r\n\r\n", client.rest())
         assert found, "one whole event and the last chunk"
         delays.add(int(found[2]))
         assert 1_000 <= int(found[2]) <= 5_000

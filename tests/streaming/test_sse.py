@@ -1,8 +1,11 @@
 """`realtime.streaming.sse`: the bytes, and what two independent parsers make of them."""
 
 import pytest
+from anthropic._streaming import SSEDecoder as anthropic
+from httpx_sse._decoders import SSEDecoder as httpx_sse
 from hypothesis import given
 from hypothesis import strategies as st
+from openai._streaming import SSEDecoder as openai
 
 from realtime.streaming.sse import (
     KEEPALIVE,
@@ -34,7 +37,7 @@ from ..support.event_streams import Dispatched, Stream, httpx_events
         ({"data": "a", "event": " e: 🐎"}, "event:  e: 🐎\ndata: a\n\n".encode()),
         ({"data": "a", "id": "x-1"}, b"id: x-1\ndata: a\n\n"),
         ({"data": "a", "id": ""}, b"id: \ndata: a\n\n"),
-        ({"retry": 0}, b"retry: 0\n\n"),
+        ({"retry": 0}, b"retry: 0\n"),
         ({"retry": 2000, "id": "i"}, b"id: i\nretry: 2000\n\n"),
         (
             {"data": "d", "event": "e", "id": "i", "retry": 1},
@@ -63,10 +66,10 @@ def test_a_negative_retry_is_refused():
 @pytest.mark.parametrize(
     ("text", "stream"),
     [
-        ("hello", b": hello\n\n"),
-        ("", b": \n\n"),
-        ("a\nb\r\nc\rd", b": a\n: b\n: c\n: d\n\n"),
-        ("ž", ": ž\n\n".encode()),
+        ("hello", b": hello\n"),
+        ("", b": \n"),
+        ("a\nb\r\nc\rd", b": a\n: b\n: c\n: d\n"),
+        ("ž", ": ž\n".encode()),
     ],
 )
 def test_encode_comment(text, stream):
@@ -77,6 +80,19 @@ def test_encode_comment(text, stream):
 def test_what_dispatches_nothing():
     stream = Stream(encode_sse(id="x-1", retry=1500) + KEEPALIVE)
     assert (stream.events, stream.last_event_id, stream.retry) == ([], "x-1", 1500)
+
+
+@pytest.mark.parametrize(
+    "decoder", [httpx_sse, openai, anthropic], ids=lambda each: each.__module__
+)
+@pytest.mark.parametrize(
+    "silent", [KEEPALIVE, encode_comment("a\nb"), encode_sse(retry=5)], ids=str
+)
+def test_comments_are_no_events_to_clients_that_take_each_blank_line_for_one(decoder, silent):
+    stream = (encode_sse("1", id="x-1") + silent) * 2 + silent
+    reader = decoder()
+    lines = [reader.decode(line) for line in stream.decode().splitlines()]
+    assert [event.data for event in lines if event is not None] == ["1", "1"]
 
 
 # Surrogates have no UTF-8; the rest is what `encode_sse` promises to write.
