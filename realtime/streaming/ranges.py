@@ -52,6 +52,8 @@ def parse_ranges(header: str | None, size: int, most: int) -> list[Range] | None
             return None
         first, last, suffix = found.groups()
         if suffix is not None:
+            if not size and int(suffix):
+                return None  # it can be met (section 14.1.2), and has no Content-Range
             start, stop = max(0, size - int(suffix)), size
         else:
             start, stop = int(first), min(size, int(last) + 1 if last else size)

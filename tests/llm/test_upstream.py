@@ -43,6 +43,17 @@ async def ask(provider: Provider) -> tuple[str, Any]:
 
 
 @BOTH
+async def test_a_gateway_s_blocks_without_data_are_no_events(name):
+    """As a gateway sends them to keep its connection, or to say when to come back."""
+    blocks = [b"retry: 500\n\n", b"id: 7\n\n", b": still here\n\n", b": a\n"]
+    async with connected(name) as (fake, provider):
+        events = EVENTS[name](["Because", " of"])
+        fake.respond(*(part for event in events for part in (*blocks, event)), *blocks)
+        text, stop = await ask(provider)
+    assert (text, stop.reason) == ("Because of", "end")
+
+
+@BOTH
 async def test_an_answer(name):
     async with connected(name, LLM_MODEL="m-1", LLM_MAX_TOKENS=99) as (fake, provider):
         fake.respond(*EVENTS[name](["Because", " of", " Grüße 東京 😀", ""]))

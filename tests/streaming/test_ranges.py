@@ -71,9 +71,14 @@ def test_ranges_that_can_not_be_met(header):
 
 
 def test_of_nothing_no_range_can_be_met():
-    for header in ("bytes=0-", "bytes=-1", "bytes=0-0"):
+    for header in ("bytes=0-", "bytes=-0", "bytes=0-0"):
         with pytest.raises(Unsatisfiable):
             parse(header, size=0)
+
+
+@pytest.mark.parametrize("header", ["bytes=-5", "bytes=-1,0-0"])
+def test_the_last_bytes_of_nothing_are_all_of_it(header):
+    assert parse(header, size=0) is None
 
 
 @given(st.lists(st.tuples(st.integers(0, 120), st.integers(0, 120)), min_size=1, max_size=8))

@@ -5,7 +5,7 @@ servers are tested against it. Set LLM_BASE_URL to the address that ends in /v1.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 from ...exceptions import MissingPackage
@@ -15,12 +15,26 @@ from . import upstream
 
 try:
     import openai
+    from openai._streaming import ServerSentEvent
 except ModuleNotFoundError as error:
     raise MissingPackage("LLM_PROVIDER = 'openai'", "openai", "openai") from error
 
 DEFAULT_MODEL: Final = "gpt-6-luna"
 COMPLETIONS: Final = "/chat/completions"
 REASONS: Final = {"stop": "end", "content_filter": "refusal"}
+
+
+class EventsWithData(openai.AsyncStream[object]):
+    """The chunks of an answer, each as the JSON that it is.
+
+    The SDK takes each blank line for an event, such as one after a `retry` or a comment of a
+    gateway; by the standard (WHATWG HTML, section 9.2.6) what has no data is none.
+    """
+
+    async def _iter_events(self) -> AsyncIterator[ServerSentEvent]:
+        async for event in super()._iter_events():
+            if event.data:
+                yield event
 
 
 class OpenAIProvider(Provider):
@@ -61,7 +75,7 @@ class OpenAIProvider(Provider):
             },
             cast_to=object,
             stream=True,
-            stream_cls=openai.AsyncStream[object],  # each chunk as the JSON that it is
+            stream_cls=EventsWithData,
         ) as stream:
             chunk: Any
             async for chunk in stream:
