@@ -35,7 +35,6 @@ PLAIN_HTTP = flag("PLAIN_HTTP", DEBUG or DEMO)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not PLAIN_HTTP
 SECURE_HSTS_SECONDS = 0 if PLAIN_HTTP else int(os.environ.get("HSTS_SECONDS", 30 * 86_400))
 SECURE_SSL_REDIRECT = flag("SSL_REDIRECT")  # deploy/nginx.conf does it in front
-SECURE_REDIRECT_EXEMPT = ["^healthz$", "^readyz$"]  # asked without TLS by what balances the load
 # Other sub-domains, and the browsers' own list, are for the owner of the whole domain to decide.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 ALLOWED_HOSTS = words("ALLOWED_HOSTS")
@@ -56,6 +55,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
 ]
 MIDDLEWARE = [
+    "realtime.middleware.HealthMiddleware",  # for any Host, and without TLS
     "project.loopback.plain_cookies",
     # Django's own, without a thread hop each; Django's work here too.
     "realtime.middleware.SecurityMiddleware",

@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-from asgiref.sync import SyncToAsync
+from asgiref.sync import SyncToAsync, sync_to_async
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
-from django.test import AsyncClient, override_settings
-from django.urls import path
+from django.test import AsyncClient, Client, override_settings
+from django.urls import include, path
 from django.views.decorators.csrf import csrf_exempt
 
 from realtime import middleware
@@ -43,6 +43,7 @@ urlpatterns = [
     path("exempt/", csrf_exempt(plain)),
     path("count/", count),
     path("who/", who),
+    path("sub/", include("realtime.urls")),
 ]
 
 pytestmark = [pytest.mark.urls(__name__), pytest.mark.django_db(transaction=True)]
@@ -135,3 +136,19 @@ def test_each_is_djangos_own() -> None:
     for name in OURS:
         ours = getattr(middleware, name.rpartition(".")[2])
         assert any(base.__module__.startswith("django.") for base in ours.__mro__[1:3])
+
+
+@override_settings(
+    MIDDLEWARE=["realtime.middleware.HealthMiddleware", *NAMES],
+    ALLOWED_HOSTS=["www.example.com"],
+    SECURE_SSL_REDIRECT=True,
+)
+async def test_health_is_answered_for_any_host_and_without_tls():
+    headers = {"Host": "10.0.0.7:8000"}
+    for name in ("healthz", "readyz"):
+        answer = await AsyncClient().get(f"/sub/{name}", headers=headers)
+        assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-store")
+        answer = await sync_to_async(Client().get)(f"/sub/{name}", headers=headers)
+        assert answer.status_code == 200
+        assert (await AsyncClient().get(f"/{name}", headers=headers)).status_code in (301, 400)
+    assert (await AsyncClient().get("/plain/", headers=headers)).status_code in (301, 400)

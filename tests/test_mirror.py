@@ -11,6 +11,7 @@ SOURCE, TESTS = ROOT / "realtime", ROOT / "tests"
 WITHOUT_TESTS = {
     "delivery/bus/base.py": "abstract; test_channels tries what has a body",
     "eventlog/base.py": "abstract; test_database tries the one there is",
+    "http/readiness.py": "test_health, over real sockets",
     "llm/apps.py": "tests/test_checks.py and tests/llm/test_generation.py go through it",
     "llm/conf.py": "test_conf has both tables",
     "llm/models.py": "tests/llm/test_migrations.py",

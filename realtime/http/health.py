@@ -10,6 +10,7 @@ from ..conf import settings
 from ..eventlog import get_event_log
 from ..server.extensions import server_state
 from ..utils.asgi import scope_of
+from .readiness import polled
 from .requests import error_response, json_errors
 
 READY_SECONDS: Final = 3.0  # what /readyz waits for the log, and for the layer
@@ -18,10 +19,12 @@ READY_SECONDS: Final = 3.0  # what /readyz waits for the log, and for the layer
 @json_errors("GET", "HEAD")
 async def healthz(request: HttpRequest) -> HttpResponse:
     """Alive: the process answers."""
-    return HttpResponse("ok\n", content_type="text/plain")
+    headers = {"Cache-Control": "no-store"}
+    return HttpResponse("ok\n", content_type="text/plain", headers=headers)
 
 
 @json_errors("GET", "HEAD")
+@polled
 async def readyz(request: HttpRequest) -> HttpResponse:
     """Ready for traffic: the log answers, the layer answers, the server is not draining."""
     if server_state(scope_of(request)).get("draining"):

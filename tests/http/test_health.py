@@ -37,8 +37,11 @@ def break_database(url: str) -> None:
 
 
 def test_not_ready_without_a_database(site):
-    with serving(site, expected=["Service Unavailable: /readyz"]) as server:
+    with serving(site) as server:
         assert_alive_and_ready(server)
+        for path in ("/healthz", "/readyz"):  # as a load balancer asks: by the address, by HTTP
+            answer = httpx.get(f"{server.url}{path}", headers={"Host": "10.0.0.7:8000"})
+            assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
         break_database(site["DATABASE_URL"])
 
         def refused() -> bool:
@@ -47,11 +50,14 @@ def test_not_ready_without_a_database(site):
         wait_until(refused, 10, "a refusal")
         assert "log" in get(server, "/readyz").json()["detail"]
         assert get(server, "/healthz").status_code == 200
+        assert get(server, "/readyz").headers["cache-control"] == "no-store"
+        # Each of these was asked more than once.
+        assert len([line for line in server.log if "Not ready: " in line]) == 1
 
 
 def test_not_ready_without_the_layer(site, valkey):
     env = shortened(site, {}, REDIS_URL=valkey.url)
-    with serving(env, expected=["Service Unavailable: /readyz"]) as server:
+    with serving(env) as server:
         assert get(server, "/readyz").status_code == 200
         valkey.kill()
         answer = get(server, "/readyz")
@@ -59,3 +65,7 @@ def test_not_ready_without_the_layer(site, valkey):
         assert "layer" in answer.json()["detail"]
         valkey.start()
         wait_until(lambda: get(server, "/readyz").status_code == 200, 10, "readiness")
+        told = [line.partition("realtime.health ")[2] for line in server.log]
+        not_ready, again = filter(None, told)
+        assert not_ready.startswith("Not ready: ")
+        assert again == "Ready again."
