@@ -11,6 +11,7 @@ http = get_asgi_application()  # first: it loads the apps that the imports below
 
 from project.demo.routing import websocket_urlpatterns  # noqa: E402
 from realtime.http.publish_consumer import PublishConsumer  # noqa: E402
+from realtime.routing import not_found_route  # noqa: E402
 from realtime.routing import websocket_urlpatterns as realtime_urlpatterns  # noqa: E402
 
 # Optional: with an access token, publishing costs half.
@@ -18,6 +19,6 @@ publish = PublishConsumer.as_asgi(application=http)
 application = ProtocolTypeRouter(
     {
         "http": URLRouter([path("topics/<topic>/events", publish), re_path("", http)]),
-        "websocket": URLRouter([*realtime_urlpatterns, *websocket_urlpatterns]),
+        "websocket": URLRouter([*realtime_urlpatterns, *websocket_urlpatterns, not_found_route]),
     }
 )

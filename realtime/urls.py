@@ -3,6 +3,9 @@
 from django.urls import path
 
 from .http import health, views
+from .http.views import websocket_only
+
+__all__ = ["urlpatterns", "websocket_only"]
 
 app_name = "realtime"
 
@@ -10,6 +13,8 @@ urlpatterns = [
     path("topics/<topic>/events", views.topic_view, name="topic"),
     path("topics/<topic>/history", views.history, name="history"),
     path("events", views.events, name="events"),
+    path("ws", websocket_only),
+    path("ws/topics/<topic>", websocket_only),
     path("realtime/tickets", views.tickets, name="tickets"),
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),

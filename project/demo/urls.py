@@ -2,6 +2,8 @@
 
 from django.urls import path
 
+from realtime.urls import websocket_only
+
 from . import chat, downloads, firehose, items, progress, views
 
 urlpatterns = [
@@ -14,5 +16,6 @@ urlpatterns = [
     path("chat", chat.chat, name="demo-chat"),
     path("chat/<name>", chat.cancel, name="demo-chat-cancel"),
     path("progress", progress.progress, name="demo-progress"),
+    path("ws/<path:name>", websocket_only),
     path("demo/sign-in/", views.sign_in, name="demo-sign-in"),
 ]

@@ -28,6 +28,10 @@ from .requests import (
 )
 from .topic_stream import TopicStreamResponse
 
+NEEDS_UPGRADE: Final = (
+    "This is a WebSocket. Where the client asked for one, something in front of the server does "
+    "not pass the headers Upgrade and Connection on."
+)
 NEEDS_ASGI: Final = (
     "WSGI can't stream. Serve the site by ASGI: with `manage.py serve`, or with this package's "
     '`runserver`, for which "realtime" has to come before other apps that have one. In tests, use '
@@ -105,6 +109,12 @@ async def tickets(request: HttpRequest) -> HttpResponseBase:
         raise NotIdentified("Sign in, or send an access token, to get a ticket.")
     ticket = await create_ticket(identity)
     return JsonResponse({"ticket": ticket, "expires_in": settings.TICKET_SECONDS}, status=201)
+
+
+@json_errors("GET", "HEAD")
+async def websocket_only(request: HttpRequest, /, **parts: str) -> HttpResponseBase:
+    """Answer a plain request for a WebSocket's address (RFC 9110, section 15.5.22)."""
+    return error_response(426, NEEDS_UPGRADE, Upgrade="websocket", Connection="Upgrade")
 
 
 def _after(request: HttpRequest) -> str | None:

@@ -35,8 +35,9 @@ class CommandLineInterface(DaphneCommandLine):
         super().__init__()
         self.parser.prog = "python -m realtime.server"
         limits.add_arguments(self.parser)
-        # A peer that is silent for two intervals is gone: it is pinged after one.
-        self.parser.set_defaults(ping_timeout=20)
+        # A peer that is silent for two intervals is gone: it is pinged after one. As often as an
+        # event stream has a comment: what is in front may cut what is silent for 20 s.
+        self.parser.set_defaults(ping_interval=15, ping_timeout=15)
         self.parser.add_argument(
             "--ready-fd",
             type=int,

@@ -2,6 +2,7 @@
 
 import binascii
 import hashlib
+import re
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, Final
@@ -14,6 +15,7 @@ OWN_HEADERS: Final = frozenset(
     (b"upgrade", b"connection", b"sec-websocket-accept", b"sec-websocket-extensions")
 )
 FORBIDDEN: Final = frozenset(b"\r\n\0")  # in a header
+TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
 Header = tuple[bytes, bytes]
 
 
@@ -34,11 +36,9 @@ class Handshake:
 
     def __init__(self, head: RequestHead, server: bytes) -> None:
         self.head = head
-        self.subprotocols = [
-            name.strip()
-            for value in head.get(b"sec-websocket-protocol")
-            for name in value.decode("latin1").split(",")
-        ]
+        offered = b",".join(head.get(b"sec-websocket-protocol")).decode("latin1")
+        names = (name.strip(" \t") for name in offered.split(","))
+        self.subprotocols = list(dict.fromkeys(filter(None, names)))  # RFC 9110, section 5.6.1.2
         self._server = server  # the value of the header of this name, if it is to be sent
         self._denial: Response | None = None
 
@@ -54,10 +54,13 @@ class Handshake:
             reason = "A WebSocket handshake is a GET of HTTP/1.1 without a body."
             raise HandshakeError(HTTPStatus.BAD_REQUEST, reason)
         if head.get(b"sec-websocket-version") != [b"13"]:
-            required = (b"sec-websocket-version", b"13")
+            required = (b"upgrade", b"websocket"), (b"sec-websocket-version", b"13")
             raise HandshakeError(
-                HTTPStatus.UPGRADE_REQUIRED, "Version 13 is spoken here.", required
+                HTTPStatus.UPGRADE_REQUIRED, "Version 13 is spoken here.", *required
             )
+        if not all(TOKEN.fullmatch(name) for name in self.subprotocols):
+            reason = "Sec-WebSocket-Protocol is not a list of tokens."
+            raise HandshakeError(HTTPStatus.BAD_REQUEST, reason)
         keys = head.get(b"sec-websocket-key")
         try:
             is_valid = len(keys) == 1 and len(binascii.a2b_base64(keys[0], strict_mode=True)) == 16

@@ -228,7 +228,7 @@ def _refuse_name(response: Response, value: bytes) -> bool:
 def _take_connection(response: Response, value: bytes) -> bool:
     if b"close" in value.lower():
         response.close = True
-    return False
+    return b"upgrade" in value.lower()  # RFC 9110, section 7.8: an option of the application's
 
 
 def _take_content_encoding(response: Response, value: bytes) -> bool:

@@ -21,15 +21,9 @@ def build(
     forwarded = server.forwarded
     if forwarded is not None and not forwarded.trusts(transport.peer):
         forwarded = None
-    headers = []
-    for pair in head.headers:
-        name = pair[0]
-        if b"_" in name:
-            continue  # CVE-2015-0219: it would shadow the same name with a dash
-        if name != ROOT_PATH_HEADER:
-            headers.append(pair)
-        elif forwarded is not None:
-            root_path = unquote(pair[1].decode("latin1"))
+    headers, prefix = _headers(head)
+    if prefix is not None and forwarded is not None:
+        root_path = prefix
     secure = transport.secure
     client: Address = transport.peer
     if forwarded is not None:
@@ -57,3 +51,21 @@ def build(
             built["extensions"] |= EXTENSIONS
         built["method"] = head.method.decode("ascii")
     return built
+
+
+def _headers(head: RequestHead) -> tuple[list[tuple[bytes, bytes]], str | None]:
+    """Return the headers as an application gets them, and the prefix that a proxy has named."""
+    headers: list[tuple[bytes, bytes]] = []
+    prefix = None
+    for pair in head.headers:
+        name, value = pair
+        if b"_" in name:
+            continue  # CVE-2015-0219: it would shadow the same name with a dash
+        if name == ROOT_PATH_HEADER:
+            prefix = unquote(value.decode("latin1"))
+        elif name == b"cookie" and (cookies := [each for each in headers if each[0] == name]):
+            # RFC 9113, section 8.2.3: HTTP/2 clients send several, an application knows one.
+            headers[headers.index(cookies[0])] = (name, cookies[0][1] + b"; " + value)
+        else:
+            headers.append(pair)
+    return headers, prefix

@@ -46,8 +46,8 @@ class ServerState:
     forwarded: ForwardedHeaders | None = None  # where `--proxy-headers` is on
     http_timeout: float | None = None
     application_close_timeout: float = 10
-    ping_interval: float = 20
-    ping_timeout: float = 20
+    ping_interval: float = 15
+    ping_timeout: float = 15
     websocket_timeout: float = 86_400
     websocket_connect_timeout: float = 20
     websocket_max_message_size: int = 1_048_576

@@ -129,7 +129,7 @@ class WebSocketConsumer(Socket, AsyncConsumer):
             await self._refuse(error)
             return False
         self.scope["user"] = self.user
-        await self.base_send({"type": "websocket.accept"})
+        await self._accept()
         if self._state is ConsumerState.CONNECTING:
             self._state = ConsumerState.AUTHENTICATING
         return True

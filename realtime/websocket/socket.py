@@ -1,7 +1,8 @@
 """A WebSocket as its consumer writes to it: frames, the refusal of its handshake, the close."""
 
+from collections.abc import Sequence
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ..delivery.topic_subscriber import Reset
 from ..events.event import Event
@@ -26,6 +27,10 @@ class ConsumerState(IntEnum):
 
 class Socket:
     """What a consumer sends; nothing is sent before the accept, or after the close."""
+
+    #: The subprotocols it speaks, the preferred one first. The first that the client offers is
+    #: chosen; a browser that has offered some fails where none is.
+    subprotocols: ClassVar[Sequence[str]] = ()
 
     scope: Scope
     base_send: Send
@@ -73,6 +78,11 @@ class Socket:
     async def reset(self, reset: Reset) -> None:
         """Tell the client that history is gone."""
         await self.send_text(frames.reset_text(reset.topic, reset.position))
+
+    async def _accept(self) -> None:
+        offered = self.scope.get("subprotocols", ())
+        chosen = next((name for name in self.subprotocols if name in offered), None)
+        await self.base_send({"type": "websocket.accept", "subprotocol": chosen})
 
     async def _refuse(self, error: RealtimeError) -> None:
         """Answer with HTTP where the server can, else with the bare 403 of a close."""

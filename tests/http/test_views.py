@@ -224,6 +224,15 @@ def test_a_wrong_method_is_405(here, method, path, allow):
     assert allow in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("path", ["/ws", "/ws/topics/public.a", "/ws/auth/query"])
+def test_a_plain_get_of_a_websocket_says_what_is_missing(here, path):
+    answer = httpx.get(f"{here.url}{path}")
+    assert answer.status_code == 426
+    assert answer.headers["upgrade"] == "websocket"
+    assert "upgrade" in answer.headers["connection"].lower()
+    assert "does not pass the headers Upgrade and Connection on" in answer.json()["detail"]
+
+
 # -- several topics
 
 

@@ -12,11 +12,12 @@ from .support import ROOT
 
 
 def test_daphnes_options_and_the_limits() -> None:
-    options = CommandLineInterface().parser.parse_args(
+    parser = CommandLineInterface().parser
+    options = parser.parse_args(
         ["--fd", "3", "--ping-interval", "7", "--max-connections", "9", "a:b"]
     )
     assert (options.file_descriptor, options.ping_interval, options.max_connections) == (3, 7, 9)
-    assert options.ping_timeout == 20
+    assert (options.ping_timeout, parser.parse_args(["a:b"]).ping_interval) == (15, 15)
 
 
 def test_help_names_everything(capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,6 +38,16 @@ def test_what_an_application_must_not_accept_with(message: dict, problem: str) -
         handshake.accept(message)
 
 
+def test_offered_subprotocols_are_a_list_of_tokens() -> None:
+    offers = "Sec-WebSocket-Protocol: , a,,b , a", "Sec-WebSocket-Protocol: v1.x"
+    assert Handshake(head(*offers), b"").subprotocols == ["a", "b", "v1.x"]
+    assert Handshake(head("Sec-WebSocket-Protocol: ,"), b"").subprotocols == []
+    for value in ("a b", "a/b", '"a"', "\u00fc"):
+        with pytest.raises(HandshakeError) as error:
+            Handshake(head(f"Sec-WebSocket-Protocol: x, {value}"), b"").check()
+        assert error.value.status == 400
+
+
 def test_a_subprotocol_may_be_a_header_of_the_application() -> None:
     handshake = Handshake(head(), b"daphne")
     answer = handshake.accept({"headers": [(b"Sec-WebSocket-Protocol", b"a")]})

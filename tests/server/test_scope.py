@@ -76,6 +76,11 @@ def test_words_of_a_peer_that_is_no_trusted_proxy_count_for_nothing() -> None:
     assert seen == [(["9.9.9.9", 0], "https", "/a"), (["1.1.1.1", 5], "http", "")]
 
 
+def test_cookies_of_several_headers_are_one() -> None:
+    headers = build("http", "Cookie: a=1", "X: y", "Cookie: b=2", "Cookie: c=3")["headers"]
+    assert headers == [(b"host", b"h"), (b"cookie", b"a=1; b=2; c=3"), (b"x", b"y")]
+
+
 def test_extensions() -> None:
     extensions = build()["extensions"]
     assert extensions["realtime.lane"] == {"lane": "lane"}

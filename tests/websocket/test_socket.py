@@ -69,6 +69,19 @@ async def test_a_close_is_sent_once_and_its_reason_is_cut_between_characters():
 
 
 @pytest.mark.parametrize(
+    ("offered", "chosen"), [(["a", "b"], "b"), (["c", "a"], "a"), (["x"], None), ([], None)]
+)
+async def test_its_preferred_subprotocol_of_those_offered_is_chosen(offered, chosen):
+    class Speaking(Sent):
+        subprotocols = ("b", "a")
+
+    socket = Speaking(ConsumerState.CONNECTING)
+    socket.scope["subprotocols"] = offered
+    await socket._accept()
+    assert socket.messages == [{"type": "websocket.accept", "subprotocol": chosen}]
+
+
+@pytest.mark.parametrize(
     ("error", "status", "code"),
     [
         (NotIdentified("Who?"), 401, 4401),

@@ -12,6 +12,7 @@ http = get_asgi_application()
 from project.demo.routing import websocket_urlpatterns  # noqa: E402
 from realtime.exceptions import InvalidData, NotAllowed  # noqa: E402
 from realtime.http.publish_consumer import PublishConsumer  # noqa: E402
+from realtime.routing import not_found_route  # noqa: E402
 from realtime.routing import websocket_urlpatterns as realtime_urlpatterns  # noqa: E402
 from realtime.websocket.consumers import WebSocketConsumer  # noqa: E402
 
@@ -62,6 +63,7 @@ application = ProtocolTypeRouter(
                 *websocket_urlpatterns,
                 path("ws/tests/slow", Slow.as_asgi()),
                 path("ws/tests/failing", Failing.as_asgi()),
+                not_found_route,
             ]
         ),
     }
