@@ -24,9 +24,14 @@ encode_value: Final[Encoder] = DjangoJSONEncoder(
 ).encode
 
 
+def to_utf8(text: str) -> bytes:
+    """Return the bytes of a JSON text; half of a surrogate pair, which has none, is escaped."""
+    return text.encode("utf-8", "backslashreplace")  # only strings can hold one
+
+
 def encode_lines(values: Iterable[Any]) -> bytes:
     """Return a line for each value."""
-    return "".join([encode_value(value) + "\n" for value in values]).encode()
+    return to_utf8("".join([encode_value(value) + "\n" for value in values]))
 
 
 def encode_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
@@ -55,7 +60,7 @@ def join_columns(names: Sequence[str], columns: Sequence[Sequence[bytes]], count
     step = 2 * len(names)
     parts = [b""] * (step * count + 1)
     for number, (name, column) in enumerate(zip(names, columns, strict=True)):
-        pair = encode_value(name).encode() + b":"
+        pair = to_utf8(encode_value(name)) + b":"
         parts[2 * number : -1 : step] = [b"," + pair if number else b"}\n{" + pair] * count
         parts[2 * number + 1 :: step] = column
     parts[0] = parts[0].removeprefix(b"}\n")
@@ -70,7 +75,7 @@ def encode_event_line(event: Event) -> str:
 
 def encode_column(values: Sequence[Any]) -> list[bytes]:
     """Return the JSON of each value."""
-    return "\n".join(_encode(values)).encode().split(b"\n")  # JSON has none inside
+    return to_utf8("\n".join(_encode(values))).split(b"\n")  # JSON has none inside
 
 
 def _encode(values: Sequence[Any]) -> Iterable[str]:

@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from ..conf import settings
 from ..exceptions import InvalidPosition
 from ..utils.pump import chunked
-from .json_columns import encode_lines, encode_rows, encode_value
+from .json_columns import encode_lines, encode_rows, encode_value, to_utf8
 from .pages import after_key, row_pages
 from .response import StreamResponse
 from .source_context import RequestVariables
@@ -59,7 +59,7 @@ class NDJSONResponse(StreamResponse):
 
     def _line(self, value: Any) -> bytes:
         value = value if self._row is None else self._row(value)
-        return (encode_value(value) + "\n").encode()
+        return to_utf8(encode_value(value) + "\n")
 
     def _pages(
         self, queryset: QuerySet[Any], fields: Sequence[str] | None, limit: int | None

@@ -9,7 +9,7 @@ connection of its own, which goes back when the client leaves or takes nothing f
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
@@ -122,10 +122,17 @@ async def _by_key(
             return page
         rest = queryset if last is None else queryset.filter(pk__gt=last)
         rest = rest[:count]
-        rows = list(rest if fields is None else rest.values_list(*fields, "pk"))
+        some = rest if fields is None else rest.values_list(*fields, "pk")
+        try:
+            rows = list(some)
+            data = encode(rows) if rows else b""
+        except Exception as error:
+            if (key := _unreadable(rest, some, encode)) is not None:
+                error.add_note(f"The row of {queryset.model._meta.label} with the key {key!r}.")
+            raise
         if not rows:
             return Page(b"", 0, last)
-        return Page(encode(rows), len(rows), rows[-1].pk if fields is None else rows[-1][-1])
+        return Page(data, len(rows), rows[-1].pk if fields is None else rows[-1][-1])
 
     size, last, left = _Size(), None, limit
     while left is None or left > 0:
@@ -137,6 +144,17 @@ async def _by_key(
             return
         size.learn(count, len(page))
         left = None if left is None else left - count
+
+
+def _unreadable(rows: QuerySet[Any], some: QuerySet[Any], encode: Encode) -> Any:
+    """Return the key of the first row that can't be read or encoded; None if none is to blame."""
+    with suppress(Exception):  # where the database is gone, no row is
+        for number, key in enumerate(rows.values_list("pk", flat=True)):
+            try:
+                encode(list(some[number : number + 1]))
+            except Exception:
+                return key
+    return None
 
 
 async def _by_cursor(queryset: QuerySet[Any], encode: Encode) -> AsyncGenerator[bytes, None]:

@@ -55,6 +55,36 @@ def test_an_order_of_the_models_own():
     assert in_key_order(Group.objects.all())
 
 
+@pytest.mark.parametrize("fields", [None, ("username",)])
+async def test_an_error_names_the_row_that_can_not_be_written(fields):
+    users = await User.objects.abulk_create([User(username=f"user{n}") for n in range(5)])
+
+    def encode(rows: list[Any]) -> bytes:
+        if any("user3" in (row.username if fields is None else row) for row in rows):
+            raise ValueError("not JSON")
+        return b"x"
+
+    with pytest.raises(ValueError, match="not JSON") as caught:
+        async for _ in row_pages(User.objects.all(), encode, fields=fields):
+            pass
+    assert caught.value.__notes__ == [f"The row of auth.User with the key {users[3].pk}."]
+
+
+async def test_an_error_that_is_no_rows_blames_none():
+    await User.objects.acreate(username="a")
+    failing = [OSError("the disk")]
+
+    def encode(rows: list[Any]) -> bytes:
+        if failing:
+            raise failing.pop()
+        return b"x"
+
+    with pytest.raises(OSError, match="the disk") as caught:
+        async for _ in row_pages(User.objects.all(), encode):
+            pass
+    assert not hasattr(caught.value, "__notes__")
+
+
 @pytest.mark.parametrize("order", ["pk", "-pk"])
 async def test_all_rows_once_in_pages(order):
     await User.objects.abulk_create([User(username=f"user{n}") for n in range(25)])
