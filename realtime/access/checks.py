@@ -50,5 +50,7 @@ def _with_djangos_paths(check: Callable[..., Any]) -> Callable[..., Any]:
 def _djangos_path(path: str) -> str:
     if not path.startswith(INLINE):
         return path
-    base = next(each for each in import_string(path).__mro__ if each.__module__[:7] == "django.")
-    return f"{base.__module__}.{base.__qualname__}"
+    for base in import_string(path).__mro__:
+        if base.__module__.startswith("django."):
+            return f"{base.__module__}.{base.__qualname__}"
+    return path

@@ -11,6 +11,7 @@ from ..server.extensions import has_denial_response
 from ..streaming.json_columns import encode_value
 from ..utils.asgi import Scope, Send, send_json
 from . import messages as frames
+from .hooks import check_hooks
 
 MAX_REASON_BYTES: Final = 123  # RFC 6455, section 5.5: a control frame has 125, two for the code
 
@@ -35,6 +36,10 @@ class Socket:
     scope: Scope
     base_send: Send
     _state = ConsumerState.CONNECTING  # as a class attribute: a socket keeps only what differs
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        check_hooks(cls)
 
     @property
     def _is_open(self) -> bool:

@@ -29,7 +29,7 @@ def deployment(**changes: object) -> set[str]:
     ids=str,
 )
 def test_inline_middleware_is_checked_as_djangos(changes):
-    found = deployment(MIDDLEWARE=OURS, **changes)
+    found = deployment(MIDDLEWARE=["realtime.middleware.HealthMiddleware", *OURS], **changes)
     assert found == deployment(MIDDLEWARE=NAMES, **changes)
     assert not found & {"security.W001", "security.W002", "security.W003"}
     assert "security.W001" in deployment(MIDDLEWARE=OURS[1:], **changes)
