@@ -28,8 +28,8 @@ def check_hooks(consumer: type[Any]) -> None:
                 f"Write `async def {ours}`."
             )
     for name in AWAITED:
-        function = inspect.unwrap(inspect.getattr_static(consumer, name, None))
-        if inspect.isfunction(function) and not inspect.iscoroutinefunction(function):
+        hook = inspect.getattr_static(consumer, name, None)
+        if inspect.isfunction(hook) and not inspect.iscoroutinefunction(inspect.unwrap(hook)):
             raise TypeError(
                 f"{consumer.__qualname__}.{name} is awaited: write `async def {name}`, and what "
                 "blocks in it through channels.db.database_sync_to_async."
