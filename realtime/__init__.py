@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from .access.authentication import authenticate as authenticate
     from .access.permissions import default_rule as default_rule
     from .access.permissions import require as require
+    from .delivery.heads import aposition as aposition
+    from .delivery.heads import position as position
     from .delivery.progress import Progress as Progress
     from .delivery.publish import apublish as apublish
     from .delivery.publish import asend_to_user as asend_to_user
@@ -56,6 +58,7 @@ __version__ = "0.1.0"
 _PLACES: Final = {
     "access.authentication": "authenticate",
     "access.permissions": "require default_rule",
+    "delivery.heads": "position aposition",
     "delivery.progress": "Progress",
     "delivery.publish": "publish apublish publish_now send_to_user asend_to_user",
     "delivery.subscription": "Subscription",

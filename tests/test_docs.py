@@ -16,6 +16,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from blockbuster import BlockingError
 from channels.routing import URLRouter
+from django.conf import settings as django_settings
 from django.contrib.auth.models import Group, User
 from django.core.handlers.asgi import ASGIHandler
 from django.test import override_settings
@@ -26,6 +27,7 @@ from docs.examples import (
     llm_resumable,
     llm_test,
     llm_view,
+    page_position,
     permission_rule,
     progress_job,
     progress_view,
@@ -34,7 +36,7 @@ from docs.examples import (
     websocket_echo,
     websocket_topic,
 )
-from realtime.delivery.publish import apublish
+from realtime.delivery.publish import apublish, publish
 from realtime.llm.providers.dummy import DummyProvider
 from realtime.testing import event_stream, memory_log, websocket
 
@@ -50,6 +52,7 @@ in_database = pytest.mark.django_db(transaction=True)
 urlpatterns = [
     path("clock", sse_view.clock),
     path("ring", sse_publish.ring),
+    path("groups", page_position.groups),
     path("ask", llm_view.ask),
     path("answers", llm_resumable.ask),
     path("answers/<name>", llm_resumable.cancel),
@@ -77,7 +80,7 @@ def test_a_page_shows_the_files(page):
     for name, _, shown in BLOCK.findall(text):
         assert shown == (EXAMPLES / name).read_text(), f"{page.name} shows another {name}"
     named = len(BLOCK.findall(text))
-    code = len(re.findall(r"^```(?:python|js)$", text, re.M))
+    code = len(re.findall(r"^```(?:python|js|html)$", text, re.M))
     assert code == named, f"{page.name} has code that is no file of docs/examples/"
 
 
@@ -137,6 +140,17 @@ def test_sse_publish(client, application):
     with memory_log() as log:
         assert client.get("/ring").status_code == 204
     assert [event.type for event in log.events("public.bell")] == ["ring"]
+
+
+@in_database
+def test_page_position(client, application):
+    Group.objects.create(name="red")
+    event = publish("public.groups", {"id": 1})
+    [engine] = django_settings.TEMPLATES
+    with override_settings(TEMPLATES=[{**engine, "DIRS": [EXAMPLES]}]):
+        page = client.get("/groups").content.decode()
+    assert f'EventSource("/topics/public.groups/events?after={event.id}")' in page
+    assert "red</li>" in page
 
 
 @in_database

@@ -18,7 +18,17 @@ LAYERS: Final = [
     {"delivery"},
     {"access"},
     {"http", "websocket"},
-    {"admin", "checks", "routing", "urls", "testing", "apps", "middleware", "management"},
+    {
+        "admin",
+        "checks",
+        "routing",
+        "urls",
+        "testing",
+        "apps",
+        "middleware",
+        "management",
+        "templatetags",
+    },
     {"llm"},
 ]
 LAYER: Final = {name: number for number, layer in enumerate(LAYERS) for name in layer}

@@ -232,5 +232,6 @@ def test_contributing_names_what_there_is():
     folders = re.findall(r"`(\w+)/`", " ".join(table))
     assert folders == sorted(folders, key=lambda name: LAYER[name])
     assert set(folders) == {name for name in LAYER if (ROOT / "realtime" / name).is_dir()} - {
-        "management"
+        "management",
+        "templatetags",
     }
