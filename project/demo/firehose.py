@@ -20,7 +20,8 @@ async def firehose(request: HttpRequest) -> HttpResponseBase:
     if not user.is_staff:
         raise NotAllowed("The firehose is for staff.")
     mb = request.GET.get("mb", "")
-    if not (mb.isascii() and mb.isdigit()) or not 0 < int(mb[:20]) <= MAX_MB:
+    is_number = mb.isascii() and mb.isdigit() and len(mb) <= len(str(MAX_MB))
+    if not is_number or not 0 < int(mb) <= MAX_MB:
         return error_response(
             400, f"mb={mb[:40]!r}: a number of megabytes up to {MAX_MB}, as mb=100."
         )

@@ -63,7 +63,12 @@ async def _remembered(
 
 
 def bearer_token(scope: Scope) -> str | None:
-    """Return the token of `Authorization: Bearer` (RFC 6750); None without one."""
+    """Return the token of `Authorization: Bearer` (RFC 6750); None without one.
+
+    Of several such headers none counts: whoever is in front may have read another one.
+    """
+    if sum(name == b"authorization" for name, _ in scope["headers"]) > 1:
+        return ""
     scheme, _, token = (header(scope, b"authorization") or "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
 

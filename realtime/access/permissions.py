@@ -27,7 +27,10 @@ async def default_rule(user: Any, topic: str, action: Action) -> bool:
         return action == "read" or bool(user.is_authenticated)
     if not user.is_authenticated:
         return False
-    if topic.startswith("room.") or f"{topic}.".startswith(f"user.{user.pk}."):
+    if topic.startswith("room."):
+        return True
+    # A key with a dot has no topic of its own (`user_topic`): it would be below another user's.
+    if "." not in str(user.pk) and f"{topic}.".startswith(f"user.{user.pk}."):
         return True
     if getattr(user, "is_superuser", False):
         return True

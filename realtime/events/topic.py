@@ -22,5 +22,14 @@ def validate_topic(name: object) -> str:
 
 
 def user_topic(pk: object) -> str:
-    """Return the topic that only this user may use, by the default rule."""
+    """Return the topic that only this user may use, by the default rule.
+
+    Raises `InvalidTopic` for a key with a dot: the topic would be below another user's, who may
+    read it.
+    """
+    if "." in str(pk):
+        raise InvalidTopic(
+            f"{str(pk)[:120]!r} has a dot, as topics below a user's own: name topics of your own "
+            "for these users, and permit them by a rule of your own (PERMISSION)."
+        )
     return validate_topic(f"user.{pk}")

@@ -126,7 +126,7 @@ async def open_file(root: str | os.PathLike[str], name: str) -> LocalFile:
     """Return the file of this name in or below `root`; `Http404` for whatever else a name can say.
 
     Refused are paths that leave `root`, by `..`, from `/` or over a symbolic link, hidden files,
-    directories, pipes and devices, and names that are devices on Windows.
+    over a link too, directories, pipes and devices, and names that are devices on Windows.
     """
     return await TRANSFER.run(open_now, root, name)
 
@@ -158,6 +158,7 @@ def open_now(root: str | os.PathLike[str], name: str) -> LocalFile:
         top = Path(root).resolve(strict=True)
         path = top.joinpath(*parts).resolve(strict=True)
         below = path.relative_to(top).parts
+        check_name("/".join(below))  # a link may lead to what is hidden
         return LocalFile(_open_below(top, below), parts[-1], "/".join(below))
     except (OSError, ValueError, RuntimeError):  # absent, outside, too long, a loop of links
         raise _not_found() from None

@@ -25,6 +25,14 @@ def test_cookies_over_several_headers(alice):
     assert asked(headers=headers).user == alice
 
 
+@pytest.mark.parametrize("other", ["Basic YTpi", "Bearer x", ""])
+def test_several_authorization_headers_are_refused(alice, other):
+    token, _ = create_token(alice)
+    both = [(b"authorization", f"Bearer {token}".encode()), (b"authorization", other.encode())]
+    for headers in (both, both[::-1]):
+        assert refused(headers=headers, session=sign_in(alice))
+
+
 def test_the_site_may_name_its_cookie(alice):
     key = sign_in(alice)
     with override_settings(SESSION_COOKIE_NAME="sid"):

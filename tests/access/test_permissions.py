@@ -42,6 +42,13 @@ async def test_the_default_rule(topic, allowed, action):
     assert tuple([await may(user, topic, action) for user in PEOPLE]) == allowed
 
 
+async def test_key_with_a_dot_has_no_topic_of_its_own():
+    """It would be below that of another user, who may read it."""
+    bob = User(pk="alice.bob")
+    for topic in ("user.alice.bob", "user.alice.bob.x", "user.alice"):
+        assert not await may(bob, topic, "read")
+
+
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
     ("permissions", "is_staff", "allowed"),

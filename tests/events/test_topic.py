@@ -38,3 +38,5 @@ def test_user_topic():
     assert user_topic("1f-0a") == "user.1f-0a"
     with pytest.raises(InvalidTopic):
         user_topic("a b")
+    with pytest.raises(InvalidTopic, match="has a dot"):  # alice would read it
+        user_topic("alice.bob")

@@ -44,6 +44,10 @@ def _traps(here: Any) -> Iterator[None]:
     (here.files / "loop").symlink_to("loop")
     (here.files / "dangling").symlink_to("nothing")
     (here.files / ".hidden").write_text("hidden")
+    (here.files / "shown.txt").symlink_to(".hidden")
+    (here.files / ".git").mkdir()
+    (here.files / ".git" / "config").write_text("hidden")
+    (here.files / "git").symlink_to(".git")
     (here.files / "nul.txt").write_text("a device on Windows")
     os.mkfifo(here.files / "pipe")
     (here.files / "files-evil").mkdir()
@@ -70,6 +74,8 @@ BAD = [
     "loop",
     "dangling",
     ".hidden",
+    "shown.txt",
+    "git%2fconfig",
     "letters.txt%00",
     "%00",
     "letters.txt%00.jpg",
@@ -95,7 +101,11 @@ BAD = [
 @pytest.mark.usefixtures("_traps")
 def test_names_that_are_refused(here, name):
     assert raw(here, f"/download/{name}") == 404
-    if name != "escape.txt":  # a storage's own links are its own affair
+    if name not in (
+        "escape.txt",
+        "shown.txt",
+        "git%2fconfig",
+    ):  # a storage's own links are its own affair
         assert raw(here, f"/tests/stored/local/{name}") == 404
 
 
