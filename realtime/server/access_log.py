@@ -10,7 +10,9 @@ from urllib.parse import unquote_plus
 
 from daphne.access import AccessLogGenerator
 
-SECRETS: Final = frozenset({"token", "ticket"})
+SECRETS: Final = frozenset(
+    {"token", "ticket", "prompt", "password", "secret", "access_token", "api_key"}
+)
 """Names of the query parameters whose values are never written to a log."""
 
 REDACTED: Final = "[redacted]"
@@ -20,13 +22,19 @@ REDACTED: Final = "[redacted]"
 _PARAMETER: Final = re.compile(r"(?<![^?&;#\s\"'=])([^?&;#\s\"'=]++)=([^&;#\s\"']*+)")
 
 
+# User and password of a URL, up to the last "@" of its host. A "/" ends each run.
+_USERINFO: Final = re.compile(r"(?<=://)[^/?#\s\"']*@")
+
+
 def redact(text: str) -> str:
-    """Return the text with the values of secret query parameters replaced.
+    """Return the text with the values of secret query parameters, and URLs' passwords, replaced.
 
     Wherever they stand in it.
 
     Names are compared as a server would read them: decoded, and without regard to case.
     """
+    if "@" in text:
+        text = _USERINFO.sub(f"{REDACTED}@", text)
     if "=" not in text:
         return text
     return _PARAMETER.sub(_redact_match, text)

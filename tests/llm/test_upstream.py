@@ -69,6 +69,21 @@ async def test_an_answer(name):
 
 
 @BOTH
+async def test_password_of_the_address_is_not_logged(name, caplog):
+    async with upstream() as fake:
+        url = fake.url.replace("http://", "http://me:pass-word@")
+        options = {"LLM_PROVIDER": name, "LLM_BASE_URL": url, "LLM_API_KEY": KEY}
+        with override_settings(REALTIME=options), caplog.at_level(1):
+            provider = await get_provider()
+            fake.respond(*EVENTS[name](["x"]))
+            await ask(provider)
+            await provider.aclose()
+    logged = [record.getMessage() for record in caplog.records]
+    assert any("http://[redacted]@127.0.0.1" in line for line in logged)
+    assert not [line for line in logged if "pass-word" in line]
+
+
+@BOTH
 async def test_chunks_may_end_anywhere(name):
     texts = ["Grüße ", "東京", "😀", "\r\n\n data: x", "e\u0301"]
     async with connected(name) as (fake, provider):

@@ -1,6 +1,13 @@
 """What the providers over HTTP have in common: our own sentences for an upstream's errors."""
 
+import logging
 from typing import Any, Final
+
+from ...server.access_log import RedactingFilter
+
+# These log each request with its URL, and LLM_BASE_URL may have a password.
+for name in ("httpx", "httpx2", "openai._base_client", "anthropic._base_client"):
+    logging.getLogger(name).addFilter(RedactingFilter())
 
 BY_STATUS: Final = {
     400: "The model's provider does not take this request; its model or limits may be set wrong.",
