@@ -1,7 +1,8 @@
 """The feed: a topic as this process knows it, its newest events and how far they reach.
 
 Announcements may be lost, repeated, reordered or late. By their offsets a repeated
-event is dropped, and a gap is found and filled from the log.
+event is dropped, and a gap is found and filled from the log. A log that has another event where
+one is known has gone backwards: its topic begins anew.
 """
 
 import asyncio
@@ -27,8 +28,9 @@ ENCODED_EVENTS: Final = 16  # newest events of a topic that are kept in their wi
 class Feed:
     """A topic as this process knows it: position, newest events, local readers."""
 
-    def __init__(self, topic: str) -> None:
+    def __init__(self, topic: str, *, is_authentic: bool = True) -> None:
         self.topic = topic
+        self._is_authentic = is_authentic  # what is announced was stored, and is no one's invention
         self.epoch = UNBORN
         self.head = 0
         self.fanout = Fanout(topic)
@@ -37,6 +39,7 @@ class Feed:
         self._tail: deque[Event] = deque()
         self._tail_bytes = 0
         self._is_behind = False
+        self._doubted: Event | None = None  # known here, and announced to be another
         self._catching_up: asyncio.Task[None] | None = None
 
     @property
@@ -84,17 +87,26 @@ class Feed:
             elif event.epoch != self.epoch or event.offset > head:
                 # A first event too: one of a deleted topic may come late, as if it were new.
                 self.catch_up()
+            elif (known := self._known(event.offset)) not in (None, event):
+                self._doubted = self._doubted or known
+                self.catch_up()
         self._advance(next_ones)
 
-    def compare(self, head: Position) -> bool:
-        """Compare with the head in the log; True if an announcement was missed."""
+    def compare(self, head: Position, before: Position) -> bool:
+        """Compare with the head in the log; True if an announcement was missed.
+
+        `before` is where this stood when the head was asked for.
+        """
         if not self.is_started:
             self._is_behind = True  # the start may have read the head before
             return False
         if head == self.position:
             return False
         if head.epoch == self.epoch and head.offset < self.head:
-            return False  # announced after the heads were read
+            # Announced after the heads were read; or it was forged, or the log has lost it.
+            if head.epoch == before.epoch and head.offset < before.offset:
+                self.catch_up()
+            return False
         self.catch_up()
         return True
 
@@ -108,19 +120,43 @@ class Feed:
         while self._is_behind:
             self._is_behind = False
             try:
-                limit = settings.LOG_PAGE_EVENTS
                 try:
-                    page = await get_event_log().read(self.topic, self.position, limit)
+                    events = await self._read_on()
                 except HistoryGone:
                     heads = await get_event_log().heads([self.topic])
                     self._restart(heads.get(self.topic, START))
                 else:
-                    self._advance(page.events)
-                    self._is_behind = self._is_behind or bool(page.events)
+                    self._advance(events)
+                    self._is_behind = self._is_behind or bool(events)
             except Exception:
                 # The next check of the heads tries again.
                 logger.warning("Can't read the log of %s", self.topic, exc_info=True)
                 return
+
+    async def _read_on(self) -> list[Event]:
+        """Return what follows in the log; raise `HistoryGone` if there is another event before."""
+        log, limit = get_event_log(), settings.LOG_PAGE_EVENTS
+        known, self._doubted = self._doubted or self._known(self.head), None
+        if known is None:
+            return (await log.read(self.topic, self.position, limit)).events
+        # One that is known is read again: offsets that are given anew look like any others.
+        upto, position = Position(known.epoch, known.offset - 1), self.position
+        try:
+            events = (await log.read(self.topic, upto, limit)).events
+        except HistoryGone:  # pruned, or gone with what follows
+            return (await log.read(self.topic, position, limit)).events
+        if events[:1] != [known]:
+            if self._is_authentic:
+                await log.end_epoch(known)
+            raise HistoryGone(f"The log of {self.topic!r} has another event at {known.position}.")
+        if known.position != position:  # an older one, that was doubted
+            return (await log.read(self.topic, position, limit)).events
+        return events[1:]
+
+    def _known(self, offset: int) -> Event | None:
+        """Return the event with this offset, if it is in memory."""
+        index = len(self._tail) - 1 - (self.head - offset)
+        return self._tail[index] if 0 <= index < len(self._tail) else None
 
     def _advance(self, events: list[Event]) -> None:
         fresh = [

@@ -51,7 +51,7 @@ class Hub:
         if feed is None:
             if not self.feeds:
                 self._start()
-            feed = self.feeds[topic] = Feed(topic)
+            feed = self.feeds[topic] = Feed(topic, is_authentic=self.bus.is_authentic)
             feed.starting = spawn(self._start_feed(feed))
         feed.fanout.add(subscriber)
         assert feed.starting is not None
@@ -119,6 +119,8 @@ class Hub:
         if isinstance(message, Heartbeat):
             self.peers.receive(message)
         elif message:
+            if self.bus.is_authentic:
+                get_event_log().note_stored(message)
             self.receive(topic, message)
         else:  # `MISSED`: the topic was joined; what was announced before may be missing
             if topic == PEERS_TOPIC:
@@ -145,9 +147,10 @@ class Hub:
                 logger.warning("Can't check the log's heads; trying again", exc_info=True)
 
     async def _check_heads(self) -> None:
-        heads = await get_event_log().heads(list(self.feeds))
+        before = {topic: feed.position for topic, feed in self.feeds.items()}
+        heads = await get_event_log().heads(list(before))
         for topic, feed in list(self.feeds.items()):
-            if feed.compare(heads.get(topic, START)):
+            if feed.compare(heads.get(topic, START), before.get(topic, START)):
                 # Perhaps the bus has forgotten that we listen (a restarted Redis has).
                 self.bus.leave([topic])
                 self.bus.join([topic])

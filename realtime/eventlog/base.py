@@ -1,7 +1,7 @@
 """What an event log has to do. Everything else recovers from it, so it may lose nothing."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from django.core.checks import CheckMessage
@@ -83,6 +83,18 @@ class EventLog(ABC):
         stand for another event by now. A reader that has one gets a `reset`.
         """
         raise NotImplementedError(f"{type(self).__name__} can't begin a new epoch.")
+
+    def note_stored(self, events: Iterable[Event]) -> None:  # noqa: B027 - most have nothing to do
+        """Take note of events that others have stored: a log that has less has lost some.
+
+        Without it only what this process itself has appended and read is known to have been there.
+        """
+
+    async def end_epoch(self, event: Event) -> None:  # noqa: B027 - nor here
+        """Begin a new epoch of the topic in which `event` was stored, and another one is now.
+
+        Once, however many processes find that out. A log that can't lose events has none to end.
+        """
 
     def check(self) -> list[CheckMessage]:
         """Return what is wrong with the log's configuration, for Django's system checks."""

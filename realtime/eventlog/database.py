@@ -2,7 +2,7 @@
 
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from django.core.checks import CheckMessage, Error
@@ -17,8 +17,9 @@ from ..exceptions import HistoryGone, OutcomeUnknown
 from ..utils.batching import Batcher
 from ..utils.threads import DATABASE
 from .base import EventLog, NewEvent, Page
+from .known_heads import is_behind, known_heads
 from .retention import prune
-from .writer import alias, append, append_within
+from .writer import alias, append, append_within, end_epoch, note_stored
 
 logger = logging.getLogger("realtime.eventlog")
 
@@ -86,6 +87,12 @@ class DatabaseLog(EventLog):
             count += page.update(epoch=new_epoch())
         return count
 
+    def note_stored(self, events: Iterable[Event]) -> None:
+        note_stored(events)
+
+    async def end_epoch(self, event: Event) -> None:
+        await DATABASE.run_twice(end_epoch, event.topic, event.position, event)
+
     def check(self) -> list[CheckMessage]:
         """Return an error where an append would be a syntax error of the database."""
         name = alias()
@@ -130,10 +137,19 @@ class DatabaseLog(EventLog):
         heads: dict[str, Position] = {}
         for start in range(0, len(names), NAMES_PER_QUERY):
             chunk = names[start : start + NAMES_PER_QUERY]
-            rows = models.Topic.objects.using(alias()).filter(name__in=chunk, head__gt=0)
-            for name, epoch, head in rows.values_list("name", "epoch", "head"):
-                heads[name] = Position(epoch, head)
+            known = known_heads.of(chunk)  # before the statement, which has to see as much
+            found = self._heads_now(chunk)
+            lost = [name for name in known if is_behind(found.get(name, START), known[name])]
+            for name in lost:
+                end_epoch(name, known[name])
+            heads |= found | self._heads_now(lost) if lost else found
+        known_heads.note(heads.items())
         return heads
+
+    def _heads_now(self, names: Sequence[str]) -> dict[str, Position]:
+        rows = models.Topic.objects.using(alias()).filter(name__in=names, head__gt=0)
+        values = rows.values_list("name", "epoch", "head")
+        return {name: Position(epoch, head) for name, epoch, head in values}
 
     def _read(self, name: str, after: Position, limit: int) -> Page:
         if after == OLDEST:

@@ -8,23 +8,30 @@ the events may be stored: then the rows tell, which carry the append's number.
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple
 
 from django.db import Error as DatabaseError  # InterfaceError is none of Django's DatabaseErrors
 from django.db import IntegrityError, connections, router, transaction
+from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 
 from .. import models
 from ..conf import settings
 from ..events.event import Event
+from ..events.position import Position, new_epoch
 from ..exceptions import OutcomeUnknown, RealtimeConfigurationError
 from .base import NewEvent
+from .known_heads import is_behind, known_heads
 
 logger = logging.getLogger("realtime.eventlog")
 
 RETRY_SECONDS: Final = 0.2  # between two tries to find out whether an append is stored
+WENT_BACK: Final = (
+    "The log of %s went back: it had events up to %s, and has them up to %s now. Was the database "
+    "set back? A new epoch of the topic begins, and its readers get a reset."
+)
 
 
 class Append:
@@ -46,6 +53,7 @@ class Statements(NamedTuple):
 
     update: str
     insert: str
+    begin_epoch: str
 
 
 @cache
@@ -60,6 +68,7 @@ def _statements(alias: str) -> Statements:
         f"UPDATE {topics} SET {head} = {head} + %s WHERE {name} = %s "
         f"RETURNING {quote('id')}, {quote('epoch')}, {head}",
         f"INSERT INTO {events} ({columns}) VALUES (%s, %s, %s, %s, {now}, %s)",
+        f"UPDATE {topics} SET {quote('epoch')} = %s WHERE {quote('id')} = %s",
     )
 
 
@@ -75,8 +84,10 @@ def append(batch: Sequence[NewEvent]) -> list[Event]:
             is_committing = True
     except DatabaseError as error:
         if is_committing and not _is_refused(error):
-            return _settle(new, error)
-        raise
+            _settle(new, error)
+        else:
+            raise
+    note_stored(new.events)
     return new.events
 
 
@@ -85,7 +96,28 @@ def append_within(batch: Sequence[NewEvent]) -> list[Event]:
     new = Append(batch)
     with transaction.atomic(using=alias()):
         insert(new)
+    transaction.on_commit(lambda: note_stored(new.events), using=alias())
     return new.events
+
+
+def note_stored(events: Iterable[Event]) -> None:
+    """Take note of events that are committed."""
+    known_heads.note((event.topic, event.position) for event in events if event.offset)
+
+
+def end_epoch(topic: str, known: Position, event: Event | None = None) -> None:
+    """Begin a new epoch of a topic that ends before `known`, or has another event there.
+
+    One statement decides it, with the row locked: of several processes one begins it, and an answer
+    of a replica that is behind begins none.
+    """
+    has_lost = Q(head__lt=known.offset)
+    if event is not None:
+        stored = models.Event.objects.filter(topic=OuterRef("pk"), offset=known.offset)
+        has_lost |= Q(Exists(stored.exclude(type=event.type, data=event.data)))
+    rows = models.Topic.objects.using(alias()).filter(name=topic)
+    if rows.filter(has_lost, epoch=known.epoch).update(epoch=new_epoch()):
+        logger.error(WENT_BACK, topic, known, rows.values_list("head", flat=True).first())
 
 
 def insert(new: Append) -> None:
@@ -105,6 +137,12 @@ def insert(new: Append) -> None:
         for topic in sorted(by_topic):
             indices = by_topic[topic]
             pk, epoch, head = _next_offsets(cursor, topic, len(indices))
+            before = Position(epoch, head - len(indices))
+            # What is known by now was committed before the row was locked, or is older.
+            if is_behind(before, known := known_heads.of([topic]).get(topic)):
+                logger.error(WENT_BACK, topic, known, before.offset)
+                epoch = new_epoch()
+                cursor.execute(_statements(alias()).begin_epoch, [epoch, pk])
             for offset, index in enumerate(indices, head - len(indices) + 1):
                 event = new.batch[index]
                 rows.append((pk, offset, event.type, event.data, new.number))
@@ -131,8 +169,8 @@ def _next_offsets(cursor: Any, name: str, count: int) -> tuple[int, str, int]:
     return pk, epoch, head
 
 
-def _settle(new: Append, error: Exception) -> list[Event]:
-    """Return the events, which are stored once when this returns.
+def _settle(new: Append, error: Exception) -> None:
+    """Have the events stored once, and `new` know them, when this returns.
 
     For `APPEND_RESOLVE_SECONDS` at most, then it raises `OutcomeUnknown`.
     """
@@ -144,7 +182,7 @@ def _settle(new: Append, error: Exception) -> list[Event]:
             with transaction.atomic(using=alias()):
                 if not _is_stored(new, deadline):
                     insert(new)
-            return new.events
+            return
         except DatabaseError as failed:
             if time.monotonic() >= deadline:
                 raise OutcomeUnknown from failed

@@ -5,11 +5,14 @@ import gc
 import time
 from collections.abc import Sequence
 
+import pytest
+
 from realtime.delivery.feed import Feed
 from realtime.events.event import Event
 from realtime.events.position import START, Position
 
 from ..support.clients import eventually
+from ..support.fakes import FaultyLog
 from ..support.hubs import Reader, instantly, stage, turns
 
 
@@ -35,8 +38,139 @@ def test_a_feed_does_not_catch_up_before_it_has_started():
 
 def test_a_feed_compared_before_its_start_reads_the_log_later():
     feed = Feed("a")
-    assert not feed.compare(Position("epoch", 5))
+    assert not feed.compare(Position("epoch", 5), START)
     assert feed._is_behind
+
+
+class SetBackLog(FaultyLog):
+    """A log that can lose events, and remembers who found that out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended: list[Event] = []
+
+    def lose(self, topic: str, keep: int) -> None:
+        self._heads[topic] = Position(self._heads[topic].epoch, keep)
+        del self._kept[topic][keep:]
+
+    async def end_epoch(self, event: Event) -> None:
+        self.ended.append(event)
+        self.start_epoch([event.topic])
+
+
+def other(event: Event) -> Event:
+    return Event(event.topic, event.type, '"other"', event.epoch, event.offset)
+
+
+@pytest.mark.parametrize("is_authentic", [True, False])
+@pytest.mark.parametrize("lag", [0, 3])
+def test_another_event_at_a_known_offset_has_the_log_read(is_authentic, lag):
+    """The log was set back and written to anew; announcements of both times come."""
+    with stage(log=SetBackLog()) as (_, log):
+
+        async def main() -> None:
+            feed = Feed("a", is_authentic=is_authentic)
+            events = [log.put("a", "message", str(number)) for number in range(5)]
+            feed.start(START)
+            feed.offer(events)
+            await turns()
+            log.lose("a", 3)
+            anew = [log.put("a", "message", '"anew"') for _ in range(2 + lag)]
+            for event in anew:
+                feed.offer([event])
+            await turns()
+            assert feed.position == log.head("a")
+            if is_authentic:
+                assert log.ended == [events[3]]
+                assert feed.epoch != events[0].epoch
+            else:  # anybody can have said that there was another
+                assert log.ended == []
+            feed.close()
+
+        instantly(main())
+
+
+def test_an_announcement_that_contradicts_is_no_evidence():
+    with stage(log=SetBackLog()) as (_, log):
+
+        async def main() -> None:
+            feed, reader = Feed("a"), Reader()
+            feed.fanout.add(reader)
+            feed.start(START)
+            events = [log.put("a", "message", str(number)) for number in range(5)]
+            feed.offer(events)
+            await turns()
+            reads = log.reads
+            feed.offer([other(events[2])])
+            await turns()
+            assert reader.got == events
+            assert log.ended == []
+            assert log.reads == reads + 2  # the doubted one, and what follows
+            feed.offer([log.put("a", "message", "5")])
+            assert reader.offsets[-1] == 6
+            feed.close()
+
+        instantly(main())
+
+
+def test_a_forged_event_keeps_no_real_one_away():
+    with stage(log=SetBackLog()) as (_, log):
+
+        async def main() -> None:
+            feed = Feed("a", is_authentic=False)
+            first = log.put("a", "message", "1")
+            feed.start(first.position)
+            feed.offer([Event("a", "message", '"forged"', first.epoch, 2)])
+            before = feed.position
+            assert before.offset == 2
+            assert not feed.compare(first.position, before)  # nothing else comes
+            await turns()
+            assert feed.position == first.position
+            feed.offer([Event("a", "message", '"forged"', first.epoch, 2)])
+            feed.offer([log.put("a", "message", "2")])
+            await turns()
+            assert feed.position == log.head("a")
+            assert feed.after(feed.position, 1) == []
+            assert log.ended == []
+            feed.close()
+
+        instantly(main())
+
+
+def test_a_head_that_is_read_before_an_announcement_comes_is_nothing_lost():
+    with stage(log=SetBackLog()) as (_, log):
+
+        async def main() -> None:
+            feed = Feed("a")
+            first = log.put("a", "message", "1")
+            feed.start(first.position)
+            before = feed.position
+            feed.offer([log.put("a", "message", "2")])
+            assert not feed.compare(first.position, before)
+            await turns()
+            assert (feed.head, log.reads) == (2, 0)
+            feed.close()
+
+        instantly(main())
+
+
+def test_what_was_pruned_is_read_past():
+    with stage(log=SetBackLog()) as (_, log):
+
+        async def main() -> None:
+            feed = Feed("a")
+            feed.start(START)
+            feed.offer([log.put("a", "message", "1")])
+            await turns()
+            log.put("a", "message", "2")
+            log.drop("a", 1)
+            feed.catch_up()
+            await turns()
+            assert feed.head == 2
+            assert log.ended == []
+            feed.close()
+
+        instantly(main())
 
 
 class Stall:

@@ -7,6 +7,7 @@ from channels.layers import InMemoryChannelLayer, get_channel_layer
 from ...conf import settings
 from .base import Bus
 from .channels import ChannelsBus
+from .checks import has_keys
 from .memory import MemoryBus
 
 
@@ -15,4 +16,4 @@ def make_bus(logger: logging.Logger) -> Bus:
     layer = get_channel_layer(settings.CHANNEL_LAYER)
     if layer is None or type(layer) is InMemoryChannelLayer:
         return MemoryBus(logger)
-    return ChannelsBus(layer, logger)
+    return ChannelsBus(layer, logger, is_authentic=has_keys(settings.CHANNEL_LAYER))

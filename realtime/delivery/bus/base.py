@@ -45,8 +45,9 @@ class Bus(ABC):
     echoes_to_sender: ClassVar[bool]
     """Whether what this process sends comes back, and costs something before it is dropped."""
 
-    def __init__(self, logger: logging.Logger) -> None:
+    def __init__(self, logger: logging.Logger, *, is_authentic: bool = True) -> None:
         self.logger = logger
+        self.is_authentic = is_authentic  # nobody else can send on it
         self.failure: Exception | None = None  # of the last call, if it failed
         self.is_running = False  # between `start` and `stop`
 

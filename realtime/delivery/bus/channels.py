@@ -40,8 +40,8 @@ class ChannelsBus(Bus):
     name = "channel layer"
     echoes_to_sender = True
 
-    def __init__(self, layer: Any, logger: logging.Logger) -> None:
-        super().__init__(logger)
+    def __init__(self, layer: Any, logger: logging.Logger, *, is_authentic: bool = False) -> None:
+        super().__init__(logger, is_authentic=is_authentic)
         self._layer = layer
         self.dropped = DroppedMessages(logger)
         self._channel = ""  # empty until the layer has given one

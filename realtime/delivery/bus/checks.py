@@ -57,7 +57,7 @@ def check_layer_keys(**kwargs: Any) -> list[CheckMessage]:
     alias = settings.CHANNEL_LAYER
     layer = getattr(django_settings, "CHANNEL_LAYERS", {}).get(alias, {})
     is_redis = layer.get("BACKEND", "").startswith("channels_redis.")
-    if not is_redis or layer.get("CONFIG", {}).get(KEYS):
+    if not is_redis or has_keys(alias):
         return []
     message = (
         f"CHANNEL_LAYERS[{alias!r}] has no {KEYS}: whoever can write to Redis can forge events, "
@@ -68,6 +68,12 @@ def check_layer_keys(**kwargs: Any) -> list[CheckMessage]:
         "and pip install channels-redis[cryptography]."
     )
     return [Warning(message, hint=hint, id="realtime.W009")]
+
+
+def has_keys(alias: str) -> bool:
+    """Return whether the layer encrypts, and so drops what others send."""
+    layers = getattr(django_settings, "CHANNEL_LAYERS", {})
+    return bool(layers.get(alias, {}).get("CONFIG", {}).get(KEYS))
 
 
 def _missing_backend(alias: str) -> CheckMessage | None:
