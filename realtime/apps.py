@@ -12,6 +12,8 @@ from django.dispatch import Signal
 from django.urls import get_resolver
 from django.utils.translation import gettext_lazy as _
 
+from .utils import reconnect
+
 if TYPE_CHECKING:
     from .server.server import Server
 
@@ -32,6 +34,7 @@ class RealtimeConfig(AppConfig):
         layers = getattr(settings, "CHANNEL_LAYERS", {}).values()
         if any("serializer_format" in layer.get("CONFIG", {}) for layer in layers):
             import_module(".delivery.bus.serializer", __package__)  # which registers it
+        reconnect.install()
         checks.register_checks()
         connect_signals()
         server_starting.connect(prepare_threads_when_used)
@@ -52,6 +55,8 @@ def prepare_threads_when_used(server: "Server", **kwargs: Any) -> None:
     for receiver in (reset_queries, close_old_connections):
         if request_started.disconnect(receiver):
             server.request_threads.before_use.append(receiver)
+    # A stream keeps its thread for hours, in which its connection may be dropped.
+    server.request_threads.before_call = [reconnect.replace_dropped_connections]
 
 
 def load_urls(**kwargs: Any) -> None:

@@ -33,11 +33,13 @@ class RequestThread:
 class RequestThreads:
     """Lend at most `limit` threads; a request that finds all of them busy waits for its turn.
 
-    `before_use` is called in a thread that a request has borrowed, before its first call there.
+    `before_use` is called in a thread that a request has borrowed, before its first call there;
+    `before_call` before each call.
     """
 
     def __init__(self, limit: int) -> None:
         self.before_use: list[Callable[[], None]] = []
+        self.before_call: list[Callable[[], None]] = []
         self._limit = limit
         self._workers: list[RequestThread] = []
         self._lock = threading.Lock()
@@ -63,9 +65,14 @@ class RequestThreads:
         """Call `function` in the worker's thread."""
         with self._lock:
             worker.pending += 1
-        future = worker.executor.submit(function, *args)
+        future = worker.executor.submit(self._call, function, *args)
         future.add_done_callback(lambda _: self._done(worker))
         return future
+
+    def _call(self, function: Callable[..., T], *args: Any) -> T:
+        for callback in self.before_call:
+            callback()
+        return function(*args)
 
     def _done(self, worker: RequestThread) -> None:
         with self._lock:
