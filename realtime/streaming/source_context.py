@@ -7,19 +7,14 @@ between its calls the thread serves others.
 """
 
 import os
-from collections.abc import Callable
-from concurrent.futures import Future
 from contextvars import Context, copy_context
-from functools import cache, partial
-from typing import Any, TypeVar
+from functools import cache
 
 from asgiref.sync import AsyncToSync, SyncToAsync, ThreadSensitiveContext, _restore_context
-from django.db import InterfaceError, OperationalError, connections
 
 from ..conf import settings
 from ..server.request_threads import BorrowedThread, RequestThreads
-
-T = TypeVar("T")
+from ..utils.reconnect import replace_dropped_connections
 
 
 class RequestVariables:
@@ -38,28 +33,15 @@ def use_stream_thread() -> None:
     """Have the synchronous parts of the running task run in one of the shared threads."""
     AsyncToSync.executors.current = None  # a thread of the request that waits no more
     context = ThreadSensitiveContext()
-    SyncToAsync.context_to_thread_executor[context] = StreamThread(_threads())
+    SyncToAsync.context_to_thread_executor[context] = BorrowedThread(_threads())
     SyncToAsync.thread_sensitive_context.set(context)
-
-
-class StreamThread(BorrowedThread):
-    """What asgiref takes for a stream's own thread."""
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
-        return super().submit(_call, partial(fn, *args, **kwargs))
-
-
-def _call(function: Callable[[], T]) -> T:
-    try:
-        return function()
-    except (InterfaceError, OperationalError):
-        connections.close_all()  # the next call gets a new one
-        raise
 
 
 @cache
 def _threads() -> RequestThreads:
-    return RequestThreads(settings.STREAM_THREADS)
+    threads = RequestThreads(settings.STREAM_THREADS)
+    threads.before_call = [replace_dropped_connections]
+    return threads
 
 
 if hasattr(os, "register_at_fork"):

@@ -5,6 +5,7 @@ a permission rule have neither: what they call of the ORM goes to a thread in wh
 that was once dropped would be used for ever.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,24 +16,38 @@ from django.db import connections
 
 T = TypeVar("T")
 
-IDLE_SECONDS: Final = 1.0  # without a call, after which a connection is checked before the next
+IDLE_SECONDS: Final = 1.0  # since the last call; then a connection is checked before the next
+
+_thread = threading.local()
 
 
-def replace_dropped_connections(*, was_idle: bool = False) -> None:
+def replace_dropped_connections() -> None:
     """Close those of the thread's connections that have failed.
 
-    With CONN_HEALTH_CHECKS, also those that have failed unnoticed while the thread `was_idle`.
+    With CONN_HEALTH_CHECKS, also those that have failed unnoticed since the call before.
     """
+    now = time.monotonic()
+    was_idle = now > getattr(_thread, "last_call", 0.0) + IDLE_SECONDS
+    _thread.last_call = now
     # Those that are only old are kept, unlike by `close_old_connections`: between two calls of the
     # same thread a cursor may be open. Django itself checks none that a pool has given.
     for connection in connections.all(initialized_only=True):
         if connection.connection is None or connection.in_atomic_block:
             continue
-        if connection.errors_occurred or (was_idle and connection.settings_dict["CONN_HEALTH_CHECKS"]):
+        is_checked = was_idle and connection.settings_dict["CONN_HEALTH_CHECKS"]
+        if connection.errors_occurred or is_checked:
             if connection.is_usable():
                 connection.errors_occurred = False
             else:
                 connection.close()
+                check_pool(connection)
+
+
+def check_pool(connection: Any) -> None:
+    """Replace the idle connections of its pool that have failed: a server drops all of them."""
+    pool = getattr(connection, "pool", None)  # Django has them for PostgreSQL
+    if pool is not None:
+        pool.check()
 
 
 class ReconnectingThread(ThreadPoolExecutor):
@@ -40,15 +55,11 @@ class ReconnectingThread(ThreadPoolExecutor):
 
     def __init__(self) -> None:
         super().__init__(1, "sync-to-async")
-        self._last = 0.0  # when the last call ended, by the monotonic clock
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
         def call() -> T:
-            replace_dropped_connections(was_idle=time.monotonic() > self._last + IDLE_SECONDS)
-            try:
-                return fn(*args, **kwargs)
-            finally:
-                self._last = time.monotonic()
+            replace_dropped_connections()
+            return fn(*args, **kwargs)
 
         return super().submit(call)
 

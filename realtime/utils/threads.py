@@ -18,6 +18,7 @@ from django.db import Error as DatabaseError
 from django.db import InterfaceError, OperationalError, close_old_connections, connections
 
 from ..conf import settings
+from .reconnect import check_pool
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -101,7 +102,8 @@ class ThreadPool:
         except DatabaseError as error:
             connections.close_all()
             if isinstance(error, InterfaceError | OperationalError):
-                _check_pools()
+                for connection in connections.all(initialized_only=True):
+                    check_pool(connection)
             raise
         finally:
             if not self._keeps_pooled:
@@ -140,11 +142,3 @@ def _give_back() -> None:
         # Unpooled ones are kept for the next caller: opening one costs more than a page.
         if getattr(connection, "pool", None) is not None:
             connection.close()
-
-
-def _check_pools() -> None:
-    # A server that dropped one connection has dropped those that lie idle in the pool as well.
-    for connection in connections.all(initialized_only=True):
-        pool = getattr(connection, "pool", None)  # Django has them for PostgreSQL
-        if pool is not None:
-            pool.check()
