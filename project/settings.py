@@ -111,6 +111,15 @@ elif DATABASES["default"]["ENGINE"].endswith("postgresql"):
             "timeout": 5,
         }
     }
+elif DATABASES["default"]["ENGINE"].endswith("mysql"):
+    DATABASES["default"]["CONN_MAX_AGE"] = None  # kept open by the server's few threads
+    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+    DATABASES["default"]["OPTIONS"] = {
+        "init_command": "SET time_zone = '+00:00'",  # of the database's clock; Django writes UTC
+        "connect_timeout": 5,
+        "read_timeout": 30,  # seconds without a byte of an answer, a lock's wait among them
+        "write_timeout": 30,
+    }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = os.environ.get("REDIS_URL", "")

@@ -24,7 +24,7 @@ from .writer import alias, append, append_within, end_epoch, note_stored
 logger = logging.getLogger("realtime.eventlog")
 
 NAMES_PER_QUERY: Final = 500  # SQLite limits the parameters of one statement
-DATABASES: Final = ("postgresql", "sqlite")  # by Django's names of their vendors
+DATABASES: Final = ("postgresql", "mysql", "sqlite")  # by Django's names of their vendors
 SQLITE_RETURNING: Final = (3, 35)  # the first version that has it
 
 
@@ -104,7 +104,7 @@ class DatabaseLog(EventLog):
         else:
             return []
         least = ".".join(map(str, SQLITE_RETURNING))
-        hint = f"Use PostgreSQL, or SQLite {least} or newer: it needs UPDATE ... RETURNING."
+        hint = f"Use PostgreSQL, MariaDB, MySQL, or SQLite {least} or newer."
         return [Error(message, hint=hint, id="realtime.E011")]
 
     async def _append_calls(self, calls: Sequence[Call]) -> list[Event | BaseException]:

@@ -6,6 +6,7 @@ the events may be stored: then the rows tell, which carry the append's number.
 """
 
 import logging
+import math
 import secrets
 import time
 from collections.abc import Iterable, Sequence
@@ -27,6 +28,12 @@ from .known_heads import is_behind, known_heads
 
 logger = logging.getLogger("realtime.eventlog")
 
+# By the vendor; of a number of seconds.
+LOCK_TIMEOUTS: Final = {
+    "postgresql": "SET LOCAL lock_timeout = '{}s'",
+    "mysql": "SET innodb_lock_wait_timeout = {}",
+}
+DEADLOCK: Final = 1213  # MySQL's number for a transaction that it has rolled back
 RETRY_SECONDS: Final = 0.2  # between two tries to find out whether an append is stored
 WENT_BACK: Final = (
     "The log of %s went back: it had events up to %s, and has them up to %s now. Was the database "
@@ -48,12 +55,13 @@ class Statements(NamedTuple):
     """What one append executes.
 
     Written out because it is on the path of every event, and because the ORM has no UPDATE with
-    RETURNING, which saves a query within the row lock.
+    RETURNING, which saves a query within the row lock. MariaDB and MySQL have none either.
     """
 
     update: str
     insert: str
     begin_epoch: str
+    lock: str | None  # where UPDATE does not return what it has set
 
 
 @cache
@@ -64,11 +72,14 @@ def _statements(alias: str) -> Statements:
     # The database's clock, by which retention asks too.
     now, _ = models.Topic.objects.using(alias).query.get_compiler(alias).compile(Now())
     columns = ", ".join(map(quote, ("topic_id", "offset", "type", "data", "created", "batch")))
+    update = f"UPDATE {topics} SET {head} = {head} + %s WHERE {name} = %s"
+    found = f"{quote('id')}, {quote('epoch')}, {head}"
+    has_returning = connections[alias].vendor != "mysql"
     return Statements(
-        f"UPDATE {topics} SET {head} = {head} + %s WHERE {name} = %s "
-        f"RETURNING {quote('id')}, {quote('epoch')}, {head}",
+        f"{update} RETURNING {found}" if has_returning else update,
         f"INSERT INTO {events} ({columns}) VALUES (%s, %s, %s, %s, {now}, %s)",
         f"UPDATE {topics} SET {quote('epoch')} = %s WHERE {quote('id')} = %s",
+        None if has_returning else f"SELECT {found} FROM {topics} WHERE {name} = %s FOR UPDATE",
     )
 
 
@@ -155,18 +166,30 @@ def insert(new: Append) -> None:
 
 def _next_offsets(cursor: Any, name: str, count: int) -> tuple[int, str, int]:
     """Return the topic's key, its epoch, and the last one of its next `count` offsets."""
-    # The update takes the row lock; until commit no one else can number an event of this topic.
-    update = _statements(alias()).update
-    cursor.execute(update, [count, name])
-    row = cursor.fetchone()
+    row = _advance_head(cursor, name, count)
     if row is None:
         # Two publishers may both find the topic missing: the constraint lets one insert win.
         topics = models.Topic.objects.using(alias())
         topics.bulk_create([models.Topic(name=name)], ignore_conflicts=True)
-        cursor.execute(update, [count, name])
+        row = _advance_head(cursor, name, count)
+    assert row is not None
+    return row
+
+
+def _advance_head(cursor: Any, name: str, count: int) -> tuple[int, str, int] | None:
+    """Advance the topic's head; return its key, its epoch and the new head, None without a row."""
+    # The first statement takes the row lock; until commit no one else can number an event of it.
+    statements = _statements(alias())
+    if statements.lock is not None:
+        cursor.execute(statements.lock, [name])
         row = cursor.fetchone()
-    pk, epoch, head = row
-    return pk, epoch, head
+        if row is None:
+            return None
+        cursor.execute(statements.update, [count, name])
+        return row[0], row[1], row[2] + count
+    cursor.execute(statements.update, [count, name])
+    row = cursor.fetchone()
+    return None if row is None else (row[0], row[1], row[2])
 
 
 def _settle(new: Append, error: Exception) -> None:
@@ -198,11 +221,11 @@ def _is_stored(new: Append, deadline: float) -> bool:
     assert new.first is not None
     pk, first = new.first
     connection = connections[alias()]
-    has_other_writers = connection.vendor == "postgresql"  # at once; SQLite has not
+    has_other_writers = connection.vendor in LOCK_TIMEOUTS  # SQLite has one at a time
     if has_other_writers:
-        milliseconds = max(1, int((deadline - time.monotonic()) * 1000))
+        seconds = max(1, math.ceil(deadline - time.monotonic()))
         with connection.cursor() as cursor:
-            cursor.execute("SELECT set_config('lock_timeout', %s, true)", [str(milliseconds)])
+            cursor.execute(LOCK_TIMEOUTS[connection.vendor].format(seconds))
     topics = models.Topic.objects.using(alias()).select_for_update().filter(pk=pk)
     rows = topics.values_list("epoch", "head")
     topic = rows.first()
@@ -237,4 +260,5 @@ def _is_refused(error: Exception) -> bool:
     code: str = getattr(error.__cause__, "sqlstate", None) or ""  # SQLite has none
     if code == "40003":  # statement completion unknown: of a proxy in front of the database
         return False
-    return isinstance(error, IntegrityError) or code.startswith(("23", "25", "40"))
+    is_deadlock = error.args[:1] == (DEADLOCK,)
+    return isinstance(error, IntegrityError) or is_deadlock or code.startswith(("23", "25", "40"))

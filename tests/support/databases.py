@@ -1,11 +1,14 @@
-"""The database the tests run on: SQLite, or PostgreSQL with TEST_DATABASE=postgresql."""
+"""The database the tests run on: SQLite, or what TEST_DATABASE says: postgresql or mariadb."""
 
 import atexit
 import os
 import shutil
+import subprocess
 import tempfile
+import time
 import uuid
 import warnings
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote
@@ -14,6 +17,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 ON_POSTGRESQL = os.environ.get("TEST_DATABASE", "sqlite") == "postgresql"
+ON_MARIADB = os.environ.get("TEST_DATABASE", "sqlite") == "mariadb"
+START_SECONDS = 30.0
 
 
 @cache
@@ -37,12 +42,48 @@ def postgresql_uri() -> str:
     return str(server.get_uri())
 
 
+@cache
+def mariadb_socket() -> Path:
+    """The socket of a MariaDB that is started for this run. It comes from the system's packages."""
+    folder = directory() / "mariadb"
+    socket = folder / "socket"
+    options = ["--no-defaults", f"--datadir={folder / 'data'}"]
+    user = ["--user=root"] if os.getuid() == 0 else []
+    install = ["mariadb-install-db", *options, *user, "--auth-root-authentication-method=normal"]
+    folder.mkdir()
+    subprocess.run(install, check=True, capture_output=True)
+    command = ["mariadbd", *options, *user, f"--socket={socket}", "--skip-networking"]
+    path = os.pathsep.join([os.environ["PATH"], "/usr/sbin"])
+    process = subprocess.Popen(command, env={**os.environ, "PATH": path}, stderr=subprocess.DEVNULL)
+    atexit.register(process.wait)
+    atexit.register(process.terminate)
+    deadline = time.monotonic() + START_SECONDS
+    while not socket.exists():
+        assert process.poll() is None, "mariadbd did not start."
+        assert time.monotonic() < deadline, "mariadbd did not start in time."
+        time.sleep(0.05)
+    return socket
+
+
+def on_mariadb(sql: str) -> None:
+    """Execute a statement on the server, in no database."""
+    import MySQLdb
+
+    with closing(MySQLdb.connect(unix_socket=str(mariadb_socket()), user="root")) as connection:
+        connection.cursor().execute(sql)
+
+
 def new_database_url(template: str | None = None) -> str:
     """A new database, as DATABASE_URL wants it; a copy of `template` if one is given.
 
     A copy is quicker than migrating again. Nobody may be connected to the template.
     """
     name = f"realtime_{uuid.uuid4().hex}"
+    if ON_MARIADB:
+        on_mariadb(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        if template is not None:
+            _copy_tables(template.rpartition("/")[2], name)
+        return f"mysql://root@{quote(str(mariadb_socket()), safe='')}/{name}"
     if not ON_POSTGRESQL:
         path = directory() / f"{name}.sqlite3"
         if template is not None:
@@ -56,3 +97,17 @@ def new_database_url(template: str | None = None) -> str:
         where = connection.info
         host = quote(where.host, safe="")
         return f"postgresql://{where.user}@{host}:{where.port}/{name}"
+
+
+def _copy_tables(source: str, target: str) -> None:
+    import MySQLdb
+
+    where = {"unix_socket": str(mariadb_socket()), "user": "root", "database": target}
+    with closing(MySQLdb.connect(**where)) as connection, connection.cursor() as cursor:
+        cursor.execute("SET foreign_key_checks = 0")
+        cursor.execute(f"SHOW TABLES FROM {source}")
+        for (table,) in cursor.fetchall():
+            cursor.execute(f"SHOW CREATE TABLE {source}.{table}")
+            cursor.execute(cursor.fetchone()[1])
+            cursor.execute(f"INSERT INTO {table} SELECT * FROM {source}.{table}")
+        connection.commit()

@@ -2,7 +2,7 @@
 
 import dj_database_url
 
-from .databases import ON_POSTGRESQL, directory, new_database_url
+from .databases import ON_MARIADB, ON_POSTGRESQL, directory, new_database_url
 
 SECRET_KEY = "only for tests"
 ALLOWED_HOSTS = ["*"]
@@ -45,6 +45,9 @@ if ON_POSTGRESQL:
     # More than a site's: the shared threads of one test keep theirs while the next has its own.
     DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 0, "max_size": 24}}
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+elif ON_MARIADB:
+    DATABASES["default"]["OPTIONS"] = {"init_command": "SET time_zone = '+00:00'"}
+    DATABASES["default"]["TEST"] = {"CHARSET": "utf8mb4"}
 else:
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
