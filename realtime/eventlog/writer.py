@@ -159,7 +159,11 @@ def insert(new: Append) -> None:
                 rows.append((pk, offset, event.type, event.data, new.number))
                 stored[index] = event.to_event(epoch, offset)
             first = first or (pk, stored[indices[0]])
-        cursor.executemany(_statements(alias()).insert, rows)
+        insert = _statements(alias()).insert
+        if len(rows) == 1:  # debuggers of SQL know executemany less well
+            cursor.execute(insert, rows[0])
+        else:
+            cursor.executemany(insert, rows)
     # Not before all is inserted: `_settle` still needs the first ones where this fails again.
     new.first, new.events = first, [stored[index] for index in range(len(new.batch))]
 

@@ -308,3 +308,18 @@ def test_no_cut_commit_stores_twice_or_loses(cuts, caplog):
     stored = models.Event.objects.order_by("offset").values_list("offset", "data")
     assert sorted((e.offset, e.data) for e in answers) == list(stored)
     assert sorted(int(data) for _, data in stored) == list(range(48))
+
+
+def test_single_event_is_inserted_by_execute() -> None:
+    """django-debug-toolbar's wrapper fails at executemany on SQLite."""
+    many: list[bool] = []
+
+    def note(execute: Callable[..., object], sql: str, params: object, is_many: bool, _: object):
+        many.append(is_many)
+        return execute(sql, params, is_many, _)
+
+    append_apart(message("room.a", 1))
+    with connection.execute_wrapper(note):
+        append_apart(message("room.a", 1))
+    assert many
+    assert not any(many)
