@@ -32,9 +32,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
 
-from asgiref.sync import sync_to_async
 from django.conf import settings as django_settings
-from django.db import connections
 from django.test import AsyncClient, override_settings
 
 from .eventlog.memory import MemoryLog
@@ -46,10 +44,6 @@ Scope: TypeAlias = dict[str, Any]
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 WAIT_SECONDS: Final = 5.0  # a receive that takes longer fails the test
-IN_TRANSACTION: Final = (
-    "The test is in a transaction, of which the application's threads see nothing: use a "
-    "TransactionTestCase, or pytest.mark.django_db(transaction=True)."
-)
 
 
 class ConnectionRefused(Exception):
@@ -234,7 +228,8 @@ async def event_stream(
     try:
         start = await connection.next(WAIT_SECONDS)
         if start["status"] != 200:
-            raise await _refusal(connection, start["status"])
+            body = (await connection.next(WAIT_SECONDS)).get("body", b"")
+            raise ConnectionRefused(start["status"], bytes(body).decode())
         yield EventStream(connection, start["headers"])
     finally:
         await connection.end({"type": "http.disconnect"})
@@ -273,21 +268,11 @@ async def _accepted(connection: _Connection) -> None:
         return
     if message["type"] == "websocket.close":
         raise ConnectionRefused(403, message.get("reason") or "", message.get("code"))
-    raise await _refusal(connection, message["status"])
-
-
-async def _refusal(connection: _Connection, status: int) -> ConnectionRefused:
-    detail = bytes((await connection.next(WAIT_SECONDS)).get("body", b"")).decode()
+    body = bytes((await connection.next(WAIT_SECONDS)).get("body", b"")).decode()
+    detail = body
     with suppress(ValueError, KeyError, TypeError):
-        detail = json.loads(detail)["detail"]
-    # A TestCase's transaction is on the connection of this thread, or of that below async_to_sync.
-    if _is_in_transaction() or await sync_to_async(_is_in_transaction)():
-        detail = IN_TRANSACTION
-    return ConnectionRefused(status, detail)
-
-
-def _is_in_transaction() -> bool:
-    return any(each.in_atomic_block for each in connections.all(initialized_only=True))
+        detail = json.loads(body)["detail"]
+    raise ConnectionRefused(message["status"], detail)
 
 
 async def _scope(kind: str, path: str, user: Any, token: str | None, headers: Headers) -> Scope:

@@ -104,7 +104,7 @@ class CommandLineInterface(DaphneCommandLine):
             faulthandler.register(signal.SIGQUIT)
         if options.parent_fd is not None:
             arguments = (loop, options.parent_fd, options.shut_fd)
-            threading.Thread(target=self._await_parent, args=arguments, daemon=True).start()
+            threading.Thread(None, self._await_parent, "parent", arguments, daemon=True).start()
 
     def _await_parent(self, loop: asyncio.AbstractEventLoop, fd: int, shuts: bool) -> None:
         # In a thread: a loop that is held must not keep the port from whoever serves next.

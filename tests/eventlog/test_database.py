@@ -76,6 +76,12 @@ def test_offsets_count_from_one_in_each_topic():
     assert other.epoch != first[0].epoch
 
 
+def test_names_that_differ_by_their_case_are_two_topics():
+    for data, topic in enumerate(("room.a", "room.A")):
+        assert append(topic, "message", str(data)).offset == 1
+        assert [event.data for event in read(topic, START).events] == [str(data)]
+
+
 def test_aappend_is_durable_when_it_returns():
     event = async_to_sync(log.aappend)(NewEvent("a", "message", "1"))
     assert (event.offset, offsets("a")) == (1, [1])

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 
-from ..support.databases import ON_POSTGRESQL
+from ..support.databases import ON_MARIADB, ON_POSTGRESQL, on_mariadb
 from ..support.servers import serving, wait_until
 from ..support.sites import shortened
 
@@ -32,6 +32,8 @@ def break_database(url: str) -> None:
         admin = make_conninfo(**{**where, "dbname": "postgres"})
         with psycopg.connect(admin, autocommit=True) as connection:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    elif ON_MARIADB:
+        on_mariadb(f"DROP DATABASE {url.rpartition('/')[2]}")
     else:
         Path(url.removeprefix("sqlite:///")).write_bytes(b"no database any more" * 1000)
 
@@ -65,7 +67,11 @@ def test_not_ready_without_the_layer(site, valkey):
         assert "layer" in answer.json()["detail"]
         valkey.start()
         wait_until(lambda: get(server, "/readyz").status_code == 200, 10, "readiness")
-        told = [line.partition("realtime.health ")[2] for line in server.log]
-        not_ready, again = filter(None, told)
+
+        def told() -> list[str]:
+            return [*filter(None, (line.partition("realtime.health ")[2] for line in server.log))]
+
+        wait_until(lambda: len(told()) == 2, 10, "a line for each change")
+        not_ready, again = told()
         assert not_ready.startswith("Not ready: ")
         assert again == "Ready again."

@@ -89,7 +89,7 @@ async def test_what_is_published_arrives(here):
 def test_what_goes_on_to_django(here):
     headers = bearer(here.tokens["alice"])
     url = f"{here.url}/topics/room.a/events"
-    assert not is_past_django(httpx.get(f"{here.url}/healthz"))
+    assert not is_past_django(httpx.get(f"{here.url}/login/"))
     assert not is_past_django(httpx.post(url, content=b"1"))
     assert not is_past_django(httpx.post(f"{url}/more", content=b"1", headers=headers))
     assert not is_past_django(httpx.put(url, content=b"1", headers=headers))

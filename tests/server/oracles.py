@@ -29,16 +29,19 @@ class Request(NamedTuple):
 
 
 def request_of(
-    method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]], body: bytes
+    method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]], body: bytes
 ) -> Request:
     """A request without what is known to differ: h11 has codings in lower case, and applications
-    see neither names with an underscore nor a query without contents."""
+    see neither names with an underscore nor a query without contents. Cookies are one header."""
     path, _, query = target.partition(b"?")
-    kept = [
-        (name, value.lower() if name == b"transfer-encoding" else value)
-        for name, value in headers
-        if b"_" not in name
-    ]
+    cookies = b"; ".join(value for name, value in headers if name == b"cookie")
+    kept: list[tuple[bytes, bytes]] = []
+    for name, value in headers:
+        if name == b"cookie":
+            if (name, cookies) not in kept:
+                kept.append((name, cookies))
+        elif b"_" not in name:
+            kept.append((name, value.lower() if name == b"transfer-encoding" else value))
     return Request(method, path + b"?" + query if query else path, tuple(kept), body)
 
 

@@ -4,7 +4,7 @@ On PostgreSQL, whose server can drop one; SQLite has none that could break.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +16,7 @@ from django.db import Error, connection, connections
 
 from realtime.access.permissions import may
 from realtime.server.request_threads import RequestThreads, with_borrowed_threads
+from realtime.streaming import source_context
 from realtime.streaming.ndjson import NDJSONResponse
 from realtime.utils.aio import spawn
 from realtime.utils.reconnect import ReconnectingThread, replace_dropped_connections
@@ -26,7 +27,6 @@ pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.skipif(not ON_POSTGRESQL, reason="there is no server to drop it"),
 ]
-THREADS = 8  # more than there are with a connection
 KILL_OTHERS = (
     "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
     "WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -34,8 +34,13 @@ KILL_OTHERS = (
 
 
 @pytest.fixture(autouse=True)
-def _no_dead_connection_left():
+def _no_dead_connection_left(settings: Any) -> Iterator[None]:
+    settings.REALTIME = {"PERMISSION": permit_users, "STREAM_THREADS": 1}
+    source_context._threads.cache_clear()
     yield
+    threads = source_context._threads()
+    threads.submit(threads.borrow(), connections.close_all).result()
+    source_context._threads.cache_clear()
     SyncToAsync.single_thread_executor.submit(connections.close_all).result()
 
 
@@ -75,10 +80,8 @@ async def permit_users(user: Any, topic: str, action: str) -> bool:
 def test_the_next_call_works(
     use: Callable[[], Coroutine[Any, Any, Any]],
     is_checked: bool,
-    settings: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings.REALTIME = {"PERMISSION": permit_users}
     monkeypatch.setattr("realtime.utils.reconnect.IDLE_SECONDS", 0)
     monkeypatch.setitem(connection.settings_dict, "CONN_HEALTH_CHECKS", is_checked)
     User.objects.create(username="alice")

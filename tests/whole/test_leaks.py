@@ -27,6 +27,7 @@ BOUNDED = ["files", "connections"]  # may be less: what the first cycles left wa
 # Pools fill up when they are used, to their limit and no further.
 POOLS = {
     "MainThread": 1,
+    "parent": 1,  # waits for the supervisor's end
     "realtime-database_": 4,  # DATABASE_THREADS
     "request-": 16,  # request_threads
     "request-_": 16,  # request_threads

@@ -245,9 +245,12 @@ class Stream:
                 if event.id is not None:
                     self.last_id = event.id
                 return event
-            empty = False
             name, _, value = line.partition(":")
             value = value.removeprefix(" ")
+            if not name and empty:  # a comment of its own needs no blank line
+                event.comment = value
+                return event
+            empty = False
             if not name:
                 event.comment = value
             elif name == "data":
