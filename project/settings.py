@@ -6,6 +6,8 @@ from pathlib import Path
 import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 
+from project.sqlite import OwnerOnlyConnection
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 
@@ -84,7 +86,8 @@ TEMPLATES = [
 ]
 
 if not os.environ.get("DATABASE_URL"):
-    DATA_DIR.mkdir(parents=True, exist_ok=True)  # SQLite makes its file, but no folder
+    # SQLite makes its file, but no folder.
+    DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
 DATABASES = {
     "default": dj_database_url.parse(
         os.environ.get("DATABASE_URL") or f"sqlite:///{DATA_DIR / 'db.sqlite3'}"
@@ -94,6 +97,7 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # Kept open by the server's few threads: the last one to close a WAL database checkpoints it.
     DATABASES["default"]["CONN_MAX_AGE"] = None
     DATABASES["default"]["OPTIONS"] = {
+        "factory": OwnerOnlyConnection,  # every user of the machine may read what SQLite makes
         # Writers queue at BEGIN instead of failing in the middle; readers never wait for them.
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,  # seconds a writer waits for another

@@ -35,7 +35,7 @@ class Command(BaseCommand):
         is_public = not is_loopback(options["host"])
         if is_public:
             require_consent(options["host"])
-        settings.DATA_DIR.mkdir(parents=True, exist_ok=True)
+        settings.DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
         secret_key = os.environ.get("SECRET_KEY") or kept_secret_key(
             settings.DATA_DIR / "secret_key"
         )

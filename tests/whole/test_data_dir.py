@@ -1,0 +1,38 @@
+"""What the site keeps on the disk is for its owner alone."""
+
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ..support.servers import ROOT, environment
+
+STORE = (
+    "import django; django.setup(); from django.db import connection\n"
+    "connection.cursor().execute('CREATE TABLE a (b)')\n"
+    "from django.conf import settings\n"
+    "import os; name = settings.DATABASES['default']['NAME']\n"
+    "for path in (name, name + '-wal', name + '-shm'): print(oct(os.stat(path).st_mode)[-3:])"
+)
+
+
+def run(env: dict[str, str]) -> list[str]:
+    env = environment({"DJANGO_SETTINGS_MODULE": "project.settings", **env})
+    command = [sys.executable, "-c", f"import os; os.umask(0o022)\n{STORE}"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("names", [True, False])
+def test_database_and_its_folder_are_for_their_owner(tmp_path: Path, names: bool) -> None:
+    folder = tmp_path / "data"
+    if names:
+        folder.mkdir(0o755)  # the site's own choice stays
+        env = {"DATABASE_URL": f"sqlite:///{folder}/other.sqlite3"}
+    else:
+        env = {"DATA_DIR": str(folder)}
+    assert run(env) == ["600"] * 3
+    assert stat.S_IMODE(folder.stat().st_mode) == (0o755 if names else 0o700)
