@@ -35,6 +35,11 @@ SECRET_KEY_FALLBACKS = words("SECRET_KEY_FALLBACKS")
 # Whether the site is reached without TLS, so that what is secret crosses a wire in the clear.
 PLAIN_HTTP = flag("PLAIN_HTTP", DEBUG or DEMO)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not PLAIN_HTTP
+# Below which path of its host the site is, as "/app"; proxies pass it on.
+ROOT_PATH = os.environ.get("ROOT_PATH", "").strip("/")
+ROOT_PATH = f"/{ROOT_PATH}" if ROOT_PATH else ""
+FORCE_SCRIPT_NAME = ROOT_PATH or None
+SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = ROOT_PATH or "/"  # not other sites' of that host
 SECURE_HSTS_SECONDS = 0 if PLAIN_HTTP else int(os.environ.get("HSTS_SECONDS", 30 * 86_400))
 SECURE_SSL_REDIRECT = flag("SSL_REDIRECT")  # deploy/nginx.conf does it in front
 # Other sub-domains, and the browsers' own list, are for the owner of the whole domain to decide.
@@ -184,10 +189,10 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 LOGIN_URL = "login"
-LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "/"
+LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "demo"
 USE_TZ = True
 TIME_ZONE = "UTC"
-STATIC_URL = "static/"
+STATIC_URL = f"{ROOT_PATH}/static/"
 STATIC_ROOT = DATA_DIR / "static"
 SERVESTATIC_USE_FINDERS = True  # no collectstatic needed; nginx may still serve STATIC_ROOT
 

@@ -6,6 +6,7 @@ from urllib.parse import unquote
 from realtime.server.disconnect import DisconnectEvent
 from realtime.server.extensions import DISCONNECT, FASTLANE, SERVER
 from realtime.server.http_request import RequestHead
+from realtime.server.root_path import normalize
 from realtime.server.sendfile import EXTENSIONS
 from realtime.server.state import ServerState
 from realtime.server.transport import Address, Transport
@@ -62,7 +63,7 @@ def _headers(head: RequestHead) -> tuple[list[tuple[bytes, bytes]], str | None]:
         if b"_" in name:
             continue  # CVE-2015-0219: it would shadow the same name with a dash
         if name == ROOT_PATH_HEADER:
-            prefix = unquote(value.decode("latin1"))
+            prefix = normalize(unquote(value.decode("latin1")))
         elif name == b"cookie" and (cookies := [each for each in headers if each[0] == name]):
             # RFC 9113, section 8.2.3: HTTP/2 clients send several, an application knows one.
             headers[headers.index(cookies[0])] = (name, cookies[0][1] + b"; " + value)

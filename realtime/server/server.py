@@ -29,6 +29,7 @@ from realtime.server.lifespan import Lifespan, StartupFailed
 from realtime.server.limits import Limits
 from realtime.server.listen import Listener
 from realtime.server.request_threads import RequestThreads, with_borrowed_threads
+from realtime.server.root_path import below_root_path, normalize
 from realtime.server.state import ServerState
 from realtime.server.watchdog import LoopWatchdog
 
@@ -55,14 +56,19 @@ class Server(DaphneServer):
         self.on_startup = on_startup
         self.lifespan = Lifespan(application)
         self.request_threads = RequestThreads(limits.request_threads)
+        forwarded = self._forwarded(trusted_proxies)
+        root_path = normalize(self.root_path)
+        serve = with_borrowed_threads(application, self.request_threads)
+        if root_path or forwarded is not None:  # a proxy may name another
+            serve = below_root_path(serve)
         self.state = ServerState(
             loop=event_loop.of_reactor(),
             limits=limits,
-            application=with_borrowed_threads(application, self.request_threads),
+            application=serve,
             action_logger=self.action_logger,
             server_header=self.server_name.encode("latin1") if self.server_name else b"",
-            root_path=self.root_path,
-            forwarded=self._forwarded(trusted_proxies),
+            root_path=root_path,
+            forwarded=forwarded,
             http_timeout=self.http_timeout,
             application_close_timeout=self.application_close_timeout,
             ping_interval=self.ping_interval,

@@ -167,3 +167,30 @@ def test_a_page_that_is_signed_out_says_so_and_does_not_reconnect(
         expect(state).to_have_attribute("data-state", "signed-out")
         warning = page.locator(f'[data-pane="{pane}"] [data-warning]')
         expect(warning).to_contain_text("Sign in")
+
+
+def test_a_site_below_a_path_of_its_host(tmp_path: Path, open_page: Callable[..., Any]) -> None:
+    """Pages, static files, sockets, streams, the admin and what is redirected to."""
+    with running_demo(tmp_path, env={"ROOT_PATH": "app/"}) as demo:
+        assert demo.url.endswith("/app")
+        answers: list[tuple[int, str]] = []
+        page = open_page("alice", demo.url, "/?room=below")
+        page.on("response", lambda answer: answers.append((answer.status, answer.url)))
+        page.reload()
+        say(page, "first")
+        shows(page, "first")
+        is_live(page)
+        page.get_by_label("Prompt").fill("Hello?")
+        page.get_by_role("button", name="Ask").click()
+        expect(page.locator("[data-answer]")).not_to_be_empty()
+        page.get_by_role("button", name="Sign out").click()
+        page.get_by_role("link", name="Sign in").first.click()
+        page.get_by_label("Username").fill("admin")
+        page.get_by_label("Password").fill(demo.passwords()["admin"])
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_role("link", name="Admin").click()
+        expect(page.get_by_text("Site administration").first).to_be_visible()
+        root = demo.url
+        assert page.url == f"{root}/admin/"
+        assert {url for _, url in answers if not url.startswith(f"{root}/")} == set()
+        assert {each for each in answers if each[0] >= 400} == set()

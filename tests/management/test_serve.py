@@ -3,11 +3,12 @@
 import socket
 import subprocess
 import sys
+from typing import Any
 
 import httpx
 import pytest
 
-from realtime.management.commands.serve import embedded_redis
+from realtime.management.commands.serve import embedded_redis, root_path
 
 from ..support.servers import ROOT, SiteServer, environment, serving
 
@@ -71,3 +72,10 @@ def test_workers_get_a_valkey_where_they_need_one(
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     assert embedded_redis(workers) == wanted
+
+
+def test_workers_get_the_path_that_django_has(settings: Any) -> None:
+    settings.FORCE_SCRIPT_NAME = "/app"
+    assert root_path() == ("--root-path", "/app")
+    settings.FORCE_SCRIPT_NAME = None
+    assert root_path() == ()

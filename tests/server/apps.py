@@ -27,7 +27,7 @@ async def application(scope: Scope, receive: Any, send: Any) -> None:
     if scope["type"] not in ("http", "websocket"):
         raise ValueError(scope["type"])
     prefix = "http" if scope["type"] == "http" else "ws"
-    name = scope["path"].strip("/").split("/")[0] or "hello"
+    name = scope["path"].removeprefix(scope["root_path"]).strip("/").split("/")[0] or "hello"
     scope["options"] = {k: v[0] for k, v in parse_qs(scope["query_string"].decode()).items()}
     RUNNING.append(name)
     try:

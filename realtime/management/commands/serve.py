@@ -72,7 +72,7 @@ class Command(BaseCommand):
                 grace=options["grace"],
                 drain_delay=options["drain_delay"],
                 worker_timeout=options["worker_timeout"],
-                options=[*checks, *ON_STARTUP, *options["options"]],
+                options=[*checks, *ON_STARTUP, *root_path(), *options["options"]],
                 embedded_redis=embedded_redis(options["workers"]),
             )
             supervisor.bind()
@@ -88,6 +88,11 @@ def application_path() -> str:
         raise CommandError("Set ASGI_APPLICATION to the application to serve.")
     module, _, attribute = dotted.rpartition(".")
     return f"{module}:{attribute}"
+
+
+def root_path() -> tuple[str, ...]:
+    """Return the worker's option for a site below the path FORCE_SCRIPT_NAME; else none."""
+    return ("--root-path", settings.FORCE_SCRIPT_NAME) if settings.FORCE_SCRIPT_NAME else ()
 
 
 def embedded_redis(workers: int) -> str | None:

@@ -11,7 +11,13 @@ from project.demo.accounts import SUPERUSER, make_users
 from project.demo.samples import make_files, make_items
 from project.demo.secret import kept_secret_key
 from project.loopback import is_loopback
-from realtime.management.commands.serve import CHECKS, ON_STARTUP, application_path, embedded_redis
+from realtime.management.commands.serve import (
+    CHECKS,
+    ON_STARTUP,
+    application_path,
+    embedded_redis,
+    root_path,
+)
 from realtime.server.supervisor import Supervisor, SupervisorError
 
 
@@ -48,7 +54,7 @@ class Command(BaseCommand):
                 port=options["port"],
                 workers=options["workers"],
                 env={**os.environ, **demo},
-                options=[*CHECKS, *ON_STARTUP],
+                options=[*CHECKS, *ON_STARTUP, *root_path()],
                 embedded_redis=embedded_redis(options["workers"]),
                 on_ready=self.announce,
             )
@@ -69,7 +75,8 @@ class Command(BaseCommand):
     def announce(self, supervisor: Supervisor) -> None:
         """Where it is, and how to get in."""
         plural = "" if supervisor.workers == 1 else "s"
-        self.say(f"\nServing on {supervisor.url} with {supervisor.workers} worker{plural}\n")
+        url = f"{supervisor.url}{settings.ROOT_PATH}"
+        self.say(f"\nServing on {url} with {supervisor.workers} worker{plural}\n")
         self.say("  user    password")
         for name, password in self.passwords.items():
             note = "   superuser, see /admin/" if name == SUPERUSER else ""

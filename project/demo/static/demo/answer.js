@@ -6,8 +6,8 @@ const ENDS = {
   cancelled: "Stopped.",
 };
 
-/** @param {HTMLElement} panel  @param {{csrfToken: string}} context */
-export function mountAnswer(panel, { csrfToken }) {
+/** @param {HTMLElement} panel  @param {{csrfToken: string, base: string}} context */
+export function mountAnswer(panel, { csrfToken, base }) {
   const find = (selector) => panel.querySelector(selector);
   const output = find("[data-answer]");
   const state = find("[data-state]");
@@ -24,7 +24,7 @@ export function mountAnswer(panel, { csrfToken }) {
     if (attempt?.prompt !== prompt) attempt = { prompt, key: newKey() };
     refused.textContent = "";
     try {
-      const response = await send("/chat", "POST", { "Idempotency-Key": attempt.key }, { prompt });
+      const response = await send("chat", "POST", { "Idempotency-Key": attempt.key }, { prompt });
       const answer = await response.json();
       if (!response.ok) throw new Error(answer.detail);
       attempt = null;
@@ -37,13 +37,13 @@ export function mountAnswer(panel, { csrfToken }) {
 
   stop.addEventListener("click", async () => {
     const name = topic.split(".").at(-1);
-    const response = await send(`/chat/${name}`, "DELETE").catch(() => null);
+    const response = await send(`chat/${name}`, "DELETE").catch(() => null);
     if (!response?.ok) refused.textContent = "Not stopped: the server did not take it.";
   });
 
   function send(path, method, headers = {}, body = undefined) {
     const all = { "X-CSRFToken": csrfToken, ...headers };
-    return fetch(path, { method, headers: all, body: body && JSON.stringify(body) });
+    return fetch(base + path, { method, headers: all, body: body && JSON.stringify(body) });
   }
 
   function listen(name) {
@@ -55,7 +55,7 @@ export function mountAnswer(panel, { csrfToken }) {
     output.textContent = "";
     state.textContent = "Waiting for the first word…";
     stop.disabled = false;
-    const source = new EventSource(`/topics/${encodeURIComponent(topic)}/events?after=0`);
+    const source = new EventSource(`${base}topics/${encodeURIComponent(topic)}/events?after=0`);
     events = source;
     source.onmessage = ({ data }) => {
       output.textContent += JSON.parse(data).token;

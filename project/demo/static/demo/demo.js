@@ -6,7 +6,11 @@ import { mountRoom } from "./room.js";
 const PANELS = { answer: mountAnswer, room: mountRoom };
 
 const meta = (name) => document.querySelector(`meta[name="${name}"]`).content;
-const context = { username: meta("username"), csrfToken: meta("csrf-token") };
+const context = {
+  base: meta("base"),
+  username: meta("username"),
+  csrfToken: meta("csrf-token"),
+};
 
 for (const element of document.querySelectorAll("[data-panel]")) {
   PANELS[element.dataset.panel](element, context);

@@ -60,13 +60,13 @@ class TopicConnection extends EventTarget {
    * @param {string} topic
    * @param {object} [options]
    * @param {?string} [options.after] an event id; "0" for all that is kept; null for live only
-   * @param {string} [options.base] the site's address
+   * @param {string} [options.base] what the paths of the server follow, with a slash at its end: a path, or another site
    */
-  constructor(topic, { after = null, base = document.baseURI } = {}) {
+  constructor(topic, { after = null, base = "/" } = {}) {
     super();
     this.topic = topic;
     this.position = after;
-    this.base = base;
+    this.base = new URL(base, document.baseURI);
     const options = { signal: this.#closed.signal };
     addEventListener("online", () => this.state === "waiting" && this.connect(), options);
   }
@@ -152,7 +152,7 @@ class TopicConnection extends EventTarget {
     const timer = setTimeout(() => request.abort(), OPEN_TIMEOUT_MS);
     let refusal = null;
     try {
-      const response = await fetch(this._url(`/topics/${encodeURIComponent(this.topic)}/events`), {
+      const response = await fetch(this._url(`topics/${encodeURIComponent(this.topic)}/events`), {
         headers: { Accept: "text/event-stream" },
         cache: "no-store",
         signal: request.signal,
@@ -254,7 +254,7 @@ export class TopicSocket extends TopicConnection {
   }
 
   _open() {
-    const url = this._url(`/ws/topics/${encodeURIComponent(this.topic)}`);
+    const url = this._url(`ws/topics/${encodeURIComponent(this.topic)}`);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     const socket = (this.#socket = new WebSocket(url));
     let opened = false;
@@ -380,7 +380,7 @@ export class TopicStream extends TopicConnection {
   }
 
   _open() {
-    const source = new EventSource(this._url(`/topics/${encodeURIComponent(this.topic)}/events`));
+    const source = new EventSource(this._url(`topics/${encodeURIComponent(this.topic)}/events`));
     this.#source = source;
     source.onopen = () => this._opened();
     source.onerror = () => {

@@ -19,8 +19,8 @@ const STATES = {
   refused: "refused",
 };
 
-/** @param {HTMLElement} panel  @param {{username: string}} context */
-export function mountRoom(panel, { username }) {
+/** @param {HTMLElement} panel  @param {{username: string, base: string}} context */
+export function mountRoom(panel, { username, base }) {
   const find = (selector) => panel.querySelector(selector);
   const panes = {
     socket: new Pane(find('[data-pane="socket"]'), username),
@@ -39,8 +39,9 @@ export function mountRoom(panel, { username }) {
     socket?.close();
     stream?.close();
     const topic = `room.${room}`;
-    socket = new TopicSocket(topic, { after: "0", heartbeatSeconds: HEARTBEAT_SECONDS });
-    stream = new TopicStream(topic, { after: "0", ephemeralTypes: ["typing"] });
+    const options = { after: "0", base };
+    socket = new TopicSocket(topic, { ...options, heartbeatSeconds: HEARTBEAT_SECONDS });
+    stream = new TopicStream(topic, { ...options, ephemeralTypes: ["typing"] });
     panes.socket.show(socket);
     panes.stream.show(stream);
     socket.addEventListener("event", ({ detail }) => outbox.arrived(detail.data?.key));
