@@ -51,6 +51,22 @@ def is_own_origin(scope: Scope) -> bool:
     return own is not None and _split(origin) == own
 
 
+def cors_headers(scope: Scope) -> dict[str, str]:
+    """Return what lets a page of this origin read the answer (Fetch standard, section 3.3.3).
+
+    Empty where the request is of no page, or of one that may not read it.
+    """
+    origin = header(scope, b"origin")
+    if origin is None:
+        return {}
+    if is_own_origin(scope):
+        return {
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Allow-Credentials": "true",
+        }
+    return {"Access-Control-Allow-Origin": "*"} if "*" in settings.ALLOWED_ORIGINS else {}
+
+
 def _own(scope: Scope) -> tuple[str, str] | None:
     """Return this site's scheme and host, as `_split` does."""
     host = host_of(scope) or ""

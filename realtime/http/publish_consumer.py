@@ -10,6 +10,7 @@ from django.conf import settings as django_settings
 
 from ..access.authentication import authenticate_token, bearer_token
 from ..access.hosts import host_of, is_host_allowed, scheme_of
+from ..access.origins import cors_headers
 from ..access.permissions import require
 from ..events.payload import DEFAULT_TYPE
 from ..events.topic import validate_topic
@@ -46,9 +47,10 @@ class PublishConsumer(AsyncConsumer):
             await require(identity.user, topic, "publish")
             event = await publish_body(topic, body, query(scope).get("type", [DEFAULT_TYPE])[-1])
         except RealtimeError as error:
-            await send_json(send, error.status, {"detail": str(error)}, error.headers)
+            headers = error.headers | cors_headers(scope)
+            await send_json(send, error.status, {"detail": str(error)}, headers)
         else:
-            await send_json(send, 201, {"id": event.id})
+            await send_json(send, 201, {"id": event.id}, cors_headers(scope))
         finally:
             await release_request_thread()  # which the site's rule may have used
 

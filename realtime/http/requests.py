@@ -11,11 +11,12 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.request import MediaType
 from django.http.response import HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware
+from django.utils.cache import patch_vary_headers
 from django.views.decorators.csrf import csrf_exempt
 
 from ..access.authentication import authenticate
 from ..access.identity import Identity
-from ..access.origins import check_origin
+from ..access.origins import check_origin, cors_headers
 from ..access.permissions import require
 from ..conf import settings
 from ..delivery.publish import publish_now
@@ -33,6 +34,10 @@ AsyncView: TypeAlias = Callable[Concatenate[HttpRequest, P], Coroutine[Any, Any,
 IDENTITY: Final = "realtime.identity"  # in the scope: of a view that has asked for its user
 EVENT_STREAM_RANGES: Final = ("text/event-stream", "text/*", "*/*")
 MAX_RANGES: Final = 16
+PREFLIGHT_SECONDS: Final = 600  # a browser may take it that what it was told still holds
+CROSS_ORIGIN_HEADERS: Final = (
+    "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-CSRFToken"
+)
 BODY_OVERHEAD: Final = 6  # JSON may write one byte of data as six characters (an escaped one)
 
 
@@ -58,22 +63,24 @@ def accepts_event_stream(request: HttpRequest) -> bool:
 def json_errors(*methods: str) -> Callable[[View[P]], AsyncView[P]]:
     """Allow these methods, and answer this package's errors with their status and sentence.
 
-    The view is in no transaction of its request's, whatever ATOMIC_REQUESTS says.
+    Pages of ALLOWED_ORIGINS may read what is answered, and a browser that asks beforehand is told
+    so (CORS). The view is in no transaction of its request's, whatever ATOMIC_REQUESTS says.
     """
 
     def decorate(view: View[P]) -> AsyncView[P]:
         async def wrapper(
             request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs
         ) -> HttpResponseBase:
-            if request.method not in methods:
-                allowed = ", ".join(methods)
-                return error_response(405, f"Use {allowed} here.", Allow=allowed)
-            try:
-                return _guard(request, await view(request, *args, **kwargs))
-            except RequestDataTooBig as error:
-                return error_response(413, str(error))
-            except RealtimeError as error:
-                return error_response(error.status, str(error), **error.headers)
+            if request.method in methods:
+                try:
+                    response = _guard(request, await view(request, *args, **kwargs))
+                except RequestDataTooBig as error:
+                    response = error_response(413, str(error))
+                except RealtimeError as error:
+                    response = error_response(error.status, str(error), **error.headers)
+            else:
+                response = _answer_without_view(request, ", ".join(methods))
+            return _admit_origin(request, response)
 
         update_wrapper(wrapper, view)
         for alias in connections:  # ATOMIC_REQUESTS, with which Django refuses to call async views
@@ -84,6 +91,29 @@ def json_errors(*methods: str) -> Callable[[View[P]], AsyncView[P]]:
         return csrf_exempt(wrapper)
 
     return decorate
+
+
+def _answer_without_view(request: HttpRequest, allowed: str) -> HttpResponseBase:
+    """Answer a browser's question before a page's request (a preflight), or a wrong method."""
+    headers = request.headers
+    if request.method != "OPTIONS" or "Access-Control-Request-Method" not in headers:
+        return error_response(405, f"Use {allowed} here.", Allow=allowed)
+    if not cors_headers(scope_of(request)):
+        return error_response(403, "This origin is not allowed (ALLOWED_ORIGINS).")
+    rights = {
+        "Access-Control-Allow-Methods": allowed,
+        "Access-Control-Allow-Headers": CROSS_ORIGIN_HEADERS,
+        "Access-Control-Max-Age": str(PREFLIGHT_SECONDS),
+    }
+    return HttpResponse(status=204, headers=rights)
+
+
+def _admit_origin(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """Let a page that may read it read the answer."""
+    patch_vary_headers(response, ["Origin"])
+    for name, value in cors_headers(scope_of(request)).items():
+        response.headers.setdefault(name, value)
+    return response
 
 
 def _guard(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:

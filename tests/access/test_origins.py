@@ -4,7 +4,7 @@ import pytest
 from django.test import override_settings
 
 from realtime.access.identity import EVERY_CREDENTIAL
-from realtime.access.origins import EXPLICIT_CREDENTIALS, check_origin
+from realtime.access.origins import EXPLICIT_CREDENTIALS, check_origin, cors_headers
 from realtime.exceptions import NotAllowed
 
 
@@ -169,3 +169,21 @@ def test_session_does_not_count_where_any_origin_is_let_in(setting, origin, sess
 def test_allowed_origins(setting, origin, expected):
     with override_settings(REALTIME={"ALLOWED_ORIGINS": setting}):
         assert allowed(origin) is expected
+
+
+@pytest.mark.parametrize(
+    ("origins", "origin", "expected"),
+    [
+        ([], None, {}),
+        ([], "https://example.com", {"Origin": "https://example.com", "Credentials": "true"}),
+        ([], "https://evil.com", {}),
+        (["https://a.com"], "https://a.com", {"Origin": "https://a.com", "Credentials": "true"}),
+        (["https://a.com"], "https://evil.com", {}),
+        (["*"], "https://evil.com", {"Origin": "*"}),
+        (["*"], "https://example.com", {"Origin": "https://example.com", "Credentials": "true"}),
+    ],
+)
+def test_what_a_page_may_read(origins, origin, expected):
+    with override_settings(REALTIME={"ALLOWED_ORIGINS": origins}):
+        found = cors_headers(scope_of(origin, "example.com", "https"))
+    assert found == {f"Access-Control-Allow-{name}": value for name, value in expected.items()}

@@ -207,6 +207,33 @@ def test_the_origin(here):
             assert "Origin" in response.headers["vary"]
 
 
+APP = "https://app.example.com"
+
+
+def test_page_of_an_allowed_origin_asks_before_it_publishes(here):
+    """As a browser does: it asks, then sends, and lets the page read what came."""
+    asks = {"Access-Control-Request-Method": "POST", "Origin": APP}
+    asks["Access-Control-Request-Headers"] = "authorization,content-type"
+    url = f"{here.url}/topics/room.a/events"
+    told = httpx.options(url, headers=asks)
+    assert told.status_code == 204
+    assert told.headers["access-control-allow-origin"] == APP
+    assert "POST" in told.headers["access-control-allow-methods"].split(", ")
+    assert {"Authorization", "Content-Type"} <= {
+        *told.headers["access-control-allow-headers"].split(", ")
+    }
+    for headers in (alice(here), bearer("rt_wrong")):
+        for query in ("", "?token=" + headers["Authorization"].removeprefix("Bearer ")):
+            sent = {"Origin": APP, **({} if query else headers)}
+            answer = httpx.post(url + query, headers=sent, json=1)
+            assert answer.status_code == (201 if headers == alice(here) else 401)
+            assert answer.headers["access-control-allow-origin"] == APP
+    foreign = httpx.options(url, headers={**asks, "Origin": "https://evil.example.com"})
+    assert foreign.status_code == 403
+    assert "access-control-allow-origin" not in foreign.headers
+    assert httpx.options(url, headers={"Origin": APP}).status_code == 405
+
+
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
