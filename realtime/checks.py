@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import wraps
+from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any, Final
 
 from channels.security.websocket import OriginValidator
@@ -27,6 +28,7 @@ from .websocket.consumers import WebSocketConsumer
 
 GENERATIONS: Final = "realtime_generation"  # the table of `realtime.llm`
 LLM_PREFIX: Final = "LLM_"  # settings of `realtime.llm`, which checks them itself
+NAMESAKE: Final = "realtime"  # Supabase's client, which installs the same import name
 Check = Callable[..., list[CheckMessage]]
 
 
@@ -115,6 +117,23 @@ def check_runserver(**kwargs: Any) -> list[CheckMessage]:
     return [Warning(message, hint=hint, id="realtime.W005")]
 
 
+def check_namesake(**kwargs: Any) -> list[CheckMessage]:
+    """Report the other package whose import name is `realtime`: one hides the other."""
+    try:
+        other = distribution(NAMESAKE)
+    except PackageNotFoundError:
+        return []
+    message = (
+        f"The package {NAMESAKE!r} {other.version} (Supabase's client) is installed too: of two "
+        "packages of one import name, Python finds one, or a mixture of both."
+    )
+    hint = (
+        "pip uninstall realtime, then install this package again. What needs Supabase's client "
+        "has to run in an environment of its own."
+    )
+    return [Warning(message, hint=hint, id="realtime.W010")]
+
+
 @with_usable_settings
 def check_event_log(**kwargs: Any) -> list[CheckMessage]:
     """Report what the event log finds wrong, such as a database that can't hold it."""
@@ -185,6 +204,7 @@ CHECKS = (
     check_event_log,
     check_retention,
     check_runserver,
+    check_namesake,
     check_language_models,
 )
 

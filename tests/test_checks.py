@@ -378,6 +378,20 @@ def test_w005_the_order_of_apps(apps, first):
     assert all(message.msg.startswith(repr(first)) for message in found)
 
 
+# -- realtime.W010: another owner of the import name
+
+
+def test_w010_another_package_of_this_import_name(tmp_path, monkeypatch):
+    folder = tmp_path / "realtime-2.34.1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: realtime\nVersion: 2.34.1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    [message] = run()
+    assert message.id == "realtime.W010"
+    assert "2.34.1 (Supabase's client)" in message.msg
+    assert "pip uninstall realtime" in message.hint
+
+
 # -- realtime.W008: language models without their app
 
 

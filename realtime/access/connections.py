@@ -82,6 +82,13 @@ class ConnectionRegistry:
             if key is not None and digest(key) == session:
                 self._tell(identity, None)
 
+    def end_sessions_of(self, user_id: str) -> None:
+        """Close what lives on any session of a user; who is still signed in comes back."""
+        for identity, connections in self.connections.items():
+            if identity.session_key is not None and str(identity.user.pk) == user_id:
+                for connection in connections:
+                    spawn(connection.fail())
+
     def _tell(self, identity: Identity, fresh: Identity | Exception | None) -> None:
         for connection in list(self.connections.get(identity, ())):
             # Each by itself: to tell a client that does not read may take for ever.
@@ -129,6 +136,8 @@ class ConnectionRegistry:
         for change in changes:
             if session := change.get("session"):
                 self.end_session(str(session))
+            if user_id := change.get("sessions_of"):
+                self.end_sessions_of(str(user_id))
         if users := {str(change["user"]) for change in changes if "user" in change}:
             identity_cache.forget(lambda identity: str(identity.user.pk) in users)
             await self.check(users)

@@ -5,6 +5,7 @@ from typing import Any, Final
 from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.auth.signals import user_logged_out
+from django.contrib.sessions.backends.signed_cookies import SessionStore as SignedCookie
 from django.db.models.signals import post_delete, post_save
 from django.utils import timezone
 
@@ -51,10 +52,13 @@ def _token_changed(*, instance: AccessToken, created: bool = False, **kwargs: An
         _publish(user=str(instance.user_id))
 
 
-def _logged_out(*, request: Any, **kwargs: Any) -> None:
+def _logged_out(*, request: Any, user: Any = None, **kwargs: Any) -> None:
     session = getattr(request, "session", None)
     if session is not None and session.session_key:
         _publish(session=digest(session.session_key))
+    if user is not None and isinstance(session, SignedCookie):
+        # Its key is all that is in it: a connection from before it last changed has another.
+        _publish(sessions_of=str(user.pk))
 
 
 def _session_deleted(*, instance: Any, **kwargs: Any) -> None:

@@ -484,6 +484,21 @@ def test_registry_ends_a_session_that_can_still_be_found(look_ups):
     watching(main)
 
 
+def test_registry_closes_all_sessions_of_a_user_who_may_come_back(look_ups):
+    async def main(registry: ConnectionRegistry, layer: Any, log: Any) -> None:
+        ended, ticket = (
+            Reader(registry, "signed", source="session"),
+            Reader(registry, "session:signed", source="ticket"),
+        )
+        token, other = Reader(registry, "a"), Reader(registry, "b", user=2, source="session")
+        await asyncio.sleep(1)
+        await say(layer, '{"sessions_of": "1"}')
+        await asyncio.sleep(1)
+        assert [each.failures for each in (ended, ticket, token, other)] == [1, 1, 0, 0]
+
+    watching(main)
+
+
 def test_timed_recheck_outlives_a_database_that_fails(look_ups):
     async def main(registry: ConnectionRegistry, layer: Any, log: Any) -> None:
         live = Reader(registry, "a")

@@ -7,7 +7,7 @@ from unittest.mock import patch
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.models import Session
-from django.test import Client
+from django.test import Client, override_settings
 from django.utils import timezone
 
 from realtime.access import signals
@@ -61,6 +61,16 @@ def test_session_that_ends_is_told_of_by_its_digest(alice, told):
     client.logout()
     assert {"session": digest(key)} in told
     assert key not in repr(told)
+
+
+def test_sign_out_of_a_signed_cookie_is_told_of_by_its_user(alice, told):
+    """What is open on the session may have begun with the cookie of before its last change."""
+    with override_settings(SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies"):
+        client = Client()
+        client.force_login(alice)
+        told.clear()
+        client.logout()
+    assert {"sessions_of": str(alice.pk)} in told
 
 
 def test_session_that_has_expired_is_not_told_of(alice, told):
