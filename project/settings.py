@@ -1,6 +1,7 @@
 """The site's settings, from the environment (see docs/settings.md)."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import dj_database_url
@@ -28,6 +29,11 @@ def words(name: str) -> list[str]:
 
 DATA_DIR = Path(os.environ.get("DATA_DIR", BASE_DIR / "var")).resolve()
 FILES_DIR = Path(os.environ.get("FILES_DIR", DATA_DIR / "files")).resolve()
+try:
+    tempfile.gettempdir()
+except FileNotFoundError:  # of long request bodies, and of the embedded Valkey's socket
+    DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+    tempfile.tempdir = str(DATA_DIR)
 DEBUG = flag("DEBUG")
 DEMO = flag("DEMO")  # set by `manage.py demo`: one-click sign-in, loopback only
 SECRET_KEY = os.environ.get("SECRET_KEY", "")
@@ -45,6 +51,7 @@ SECURE_SSL_REDIRECT = flag("SSL_REDIRECT")  # deploy/nginx.conf does it in front
 # Other sub-domains, and the browsers' own list, are for the owner of the whole domain to decide.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 ALLOWED_HOSTS = words("ALLOWED_HOSTS")
+CSRF_TRUSTED_ORIGINS = words("CSRF_TRUSTED_ORIGINS")
 if DEMO or DEBUG:
     ALLOWED_HOSTS += ["localhost", "127.0.0.1", "[::1]"]
 

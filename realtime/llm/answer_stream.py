@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from ..exceptions import ProviderError, TooManyRequests
-from ..streaming.response import EventStreamResponse
+from ..streaming.response import EventStreamResponse, keep_alive
 from ..streaming.sse import encode_sse
 from .conf import settings
 from .provider import Answer, Provider, validate_prompt
@@ -29,7 +29,9 @@ class AnswerStreamResponse(EventStreamResponse):
 
     def __init__(self, provider: Provider, prompt: str, user: Any, **kwargs: Any) -> None:
         slots.check(user)  # before the status is sent; the slot is taken when the stream starts
-        super().__init__(_events(provider, validate_prompt(prompt), user), **kwargs)
+        events = _events(provider, validate_prompt(prompt), user)
+        source = keep_alive(events, settings.LLM_KEEPALIVE_SECONDS)
+        super().__init__(source, keeps_alive=True, **kwargs)
 
 
 async def answer_on_request(request: HttpRequest, prompt: object, user: Any) -> HttpResponseBase:

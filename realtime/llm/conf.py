@@ -42,6 +42,10 @@ class Settings(CoreSettings):
         "The answer is cut here and the upstream request closed; `stop_reason` is `length`.")
     LLM_TOKEN_SECONDS = Setting(30.0, "seconds",
         "An upstream that is silent for this long is given up: `event: error`.")
+    LLM_KEEPALIVE_SECONDS = Setting(2.0, "seconds",
+        "While the upstream is silent, an answer on the request sends a comment this often: a "
+        "proxy may notice no earlier than it writes that a client has left, and until then it is "
+        "paid for.")
     LLM_ANSWER_SECONDS = Setting(600.0, "seconds",
         "The same, for the whole answer.")
     LLM_PER_PROCESS = Setting(50, "answers",

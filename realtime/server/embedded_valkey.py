@@ -46,10 +46,10 @@ class EmbeddedValkey:
 
     async def start(self) -> str:
         """Return its URL once it answers. Raises ValkeyError."""
-        if self._socket is None:  # mkdtemp's folder has mode 0700
-            folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="valkey-")
-            self._socket = Path(folder, "socket")
         try:
+            if self._socket is None:  # mkdtemp's folder has mode 0700
+                folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="valkey-")
+                self._socket = Path(folder, "socket")
             await asyncio.to_thread(binary)
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "realtime.server.embedded_valkey", str(self._socket)),

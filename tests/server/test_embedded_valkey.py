@@ -76,5 +76,16 @@ def test_nobody_else_can_plant_a_dump_or_take_its_place(
     asyncio.run(main())
 
 
+def test_without_a_folder_for_its_socket_the_reason_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(**options: object) -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", fail)
+    with pytest.raises(valkey.ValkeyError, match="No usable temporary directory found"):
+        asyncio.run(valkey.EmbeddedValkey({}).start())
+
+
 def test_the_binary() -> None:
     assert Path(valkey.binary()).is_file()

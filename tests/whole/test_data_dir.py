@@ -1,4 +1,4 @@
-"""What the site keeps on the disk is for its owner alone."""
+"""What the site keeps on the disk: where, and that it is for its owner alone."""
 
 import stat
 import subprocess
@@ -16,11 +16,16 @@ STORE = (
     "import os; name = settings.DATABASES['default']['NAME']\n"
     "for path in (name, name + '-wal', name + '-shm'): print(oct(os.stat(path).st_mode)[-3:])"
 )
+TEMPORARY = (
+    "import tempfile; tempfile._candidate_tempdir_list = list  # none can be written to\n"
+    "import django; django.setup()\n"
+    "print(tempfile.mkdtemp())"
+)
 
 
-def run(env: dict[str, str]) -> list[str]:
+def run(env: dict[str, str], script: str) -> list[str]:
     env = environment({"DJANGO_SETTINGS_MODULE": "project.settings", **env})
-    command = [sys.executable, "-c", f"import os; os.umask(0o022)\n{STORE}"]
+    command = [sys.executable, "-c", f"import os; os.umask(0o022)\n{script}"]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
@@ -34,5 +39,13 @@ def test_database_and_its_folder_are_for_their_owner(tmp_path: Path, names: bool
         env = {"DATABASE_URL": f"sqlite:///{folder}/other.sqlite3"}
     else:
         env = {"DATA_DIR": str(folder)}
-    assert run(env) == ["600"] * 3
+    assert run(env, STORE) == ["600"] * 3
     assert stat.S_IMODE(folder.stat().st_mode) == (0o755 if names else 0o700)
+
+
+def test_what_is_temporary_is_there_where_it_can_be_nowhere_else(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    env = {"DATA_DIR": str(folder), "DATABASE_URL": "sqlite://:memory:"}
+    [made] = run(env, TEMPORARY)
+    assert Path(made).parent == folder
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
