@@ -80,6 +80,7 @@ class Server(DaphneServer):
         )
         self.listener = Listener(self.state)
         self._drain: asyncio.Task[None] | None = None
+        self._is_told_to_stop = False
         self._watchdog: LoopWatchdog | None = None
 
     def _forwarded(self, proxies: tuple[Network, ...]) -> ForwardedHeaders | None:
@@ -152,17 +153,29 @@ class Server(DaphneServer):
         if not reactor.running:
             self.abort_start = True
             self.lifespan.cancel()
-        elif self._drain is None:
-            drained = shutdown.drain(self.state, self.listener, self.lifespan, delay)
-            self._drain = self.state.loop.create_task(drained)
-            self._drain.add_done_callback(lambda _: self._stop_now())
-        else:
-            self._drain.cancel()
+            return
+        drain = self._drain or self._begin_drain(delay)
+        if self._is_told_to_stop:
+            # Not at once: a task that is cancelled before its first step never runs its `finally`.
+            self.state.loop.call_soon(drain.cancel)
+        self._is_told_to_stop = True
 
     def parent_ended(self) -> None:
-        """Drain, unless that has begun already: whoever kept this process running is gone."""
-        if self._drain is None:
+        """Drain, unless that has begun already: the process that kept this one running has ended.
+
+        It does not count as a call of `stop`: the supervisor sends a signal and closes its pipe,
+        and either may be noticed first.
+        """
+        if not reactor.running:
             self.stop()
+        elif self._drain is None:
+            self._begin_drain(0)
+
+    def _begin_drain(self, delay: float) -> asyncio.Task[None]:
+        drained = shutdown.drain(self.state, self.listener, self.lifespan, delay)
+        self._drain = self.state.loop.create_task(drained)
+        self._drain.add_done_callback(lambda _: self._stop_now())
+        return self._drain
 
     def _stop_now(self) -> None:
         self.state.timeouts.stop()

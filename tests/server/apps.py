@@ -128,7 +128,8 @@ async def http_slow(scope: Scope, receive: Any, send: Any) -> None:
 
 async def http_block(scope: Scope, receive: Any, send: Any) -> None:
     """Hold the event loop."""
-    time.sleep(60)
+    time.sleep(float(scope["options"].get("seconds", 60)))
+    await respond(send, b"blocked")
 
 
 async def http_firehose(scope: Scope, receive: Any, send: Any) -> None:

@@ -25,7 +25,13 @@ KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 class Worker:
     """`python -m realtime.server` on an inherited socket."""
 
-    def __init__(self, *options: str, app: str = "tests.server.apps", uds: str = "") -> None:
+    def __init__(
+        self,
+        *options: str,
+        app: str = "tests.server.apps",
+        uds: str = "",
+        pass_fds: tuple[int, ...] = (),
+    ) -> None:
         self.exit_codes: set[int] = set()  # besides 0, where a test has it end otherwise
         self.seen = 0  # how much of the output belongs to tests before this one
         self.expected: list[str] = []  # texts of errors that the test causes on purpose
@@ -38,7 +44,7 @@ class Worker:
         self.listener.listen(100)
         self.address: Any = self.listener.getsockname()
         ready, tell = os.pipe()
-        fds = (self.listener.fileno(), tell)
+        fds = (self.listener.fileno(), tell, *pass_fds)
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 [

@@ -1,8 +1,11 @@
 """SIGTERM with everything open: who is told what, and what has run when the process is gone."""
 
+import os
 import re
 import time
 from collections.abc import Callable
+
+import pytest
 
 from .support import Worker, eventually, frame
 
@@ -158,3 +161,24 @@ def test_a_second_signal_does_not_wait(start: Start) -> None:
         assert worker.process.poll() is None
         worker.terminate()
         assert worker.process.wait(5) == 0
+
+
+@pytest.mark.parametrize("first", ["SIGTERM", "the end of the parent"])
+def test_two_signs_at_once_skip_no_finally(start: Start, first: str) -> None:
+    """Both are there before the event loop, which is held, comes to the first one."""
+    read, write = os.pipe()
+    worker = start("--drain-grace", "0.5", "--parent-fd", str(read), pass_fds=(read,))
+    os.close(read)
+    with worker.client() as generator, worker.client() as holder:
+        generator.request("/agen")
+        generator.until(b"data: 1\n\n")
+        holder.request("/block?seconds=1")
+        time.sleep(0.3)
+        if first == "SIGTERM":
+            worker.terminate()
+            time.sleep(0.1)
+        os.close(write)
+        time.sleep(0.2)
+        worker.terminate()
+        assert worker.process.wait(15) == 0
+    assert worker.log.read_text().splitlines() == ["agen task finally", "agen finally"]

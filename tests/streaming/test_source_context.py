@@ -130,15 +130,19 @@ async def test_a_connection_is_kept_between_two_calls():
     assert await body(sse(source())) == "True"
 
 
-async def test_the_thread_is_not_the_requests():
+def test_the_thread_is_not_the_requests():
     """Which waits no more, and would be kept by the stream."""
-    async with ThreadSensitiveContext():
-        requests = await sync_to_async(threading.get_ident)()
-        streams = await body(sse(of_calls(threading.get_ident)))
+
+    async def main() -> tuple[int, str]:
+        async with ThreadSensitiveContext():
+            requests = await sync_to_async(threading.get_ident)()
+            return requests, await body(sse(of_calls(threading.get_ident)))
+
+    requests, streams = asyncio.run(main())  # a task that has no stream's thread yet
     assert streams != str(requests)
 
 
-async def test_a_task_without_a_request_gets_a_thread_too():
+def test_a_task_without_a_request_gets_a_thread_too():
     async def ident() -> int:
         use_stream_thread()
         return await sync_to_async(threading.get_ident)()
@@ -151,5 +155,8 @@ async def test_a_task_without_a_request_gets_a_thread_too():
         variables.enter()
         return tenant.get()
 
-    assert await spawn(ident()) != await sync_to_async(threading.get_ident)()
-    assert await spawn(entered()) == "acme"
+    async def main() -> None:
+        assert await spawn(ident()) != await sync_to_async(threading.get_ident)()
+        assert await spawn(entered()) == "acme"
+
+    asyncio.run(main())
