@@ -166,7 +166,9 @@ class Settings:
     HEAD_CHECK_SECONDS = Setting(2.0, "seconds",
         "A lost announcement with none after it is found at the latest after this time. As "
         "often, a process with readers says to the others that it listens; one that has heard "
-        "of no other for five times as long announces nothing.")
+        "of no other for five times as long announces nothing. It also sends itself a message: a "
+        "layer that has brought nothing after `ANNOUNCE_TIMEOUT_SECONDS` is connected to anew, "
+        "and `/readyz` says 503 until it does.")
     GROUP_REFRESH_SECONDS = Setting(300.0, "seconds",
         "The layer's group memberships are renewed this often; has to stay below the layer's "
         "`group_expiry`.")

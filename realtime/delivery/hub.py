@@ -38,7 +38,7 @@ class Hub:
     def __init__(self) -> None:
         self.feeds: dict[str, Feed] = {}
         self.loop = asyncio.get_running_loop()
-        self.bus = make_bus(logger)
+        self.bus = make_bus(logger, is_listening=True)
         self.outbox = Outbox(self.bus)
         self._head_check_requested = asyncio.Event()
         self.peers = Peers(self.bus, on_answer=self._head_check_requested.set)

@@ -7,6 +7,7 @@ from channels.layers import get_channel_layer
 from django.http import HttpRequest, HttpResponse
 
 from ..conf import settings
+from ..delivery.hub import running_hubs
 from ..eventlog import get_event_log
 from ..server.extensions import server_state
 from ..utils.asgi import scope_of
@@ -34,6 +35,8 @@ async def readyz(request: HttpRequest) -> HttpResponse:
             await get_event_log().heads(["realtime.ready"])  # without a name nothing would be asked
     except Exception as error:
         return error_response(503, f"The event log does not answer: {type(error).__name__}.")
+    if any(hub.bus.is_down for hub in running_hubs()):
+        return error_response(503, "The channel layer does not answer.")
     try:
         layer = get_channel_layer(settings.CHANNEL_LAYER)
         if layer is not None:

@@ -160,7 +160,7 @@ _WIRE: Final[tuple[OnWire, ...]] = (
     swallow,
 )
 FAULTS: Final[dict[str, Fault]] = {
-    **{f"Redis: {act.__name__}": on_redis(act) for act in _WIRE},
+    **{f"Redis: {act.__name__}": on_redis(act) for act in (*_WIRE, half_open, silence)},
     "Valkey: killed and started": kill_valkey,
     "database: lock": lock,
     "worker: killed": kill_worker,

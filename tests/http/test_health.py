@@ -1,11 +1,17 @@
 """Health over real sockets, also while what it depends on is away."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import httpx
+from django.test import AsyncRequestFactory
+
+from realtime.delivery.hub import get_hub
+from realtime.http.health import readyz
 
 from ..support.databases import ON_MARIADB, ON_POSTGRESQL, on_mariadb
+from ..support.hubs import Reader, stage
 from ..support.servers import serving, wait_until
 from ..support.sites import shortened
 
@@ -75,3 +81,23 @@ def test_not_ready_without_the_layer(site, valkey):
         not_ready, again = told()
         assert not_ready.startswith("Not ready: ")
         assert again == "Ready again."
+
+
+async def test_not_ready_while_the_layer_brings_nothing(caplog):
+    """Though it takes all that is sent."""
+
+    async def status() -> int:
+        return (await readyz(AsyncRequestFactory().get("/readyz"))).status_code
+
+    with stage(HEAD_CHECK_SECONDS=0.05, ANNOUNCE_TIMEOUT_SECONDS=0.2) as (layer, _):
+        hub, reader = get_hub(), Reader()
+        feed = await hub.attach("a", reader)
+        assert await status() == 200
+        for is_deaf, expected in [(True, 503), (False, 200)]:
+            layer.deaf = is_deaf
+            async with asyncio.timeout(20):
+                while await status() != expected:
+                    await asyncio.sleep(0.05)
+        hub.detach(feed, reader)
+        await hub._closing
+    assert "Not ready: " in caplog.text

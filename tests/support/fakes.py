@@ -55,6 +55,7 @@ class FakeLayer:
         self.down = False
         self.hanging = False
         self.hung = False  # ever, while called
+        self.deaf = False  # it takes everything, and brings nothing
         self.groups: dict[str, set[str]] = {}
         self.channels: dict[str, asyncio.Queue[Any]] = {}
         self.calls: list[tuple[str, str]] = []
@@ -77,6 +78,11 @@ class FakeLayer:
             raise message
         return message
 
+    async def send(self, channel: str, message: Any) -> None:
+        await self._respond("send", channel)
+        if not self.deaf:
+            self.channels[channel].put_nowait(message)
+
     async def group_add(self, group: str, channel: str) -> None:
         await self._respond("group_add", group)
         self.groups.setdefault(group, set()).add(channel)
@@ -92,7 +98,7 @@ class FakeLayer:
         await self._respond("group_send", group)
         loop = asyncio.get_running_loop()
         for channel in self.groups.get(group, ()):
-            if self.noise.happens(self.noise.drop):
+            if self.deaf or self.noise.happens(self.noise.drop):
                 continue
             for _ in range(2 if self.noise.happens(self.noise.repeat) else 1):
                 delay = self.noise.seconds()
@@ -112,7 +118,8 @@ class FakeLayer:
         self.groups.clear()
 
     async def _respond(self, call: str, group: str) -> None:
-        self.calls.append((call, group))
+        if call != "send":  # which only the bus itself needs
+            self.calls.append((call, group))
         if self.hanging:
             self.hung = True
             await asyncio.Event().wait()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any
+from unittest.mock import patch
 
 from channels.layers import channel_layers
 from django.test import override_settings
@@ -78,7 +79,10 @@ def stage(
     before = channel_layers.set("default", layer)
     options = {"PRUNE_INTERVAL_SECONDS": None, "EVENT_LOG": lambda: log, **constants}
     try:
-        with override_settings(REALTIME=options):
+        with (
+            override_settings(REALTIME=options),
+            patch.object(channel_layers, "make_backend", {"default": layer}.__getitem__),
+        ):
             yield layer, log
     finally:
         if before is None:

@@ -8,12 +8,15 @@ from ...conf import settings
 from .base import Bus
 from .channels import ChannelsBus
 from .checks import has_keys
+from .connections import listening_layer
 from .memory import MemoryBus
 
 
-def make_bus(logger: logging.Logger) -> Bus:
+def make_bus(logger: logging.Logger, *, is_listening: bool = False) -> Bus:
     """Return a new bus over the channel layer that `CHANNEL_LAYER` names."""
     layer = get_channel_layer(settings.CHANNEL_LAYER)
     if layer is None or type(layer) is InMemoryChannelLayer:
         return MemoryBus(logger)
+    if is_listening:
+        layer = listening_layer()
     return ChannelsBus(layer, logger, is_authentic=has_keys(settings.CHANNEL_LAYER))

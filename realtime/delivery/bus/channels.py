@@ -3,13 +3,17 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import Any, Final
+
+from channels.exceptions import ChannelFull
 
 from ...conf import settings
 from ...events.event import Event
 from ...utils.aio import cancel_and_wait, spawn
 from .base import MISSED, PEERS_TOPIC, Bus, Heartbeat, Message, OnMessage, this_process
+from .connections import close_connections
 from .dropped import DroppedMessages
 
 try:
@@ -30,6 +34,7 @@ NOT_AUTHENTIC: Final = (
 # The form of the messages. Processes of an earlier release understand it, and are understood.
 EVENTS_TYPE: Final = "realtime.event"
 HEARTBEAT_TYPE: Final = "realtime.hello"
+ECHO_TYPE: Final = "realtime.echo"  # to oneself only
 EVENT_FIELDS: Final = {"event": str, "data": str, "epoch": str, "offset": int}
 HEARTBEAT_FIELDS: Final = {"process": str, "every": float, "asks": bool, "to": list}
 
@@ -46,16 +51,17 @@ class ChannelsBus(Bus):
         self.dropped = DroppedMessages(logger)
         self._channel = ""  # empty until the layer has given one
         self._has_channel = asyncio.Event()
+        self._has_heard = asyncio.Event()  # since the last echo was sent
         self._joined: dict[str, bool] = {}  # whether the layer has taken it, by topic
         self._changed: dict[str, None] = {}  # topics whose membership in the layer may be wrong
         self._failed: set[str] = set()  # those that the layer did not let us join, or leave
         self._membership: asyncio.Task[None] | None = None
-        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, on_message: OnMessage) -> None:
         self.is_running = True
         self._on_message = on_message
-        self._tasks = [spawn(self._listen()), spawn(self._renew())]
+        self._listening = spawn(self._listen())
+        self._watching = spawn(self._watch())
 
     def join(self, topics: Iterable[str]) -> None:
         for topic in topics:
@@ -85,7 +91,8 @@ class ChannelsBus(Bus):
                 await cancel_and_wait(self._membership)
             else:
                 await asyncio.wait([self._membership])
-        await cancel_and_wait(*self._tasks)
+        await cancel_and_wait(self._watching)
+        await cancel_and_wait(self._listening)
 
     # -- listening
 
@@ -95,6 +102,7 @@ class ChannelsBus(Bus):
                 message = await self._receive()
             except InvalidToken:
                 # Whoever can write to Redis can send it: nothing of the layer has failed.
+                self._has_heard.set()
                 self.dropped.add(NOT_AUTHENTIC)
                 await asyncio.sleep(0)
                 continue
@@ -103,6 +111,7 @@ class ChannelsBus(Bus):
                 await asyncio.sleep(RETRY_SECONDS)
                 self._rejoin()
                 continue
+            self._has_heard.set()
             try:
                 if found := from_message(message):
                     self._on_message(*found)
@@ -114,25 +123,48 @@ class ChannelsBus(Bus):
 
     async def _receive(self) -> Mapping[str, Any]:
         if not self._channel:
-            self._channel = await self._layer.new_channel()
+            async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
+                self._channel = await self._layer.new_channel()
             self._has_channel.set()
         message: Mapping[str, Any] = await self._layer.receive(self._channel)
         return message
 
     # -- membership of the groups
 
-    async def _renew(self) -> None:
-        """Try again what has failed, and join all anew every `GROUP_REFRESH_SECONDS`."""
-        since_refresh = 0.0
+    async def _watch(self) -> None:
+        """See whether what is sent comes, or connect anew; try again what has failed.
+
+        All topics are joined anew every `GROUP_REFRESH_SECONDS`, and after a failure.
+        """
+        since_refresh, is_lost = 0.0, False
         while True:
-            interval = settings.HEAD_CHECK_SECONDS
+            interval = RETRY_SECONDS if is_lost else settings.HEAD_CHECK_SECONDS
             await asyncio.sleep(interval)
             since_refresh += interval
-            if since_refresh >= settings.GROUP_REFRESH_SECONDS:
-                since_refresh = 0.0
+            if not await self._call("does not bring what is sent", self._echo):
+                await self._reconnect()
+                is_lost = True
+                continue
+            self.note_success()
+            if is_lost or since_refresh >= settings.GROUP_REFRESH_SECONDS:
+                since_refresh, is_lost = 0.0, False
                 self._rejoin()
             while self._failed:
                 self._change_membership(self._failed.pop())
+
+    async def _echo(self) -> None:
+        """Send to this process's own channel, and wait until that or anything else has come."""
+        # A connection may be silent for ever and no call fail: to subscribe only writes.
+        await self._has_channel.wait()
+        self._has_heard.clear()
+        with suppress(ChannelFull):  # of messages that are about to come
+            await self._layer.send(self._channel, {"type": ECHO_TYPE})
+        await self._has_heard.wait()
+
+    async def _reconnect(self) -> None:
+        await cancel_and_wait(self._listening)
+        await self._call("can't be closed", close_connections, self._layer)
+        self._listening = spawn(self._listen())
 
     def _rejoin(self) -> None:
         """Join all groups anew: perhaps the layer has forgotten us."""
@@ -177,7 +209,8 @@ class ChannelsBus(Bus):
         except Exception as error:
             self.note_failure(failure, error)
             return False
-        self.note_success()
+        if not self.is_running:  # else only what comes back proves that the layer works
+            self.note_success()
         return True
 
 
@@ -215,6 +248,8 @@ def from_message(message: Mapping[str, Any]) -> tuple[str, Message] | None:
         fields = [_get(message, name, kind) for name, kind in HEARTBEAT_FIELDS.items()]
         heartbeat = Heartbeat(*fields)
         return None if heartbeat.process == this_process() else (PEERS_TOPIC, heartbeat)
+    if kind == ECHO_TYPE:
+        return None
     if kind != EVENTS_TYPE:
         raise ValueError(f"expected type {EVENTS_TYPE!r}, got {kind!r}")
     if message.get("process") == this_process():

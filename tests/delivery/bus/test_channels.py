@@ -199,6 +199,8 @@ def test_a_failure_of_the_layer_is_logged_once_and_its_return_once(how, caplog):
         assert loop.time() - began <= 3 * 2.0 + 0.1
         setattr(layer, how, False)
         assert await bus.send("a", [LOGGED])
+        assert bus.is_down  # until something has come back
+        await asyncio.sleep(5)
         assert not bus.is_down
 
     run(play, ANNOUNCE_TIMEOUT_SECONDS=2.0)
@@ -313,6 +315,31 @@ def test_a_topic_that_is_joined_while_it_is_left_is_not_reported_too_early():
         assert "a" in layer.groups
 
     run(play, FakeLayer(Noise(1, delay=1.0, longest=0.4)))
+
+
+def test_a_layer_that_brings_nothing_is_down_until_it_does_again(caplog):
+    async def play(bus: ChannelsBus, layer: FakeLayer, heard: list[Any]) -> None:
+        bus.join(["a"])
+        await asyncio.sleep(5)
+        assert not bus.is_down
+        heard.clear()
+        layer.deaf = True  # every call succeeds
+        for _ in range(10):
+            await asyncio.sleep(4)
+            assert await bus.send("a", [LOGGED])
+            bus.join(["a"])
+            await bus.settled()
+            assert bus.is_down
+        layer.deaf = False
+        await asyncio.sleep(4)
+        assert not bus.is_down
+        assert heard == [("a", MISSED)]  # joined anew, and what has gone by is looked for
+
+    run(play, HEAD_CHECK_SECONDS=1.0, ANNOUNCE_TIMEOUT_SECONDS=2.0)
+    said = [record.getMessage() for record in caplog.records if record.name == "realtime.hub"]
+    assert len(said) == 2
+    assert said[0].startswith("The channel layer does not bring what is sent (TimeoutError")
+    assert said[1] == "The channel layer works again."
 
 
 # -- stopping
