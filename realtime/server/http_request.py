@@ -175,6 +175,11 @@ def _take_content_length(head: RequestHead, value: bytes) -> None:
     head.content_length = int(value)
 
 
+def _take_content_type(head: RequestHead, value: bytes) -> None:
+    if len(head.get(b"content-type")) > 1:  # RFC 9110, section 5.3: no list, so it comes once
+        raise BadRequest(400, "Several Content-Type headers.")
+
+
 def _take_transfer_encoding(head: RequestHead, value: bytes) -> None:
     if head.chunked or value.lower() != b"chunked":
         raise BadRequest(501, "The only transfer coding understood is chunked.")
@@ -198,6 +203,7 @@ _SPECIAL: Final[dict[bytes, Callable[[RequestHead, bytes], None]]] = {
     b"host": _take_host,
     b"connection": _take_connection,
     b"content-length": _take_content_length,
+    b"content-type": _take_content_type,
     b"transfer-encoding": _take_transfer_encoding,
     b"expect": _take_expect,
     b"upgrade": _take_upgrade,

@@ -81,6 +81,7 @@ LINES: Final = {
     "Transfer-Encoding: of many": "Transfer-Encoding: " + fill("chunked,", LINE),
     "Expect: long": "Expect: " + fill("100-continue,", LINE),
 }
+ONCE: Final = ("Authorization", "Content-Type", "Transfer")  # two of them are refused
 PAGES: Final = ("/", "/topics/public.x/events", "/stream/items", "/download/sample.txt", "/login/")
 FORM: Final = "Content-Type: application/x-www-form-urlencoded"
 FRAMES: Final = {
@@ -108,8 +109,8 @@ def attacks() -> Iterator[tuple[str, Attack]]:
     for name, line in LINES.items():
         for page in PAGES:
             method = "POST" if line.startswith("Content-Type") else "GET"
-            twice = [line, line] if not line.startswith(("Authorization", "Transfer")) else [line]
-            yield f"{name}, to {page}", Attack(head(method, page, *twice))
+            lines = [line] if line.startswith(ONCE) else [line, line]
+            yield f"{name}, to {page}", Attack(head(method, page, *lines))
         yield f"{name}, in a handshake", Attack(handshake("/ws/topics/public.x", line))
     yield "many header lines", Attack(head("GET", "/", *(f"a{n}: b" for n in range(120))))
     line = "Sec-WebSocket-Protocol: " + fill("a, ", LINE)

@@ -104,6 +104,7 @@ def test_an_upgrade_needs_its_connection_option() -> None:
         (["GET / HTTP/1.1", "Host: h", "Content-Length: 1, 1"], 400),
         (["GET / HTTP/1.1", "Host: h", "Content-Length: 1", "Content-Length: 1"], 400),
         (["GET / HTTP/1.1", "Host: h", "Content-Length: 1", "Transfer-Encoding: chunked"], 400),
+        (["GET / HTTP/1.1", "Host: h", "Content-Type: a/b", "content-type: a/b"], 400),
         (["GET / HTTP/1.1", "Host: h", "Transfer-Encoding: gzip, chunked"], 501),
         (["GET / HTTP/1.1", "Host: h"] + ["Transfer-Encoding: chunked"] * 2, 501),
         (["GET / HTTP/1.0", "Host: h", "Transfer-Encoding: chunked"], 400),
