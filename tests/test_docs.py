@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,8 +37,11 @@ from docs.examples import (
     websocket_echo,
     websocket_topic,
 )
+from realtime.conf import Settings
 from realtime.delivery.publish import apublish, publish
+from realtime.llm.conf import Settings as LLMSettings
 from realtime.llm.providers.dummy import DummyProvider
+from realtime.server.limits import Limits
 from realtime.testing import event_stream, memory_log, websocket
 
 from .support.clients import eventually
@@ -96,6 +100,16 @@ def test_links_lead_to_files(page):
         link for link in links if "://" not in link and not (page.parent / link).resolve().exists()
     ]
     assert missing == []
+
+
+def test_limits_of_the_security_page_are_the_defaults():
+    given = {each.name: each.default for each in fields(Limits)}
+    for table in (Settings.table(), LLMSettings.table()):
+        given |= {name: setting.default for name, setting in table.items()}
+    page = (DOCS / "security.md").read_text().partition("## Limits")[2]
+    rows = re.findall(r"^\| `(\w+)` \| (\S+) \|", page, re.M)
+    assert len(rows) > 30
+    assert [row for row in rows if str(given[row[0]]) != row[1]] == []
 
 
 @pytest.fixture(scope="module")
