@@ -1,6 +1,7 @@
 """The site's settings, from the environment (see docs/settings.md)."""
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -116,17 +117,33 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
 elif DATABASES["default"]["ENGINE"].endswith("postgresql"):
+    from realtime import WatchedConnection
+
     # A pool: threads come and go under ASGI, connections should not. One that the server has
-    # dropped is noticed before it is used.
+    # dropped is noticed before it is used, one that has fallen silent when it does not answer.
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
     DATABASES["default"]["OPTIONS"] = {
-        # The time-out, in seconds, is what a request waits while PostgreSQL is gone.
+        "connect_timeout": 5,  # seconds, as all that follow
+        # Of a host that is gone: probes of a connection that waits, and bytes not acknowledged.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 15_000,  # in milliseconds
+        # The time-out is what a request waits while PostgreSQL is gone.
         "pool": {
+            "connection_class": WatchedConnection,
             "min_size": 0,
             "max_size": int(os.environ.get("DATABASE_POOL", "12")),
             "timeout": 5,
-        }
-    }
+        },
+    } | DATABASES["default"].get("OPTIONS", {})
+    # A migration takes what it takes.
+    limit = int(os.environ.get("DATABASE_STATEMENT_SECONDS", 60))
+    if limit and sys.argv[1:2] != ["migrate"]:
+        DATABASES["default"]["OPTIONS"].setdefault(
+            "options",
+            f"-c statement_timeout={limit}s -c idle_in_transaction_session_timeout={limit}s",
+        )
 elif DATABASES["default"]["ENGINE"].endswith("mysql"):
     DATABASES["default"]["CONN_MAX_AGE"] = None  # kept open by the server's few threads
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .streaming.sse import encode_sse as encode_sse
     from .streaming.zip_export import ZipResponse as ZipResponse
     from .streaming.zip_export import files_below as files_below
+    from .utils.postgresql import WatchedConnection as WatchedConnection
     from .websocket.consumers import WebSocketConsumer as WebSocketConsumer
     from .websocket.topic_consumers import MultiplexConsumer as MultiplexConsumer
     from .websocket.topic_consumers import TopicConsumer as TopicConsumer
@@ -79,6 +80,7 @@ _PLACES: Final = {
     "streaming.sources": "open_file open_stored",
     "streaming.sse": "encode_sse",
     "streaming.zip_export": "ZipResponse files_below",
+    "utils.postgresql": "WatchedConnection",
     "websocket.consumers": "WebSocketConsumer",
     "websocket.topic_consumers": "TopicConsumer MultiplexConsumer",
 }

@@ -346,6 +346,23 @@ def test_check_for_deployment_has_one_thing_to_say_of_the_project():
     assert "no issues" in done.stdout
 
 
+OPTIONS = """
+import sys
+sys.argv[1:] = sys.argv[2:]
+from project.settings import DATABASES
+options = DATABASES["default"]["OPTIONS"]
+print(options["sslmode"], options["connect_timeout"], "statement_timeout" in str(options))
+"""
+
+
+@pytest.mark.parametrize(("command", "has_limit"), [("serve", True), ("migrate", False)])
+def test_statements_have_a_limit_but_not_those_of_a_migration(command, has_limit):
+    env = environment({"DATABASE_URL": "postgresql://db/site?sslmode=require"})
+    command = [sys.executable, "-c", OPTIONS, "manage.py", command]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"require 5 {has_limit}\n", done.stderr
+
+
 def test_the_ids_are_all_tested():
     package = ROOT / "realtime"
     source = "".join((package / path).read_text() for path in ("checks.py", "access/checks.py"))

@@ -124,7 +124,7 @@ def test_every_setting_says_its_unit_and_what_happens_at_the_limit(table):
 def test_none_is_a_value_only_where_the_table_says_so():
     nullable = {name for name, each in Settings.table().items() if each.is_nullable}
     assert nullable == {
-        *("IDENTITY_CACHE_SECONDS", "PRUNE_INTERVAL_SECONDS"),
+        *("DATABASE_ANSWER_SECONDS", "IDENTITY_CACHE_SECONDS", "PRUNE_INTERVAL_SECONDS"),
         *("RETENTION_EVENTS", "RETENTION_SECONDS"),
     }
     assert isinstance(Settings.RETENTION_EVENTS, Setting)

@@ -26,6 +26,7 @@ def replace_dropped_connections() -> None:
 
     With CONN_HEALTH_CHECKS, also those that have failed unnoticed since the call before.
     """
+    close_suspects()
     now = time.monotonic()
     was_idle = now > getattr(_thread, "last_call", 0.0) + IDLE_SECONDS
     _thread.last_call = now
@@ -41,6 +42,15 @@ def replace_dropped_connections() -> None:
             else:
                 connection.close()
                 check_pool(connection)
+
+
+def close_suspects() -> None:
+    """Close those of the thread's connections that may be silent, as another one was."""
+    for connection in connections.all(initialized_only=True):
+        is_suspect = getattr(connection.connection, "is_suspect", False)
+        if is_suspect and not connection.in_atomic_block:
+            connection.connection.close()  # itself, or its pool would lend it to others
+            connection.close()
 
 
 def check_pool(connection: Any) -> None:

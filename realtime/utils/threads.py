@@ -8,20 +8,26 @@ responses read. A slow query of an export must not keep an event waiting.
 import asyncio
 import os
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Final, ParamSpec, TypeVar
+from itertools import count
+from typing import Any, Final, ParamSpec, TypeVar
 
 from asgiref.sync import SyncToAsync
 from django.db import Error as DatabaseError
 from django.db import InterfaceError, OperationalError, close_old_connections, connections
 
 from ..conf import settings
-from .reconnect import check_pool
+from .reconnect import check_pool, close_suspects
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+STUCK_SECONDS: Final = 2.0  # after which a call no longer counts as one that soon ends
+CLOSE_SECONDS: Final = 5.0  # for the calls under way when the threads are ended
 
 
 class ThreadPool:
@@ -29,7 +35,8 @@ class ThreadPool:
 
     Any thread that is free takes a call, in autocommit: don't count on a transaction of the caller.
     After an error of the database the thread's connection is closed. One from a pool goes back
-    after each call, unless `keeps_pooled`.
+    after each call, unless `keeps_pooled`. For each call that takes longer than `STUCK_SECONDS`
+    there may be one thread more, up to twice as many, and no thread keeps the process from its end.
     """
 
     def __init__(self, name: str, setting: str, *, keeps_pooled: bool) -> None:
@@ -41,10 +48,12 @@ class ThreadPool:
             os.register_at_fork(after_in_child=self._forget)
 
     def _forget(self) -> None:
-        # In a process that was forked off there are no threads, whatever the executor believes.
-        self._lock = threading.Lock()
-        self._executor: ThreadPoolExecutor | None = None
-        self._size = 0
+        # In a process that was forked off there are no threads.
+        self._changed = threading.Condition()
+        self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._threads: dict[threading.Thread, float | None] = {}  # when its call began
+        self._numbers = count()
+        self._is_watched = False
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what `function` returns in one of the threads."""
@@ -64,39 +73,90 @@ class ThreadPool:
             except (InterfaceError, OperationalError):
                 return call()
 
-        return await asyncio.wrap_future(self._threads().submit(twice))
+        return await asyncio.wrap_future(self._submit(twice))
 
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         """Call `function` in one of the threads, and return its future."""
-        return self._threads().submit(self._call, partial(function, *args, **kwargs))
+        return self._submit(partial(self._call, partial(function, *args, **kwargs)))
 
     def close(self) -> None:
-        """End the threads and their connections; the next use starts new ones."""
-        with self._lock:
-            executor, self._executor = self._executor, None
-        if executor is None:
-            return
-        # A barrier sends each thread to close its own connection: Django forbids doing it for
-        # another. All that there may be, or one that is still at work would be passed over for a
-        # new one.
-        barrier = threading.Barrier(self._size)
+        """End the threads and their connections; the next use starts new ones.
 
-        def close() -> None:
-            barrier.wait()
+        Waits for the calls under way, no longer than `CLOSE_SECONDS` for all of them.
+        """
+        with self._changed:
+            ended, self._threads = self._threads, {}
+            self._changed.notify_all()
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for thread in ended:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _submit(self, call: Callable[[], T]) -> "Future[T]":
+        future: Future[T] = Future()
+        with self._changed:
+            self._calls.append((future, call))
+            idle = sum(begun is None for begun in self._threads.values())
+            if len(self._calls) > idle and not self._add_thread() and not self._is_watched:
+                self._is_watched = True
+                name = f"watch-{self._name}"
+                threading.Thread(target=self._watch, name=name, daemon=True).start()
+            self._changed.notify()
+        return future
+
+    def _add_thread(self) -> bool:
+        if len(self._threads) >= self._limit():
+            return False
+        name = f"{self._name}_{next(self._numbers)}"
+        thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._threads[thread] = None
+        thread.start()
+        return True
+
+    def _watch(self) -> None:
+        """Add threads in the place of those that are stuck, for as long as calls wait."""
+        while True:
+            time.sleep(STUCK_SECONDS)
+            with self._changed:
+                if not self._calls:
+                    self._is_watched = False
+                    return
+                self._add_thread()
+
+    def _limit(self) -> int:
+        """Return how many threads there may be now."""
+        size: int = getattr(settings, self._setting)
+        before = time.monotonic() - STUCK_SECONDS
+        stuck = sum(begun is not None and begun < before for begun in self._threads.values())
+        return size + min(size, stuck)
+
+    def _work(self) -> None:
+        me, threads = threading.current_thread(), self._threads
+        try:
+            while (call := self._next_call(me, threads)) is not None:
+                _answer(*call)
+                del call  # an idle thread keeps nothing alive
+        finally:
             connections.close_all()
 
-        for _ in range(self._size):
-            executor.submit(close)
-        executor.shutdown()
-
-    def _threads(self) -> ThreadPoolExecutor:
-        with self._lock:
-            if self._executor is None:
-                self._size = getattr(settings, self._setting)
-                self._executor = ThreadPoolExecutor(self._size, self._name)
-            return self._executor
+    def _next_call(
+        self, me: threading.Thread, threads: dict[threading.Thread, float | None]
+    ) -> "tuple[Future[Any], Callable[[], Any]] | None":
+        """Return what this thread has to do next; None if it has to end."""
+        with self._changed:
+            threads[me] = None
+            while not self._calls:
+                if threads is not self._threads:
+                    return None
+                self._changed.wait()
+            if len(threads) > self._limit():
+                del threads[me]
+                self._changed.notify()
+                return None
+            threads[me] = time.monotonic()
+            return self._calls.popleft()
 
     def _call(self, function: Callable[[], T]) -> T:
+        close_suspects()
         try:
             return function()
         except DatabaseError as error:
@@ -135,6 +195,17 @@ async def release_request_thread() -> None:
     elif (release := getattr(executor, "release", None)) is not None:
         # Lent by the server. Not awaited: the first byte need not wait for it.
         release(close_old_connections)
+
+
+def _answer(future: "Future[T]", call: Callable[[], T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = call()
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
 
 
 def _give_back() -> None:

@@ -169,7 +169,9 @@ FAULTS: Final[dict[str, Fault]] = {
     "workers: no more descriptors": take_descriptors,
 }
 if ON_POSTGRESQL:
-    FAULTS.update({f"database: {act.__name__}": on_database(act) for act in _WIRE})
+    FAULTS.update(
+        {f"database: {act.__name__}": on_database(act) for act in (*_WIRE, half_open, silence)}
+    )
     FAULTS["database: terminate_backends"] = terminate_backends
 else:
     FAULTS["database: disk full"] = fill_disk

@@ -43,7 +43,10 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 DATABASES = {"default": dj_database_url.parse(new_database_url())}
 if ON_POSTGRESQL:
     # More than a site's: the shared threads of one test keep theirs while the next has its own.
-    DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 0, "max_size": 24}}
+    from realtime import WatchedConnection
+
+    pool = {"connection_class": WatchedConnection, "min_size": 0, "max_size": 24}
+    DATABASES["default"]["OPTIONS"] = {"pool": pool}
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 elif ON_MARIADB:
     DATABASES["default"]["OPTIONS"] = {"init_command": "SET time_zone = '+00:00'"}

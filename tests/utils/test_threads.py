@@ -149,6 +149,46 @@ def test_close_waits_for_busy_threads():
     assert len(closed) == len(set(closed))
 
 
+async def test_a_stuck_call_has_another_thread_in_its_place_but_not_for_ever(monkeypatch):
+    monkeypatch.setattr("realtime.utils.threads.STUCK_SECONDS", 0.05)
+    stuck = threading.Event()
+    with override_settings(REALTIME={"DATABASE_THREADS": 1}):
+        first = DATABASE.submit(stuck.wait)
+        assert await DATABASE.run(lambda: 1) == 1
+        second = DATABASE.submit(stuck.wait)
+        third = DATABASE.submit(stuck.wait)  # there are twice as many already
+        await asyncio.sleep(0.2)
+        assert not third.running()
+        assert len(our_threads()) == 2
+        stuck.set()
+        await asyncio.gather(*(asyncio.wrap_future(call) for call in (first, second, third)))
+
+
+EXITING = """
+import os, time, django
+os.environ["DJANGO_SETTINGS_MODULE"] = "tests.support.settings"
+django.setup()
+from realtime.utils.threads import DATABASE
+DATABASE.submit(time.sleep, 600)
+"""
+
+
+def test_a_stuck_thread_does_not_keep_the_process_from_its_end():
+    subprocess.run([sys.executable, "-c", EXITING], cwd=ROOT, check=True, timeout=60)
+
+
+def test_close_does_not_wait_for_a_stuck_thread(monkeypatch):
+    monkeypatch.setattr("realtime.utils.threads.CLOSE_SECONDS", 0.1)
+    stuck = threading.Event()
+    call = DATABASE.submit(stuck.wait)
+    DATABASE.close()
+    assert not call.done()
+    assert DATABASE.submit(lambda: 1).result(10) == 1, "in a new one"
+    stuck.set()
+    assert call.result(10)
+    wait_until(lambda: len(our_threads()) == 1, what="the end of the one that was stuck")
+
+
 # -- for transfers
 
 
@@ -279,6 +319,22 @@ def test_an_append_on_a_dropped_connection_is_made_once_more_on_a_new_one():
         return [(await append(NewEvent("a", "message", "1"))).offset for _ in range(12)]
 
     assert asyncio.run(publish()) == list(range(1, 13))
+
+
+@postgresql_only
+async def test_a_connection_that_may_be_silent_is_replaced():
+    def connected() -> int:
+        Topic.objects.exists()
+        return id(connection.connection)
+
+    def suspect() -> None:
+        connection.connection.is_suspect = True  # as another that got no answer leaves it
+
+    with override_settings(REALTIME={"DATABASE_THREADS": 1}):
+        first = await DATABASE.run(lambda: Topic.objects.exists() or connection.connection)
+        await DATABASE.run(suspect)
+        assert await DATABASE.run(connected) != id(first)
+        assert first.closed
 
 
 @postgresql_only

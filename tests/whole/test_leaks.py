@@ -28,7 +28,8 @@ BOUNDED = ["files", "connections"]  # may be less: what the first cycles left wa
 POOLS = {
     "MainThread": 1,
     "parent": 1,  # waits for the supervisor's end
-    "realtime-database_": 4,  # DATABASE_THREADS
+    "realtime-database_": 8,  # twice DATABASE_THREADS
+    "watch-realtime-database": 1,  # while calls wait
     "request-": 16,  # request_threads
     "request-_": 16,  # request_threads
     "uvloop_": (os.cpu_count() or 1) + 4,

@@ -1,0 +1,112 @@
+"""A connection to PostgreSQL that notices when nobody answers any more.
+
+A host that is gone, a hung pooler or a firewall that has forgotten a connection leaves it open and
+silent. TCP's own time limits see nothing of it where the kernel of a proxy acknowledges what nobody
+reads, and a limit on statements does not tell a slow one from one that was never received.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Generator
+from contextlib import suppress
+from typing import Any, ClassVar, Final
+from weakref import WeakSet
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from ..conf import settings
+
+logger = logging.getLogger("realtime.database")
+
+PROBE_SECONDS: Final = 2  # to connect and ask whether the server is still at work
+IS_AT_WORK: Final = "SELECT state = 'active' FROM pg_stat_activity WHERE pid = %s"
+SILENT: Final = (
+    "PostgreSQL has not answered for %s s and does not work at it: the connection is closed, and "
+    "those of this process that lie idle are replaced."
+)
+
+
+class _Probe(psycopg.Connection[Any]):
+    """A connection to ask one question on."""
+
+    @property
+    def _limit(self) -> float | None:
+        return PROBE_SECONDS
+
+    def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return what `gen` returns; raise OperationalError when no answer is to be had."""
+        return super().wait(self._watch(gen), *args, **kwargs)
+
+    def _watch(self, gen: Any) -> Generator[Any, Any, Any]:
+        asked = time.monotonic()
+        ready = None
+        while True:
+            try:
+                wanted = gen.send(ready)
+            except StopIteration as end:
+                return end.value
+            ready = yield wanted
+            if ready:  # psycopg sends zero where nothing came in an interval
+                asked = time.monotonic()
+            elif (limit := self._limit) is not None and time.monotonic() > asked + limit:
+                self._require_work()
+                asked = time.monotonic()
+
+    def _require_work(self) -> None:
+        self.close()
+        raise psycopg.OperationalError("the server did not answer")
+
+
+class WatchedConnection(_Probe):
+    """A connection that breaks when the server does not answer for `DATABASE_ANSWER_SECONDS`.
+
+    To be named as `connection_class` of a pool. A statement that takes longer, or waits for a lock,
+    is left alone: the server is asked on a new connection whether it is at work on it.
+    """
+
+    _all: ClassVar["WeakSet[WatchedConnection]"] = WeakSet()
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+
+    # Whether another connection got no answer since this one was made.
+    is_suspect = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        with self._lock:
+            self._all.add(self)
+
+    @property
+    def _limit(self) -> float | None:
+        return settings.DATABASE_ANSWER_SECONDS
+
+    def _require_work(self) -> None:
+        # Who listens for notifications waits without having asked anything.
+        if self.pgconn.transaction_status != TransactionStatus.ACTIVE or self._is_at_work():
+            return
+        logger.error(SILENT, self._limit)
+        self._replace_idle()
+        super()._require_work()
+
+    def _is_at_work(self) -> bool:
+        info = self.info
+        with suppress(psycopg.Error):
+            probe = _Probe.connect(
+                info.dsn, password=info.password, connect_timeout=PROBE_SECONDS, autocommit=True
+            )
+            with probe:
+                row = probe.execute(IS_AT_WORK, [info.backend_pid]).fetchone()
+            return row is not None and row[0]
+        return False
+
+    def _replace_idle(self) -> None:
+        """Close what lies in pools, and mark what is lent: all may be as silent as this one."""
+        with self._lock:
+            others = [other for other in self._all if other is not self]
+        for other in others:
+            other.is_suspect = True
+            if getattr(other, "_pool", other) is None:  # where psycopg_pool says who has borrowed
+                other.close()
+        if (pool := getattr(self, "_pool", None)) is not None:
+            pool.check()
