@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Generator, Mapping, Sequence
 from functools import partial
+from itertools import product
 from typing import Final, TypeAlias
 
 from asgiref.sync import async_to_sync
@@ -16,7 +17,7 @@ from ..events.event import Event
 from ..utils.aio import spawn
 from .bus import make_bus
 from .hub import Hub, running_hubs
-from .outbox import Outbox
+from .outbox import MESSAGE_EVENTS, Outbox
 
 logger = logging.getLogger("realtime.publishing")
 
@@ -33,20 +34,22 @@ def announce(events: Sequence[Event]) -> Awaitable[None]:
     `ANNOUNCE_TIMEOUT_SECONDS` at most; code in an event loop awaits what is returned, since the
     loop may end with it. To cancel that takes nothing back.
     """
-    topics = _by_topic(events)
     try:
         here = asyncio.get_running_loop()
     except RuntimeError:
         here = None
     hubs = running_hubs()
-    for hub in hubs:
-        deliver = partial(_deliver, hub, topics, is_sender=hub is hubs[0])
+    # In parts, or a large transaction's events would hold up each hub's loop.
+    parts = [events[n : n + MESSAGE_EVENTS] for n in range(0, len(events), MESSAGE_EVENTS)]
+    for hub, part in product(hubs, map(_by_topic, parts)):
+        deliver = partial(_deliver, hub, part, is_sender=hub is hubs[0])
         if hub.loop is here:
             deliver()
         else:
             hub.loop.call_soon_threadsafe(deliver)
     if hubs or not events:
         return Done()
+    topics = _by_topic(events)
     if here is None:
         async_to_sync(_send_and_wait)(topics)
         return Done()
@@ -102,7 +105,9 @@ async def _send_and_wait(topics: ByTopic) -> None:
     outbox = Outbox(bus)
     for topic, events in topics.items():
         outbox.put(topic, events)
-    await outbox.sent()
+        await outbox.sent()
+        if bus.is_down:
+            break
     if isinstance(bus.failure, TimeoutError):
         _breaker.open()
 

@@ -12,6 +12,7 @@ from ..events.event import Event
 from ..events.payload import DEFAULT_TYPE, encode_data, validate_type
 from ..events.topic import user_topic, validate_topic
 from .announce import Announcement, announce
+from .pending import PendingAnnouncement
 
 _to_json: Final = DjangoJSONEncoder().default  # of dates, decimals, UUIDs and lazy strings
 
@@ -32,7 +33,7 @@ def publish(
     new = make_event(topic, data, type)
     log = get_event_log()
     event = new.to_event() if ephemeral else log.append([new])[0]
-    log.on_commit(lambda: announce([event]))
+    log.on_commit(PendingAnnouncement(event).send)
     return event
 
 

@@ -19,7 +19,7 @@ from django.test import AsyncClient, Client, override_settings
 from django.urls import path
 from django.utils.translation import gettext_lazy
 
-from realtime.delivery import publish as publishing
+from realtime.delivery import pending
 from realtime.delivery.hub import get_hub
 from realtime.delivery.publish import apublish, asend_to_user, publish, publish_now, send_to_user
 from realtime.delivery.subscription import Subscription
@@ -259,7 +259,7 @@ def test_the_sites_own_hooks_run_even_if_the_announcement_fails(monkeypatch, cap
     def fail(events: list[Event]) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(publishing, "announce", fail)
+    monkeypatch.setattr(pending, "announce", fail)
     ran = []
     with transaction.atomic():
         publish("a", 1)
