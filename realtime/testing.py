@@ -38,6 +38,7 @@ from django.test import AsyncClient, override_settings
 from .eventlog.memory import MemoryLog
 from .server.watchdog import LoopWatchdog
 from .utils.aio import cancel_and_wait
+from .utils.transactions import IN_TRANSACTION, is_in_transaction
 
 ASGIApplication: TypeAlias = Callable[..., Coroutine[Any, Any, None]]
 Scope: TypeAlias = dict[str, Any]
@@ -226,10 +227,7 @@ async def event_stream(
     connection = _Connection(application, {**scope, "method": "GET", "http_version": "1.1"})
     connection.incoming.put_nowait({"type": "http.request", "body": b"", "more_body": False})
     try:
-        start = await connection.next(WAIT_SECONDS)
-        if start["status"] != 200:
-            body = (await connection.next(WAIT_SECONDS)).get("body", b"")
-            raise ConnectionRefused(start["status"], bytes(body).decode())
+        start = await _accepted(connection)
         yield EventStream(connection, start["headers"])
     finally:
         await connection.end({"type": "http.disconnect"})
@@ -262,16 +260,17 @@ def memory_log() -> Iterator[MemoryLog]:
         yield log
 
 
-async def _accepted(connection: _Connection) -> None:
+async def _accepted(connection: _Connection) -> dict[str, Any]:
     message = await connection.next(WAIT_SECONDS)
-    if message["type"] == "websocket.accept":
-        return
+    if message["type"] == "websocket.accept" or message.get("status") == 200:
+        return message
     if message["type"] == "websocket.close":
         raise ConnectionRefused(403, message.get("reason") or "", message.get("code"))
-    body = bytes((await connection.next(WAIT_SECONDS)).get("body", b"")).decode()
-    detail = body
+    detail = bytes((await connection.next(WAIT_SECONDS)).get("body", b"")).decode()
     with suppress(ValueError, KeyError, TypeError):
-        detail = json.loads(body)["detail"]
+        detail = json.loads(detail)["detail"]
+    if await is_in_transaction():
+        detail = f"{IN_TRANSACTION} The answer was: {detail}"
     raise ConnectionRefused(message["status"], detail)
 
 

@@ -33,6 +33,7 @@ BY_PATH: Final = {
     "realtime.server.extensions",
     "realtime.server.limits",
     "realtime.server.server",
+    "realtime.server.server_process",
     "realtime.server.supervisor",
     "realtime.testing",
     "realtime.urls",

@@ -45,6 +45,7 @@ from realtime.server.limits import Limits
 from realtime.testing import event_stream, memory_log, websocket
 
 from .support.clients import eventually
+from .support.databases import ON_POSTGRESQL
 from .support.sites import site_for_module
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -143,6 +144,20 @@ def test_commands_work(here, command):
 
 
 # -- the examples
+
+
+@pytest.mark.skipif(ON_POSTGRESQL, reason="forks, with a pool of connections")
+def test_live_server() -> None:
+    command = [sys.executable, "-m", "django", "test", "docs.examples.live_server"]
+    done = subprocess.run(
+        [*command, "--settings", "tests.support.settings"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Ran 1 test" in done.stderr
 
 
 async def test_sse_view(application):

@@ -2,10 +2,12 @@
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
+from django.test import TestCase
 
 from realtime import testing
 from realtime.access.tokens import create_token
@@ -154,3 +156,29 @@ async def test_no_blocking_does_not_hide_the_tests_own_failure() -> None:
 
     with pytest.raises(ZeroDivisionError), testing.no_blocking(0.05):
         fail()
+
+
+async def assert_refused(client: Any, path: str) -> None:
+    user = await User.objects.acreate(username="alice")
+    with pytest.raises(testing.ConnectionRefused, match="use a TransactionTestCase"):
+        async with client(application, path, user=user):
+            pass
+
+
+class StreamInTestCase(TestCase):
+    """What a team that does not know better writes first; Django closes its connection in it."""
+
+    async def test_refused_stream_says_what_to_use(self) -> None:
+        await assert_refused(testing.event_stream, "/topics/room.a/events")
+
+
+class WebSocketInTestCase(TestCase):
+    """The same with a WebSocket, and what needs no database."""
+
+    async def test_refused_websocket_says_what_to_use(self) -> None:
+        await assert_refused(testing.websocket, "/ws/topics/room.a")
+
+    async def test_what_needs_no_database_is_not_refused(self) -> None:
+        with testing.memory_log():
+            async with testing.websocket(application, "/ws/topics/public.a"):
+                pass

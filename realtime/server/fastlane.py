@@ -21,6 +21,10 @@ def _refuse(data: bytes) -> int:
     return REFUSED
 
 
+def _no_lane() -> None:
+    return None
+
+
 _pretend_sent: Final[Send] = len  # for an index that nothing has any more
 
 
@@ -132,6 +136,9 @@ class SocketLane:
         self.send: Send = _refuse
         self.groups: dict[SocketGroup, int] = {}  # a WebSocket may read several topics
         self._armed: bytes | None = None
+
+    def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
+        return _no_lane, ()  # in another process, as of a scope that Daphne's test harness pickles
 
     def arm(self, body: bytes) -> None:
         """Declare that the next `http.response.body` carries this very object.

@@ -126,13 +126,16 @@ class RequestBody:
 
     def _take(self) -> dict[str, Any]:
         self._credit(0)  # the client's time stands still while the application has something to do
-        parts, self._parts = self._parts, []
-        if self._size > self._connection.server.limits.receive_bytes and not self._is_closed:
-            self._connection.transport.resume_reading()
-        self._size = 0
-        if self.state is BodyState.ARRIVED:
-            self.state = BodyState.TAKEN
+        server, parts = self._connection.server, self._parts
         body = parts[0] if len(parts) == 1 else b"".join(parts)
+        size = server.request_buffer_size or len(body)
+        body, rest = body[:size], body[size:]
+        was_full = self._size > server.limits.receive_bytes
+        self._parts, self._size = ([rest] if rest else []), len(rest)
+        if was_full and self._size <= server.limits.receive_bytes and not self._is_closed:
+            self._connection.transport.resume_reading()
+        if self.state is BodyState.ARRIVED and not rest:
+            self.state = BodyState.TAKEN
         return {
             "type": "http.request",
             "body": body,

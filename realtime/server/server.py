@@ -70,6 +70,7 @@ class Server(DaphneServer):
             root_path=root_path,
             forwarded=forwarded,
             http_timeout=self.http_timeout,
+            request_buffer_size=options.get("request_buffer_size", 0),  # not Daphne's 8192
             application_close_timeout=self.application_close_timeout,
             ping_interval=self.ping_interval,
             ping_timeout=self.ping_timeout,

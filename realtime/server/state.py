@@ -45,6 +45,7 @@ class ServerState:
     root_path: str = ""
     forwarded: ForwardedHeaders | None = None  # where `--proxy-headers` is on
     http_timeout: float | None = None
+    request_buffer_size: int = 0  # bytes of a body for one `receive`; 0: what has come
     application_close_timeout: float = 10
     ping_interval: float = 15
     ping_timeout: float = 15

@@ -114,7 +114,10 @@ class Connection(SimpleNamespace):
         self.notes: list[str] = []
         bodies: dict[Any, float] = {}
         self.server = SimpleNamespace(
-            limits=Limits(**limits), loop=Loop(), timeouts=SimpleNamespace(bodies=bodies)
+            limits=Limits(**limits),
+            loop=Loop(),
+            timeouts=SimpleNamespace(bodies=bodies),
+            request_buffer_size=0,
         )
         self.transport = SimpleNamespace(
             pause_reading=lambda: self.notes.append("pause"),
@@ -182,6 +185,16 @@ async def test_while_too_much_waits_nothing_is_read() -> None:
     assert connection.notes == ["pause", "resume"]
     assert body.data_received(b"fghijNEXT") == b"NEXT"
     assert await body.receive() == part(b"fghij", more=False)
+
+
+async def test_a_request_buffer_is_no_more_than_its_size_at_once() -> None:
+    connection = Connection(receive_bytes=4)
+    connection.server.request_buffer_size = 3
+    body = body_of(connection, "Content-Length: 8")
+    body.data_received(b"abcdefgh")
+    assert await body.receive() == part(b"abc")
+    assert await body.receive() == part(b"def")
+    assert await body.receive() == part(b"gh", more=False)
 
 
 async def test_only_an_application_that_waits_makes_a_client_slow() -> None:

@@ -1,13 +1,15 @@
 """What a scope contains."""
 
 import json
+import pickle
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from realtime.server import scope
+from realtime.server import extensions, scope
 from realtime.server.disconnect import DisconnectEvent
+from realtime.server.fastlane import SocketLane
 from realtime.server.forwarded import ForwardedHeaders, networks
 from realtime.server.http_request import parse_head
 from realtime.server.limits import Limits
@@ -74,6 +76,18 @@ def test_words_of_a_peer_that_is_no_trusted_proxy_count_for_nothing() -> None:
         for built in [build("http", *headers, proxied=True, proxies=proxies)]
     ]
     assert seen == [(["9.9.9.9", 0], "https", "/a"), (["1.1.1.1", 5], "http", "")]
+
+
+def test_a_scope_can_be_pickled_as_daphnes_harness_does() -> None:
+    built = build()
+    lane = SocketLane(SimpleNamespace(send=len, pending=False, keep=None, abort=None))
+    built["extensions"]["realtime.lane"] = {"lane": lane}
+    copy = pickle.loads(pickle.dumps(built))
+    assert extensions.fastlane(copy) is None
+    event = extensions.disconnect_event(copy)
+    assert event is not None
+    assert not event.is_set()
+    assert {**copy, "extensions": 0} == {**built, "extensions": 0}
 
 
 def test_cookies_of_several_headers_are_one() -> None:
