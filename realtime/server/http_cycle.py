@@ -101,9 +101,8 @@ class RequestCycle:
     async def send(self, message: Message) -> None:
         """ASGI's send: returns when the transport has taken everything."""
         kind = message["type"]
-        if self._state is CycleState.OVER:
-            # The peer is gone. Let an application that does nothing but send notice.
-            await asyncio.sleep(0)
+        if self._state is CycleState.OVER:  # the peer is gone
+            await self._let_notice()
         elif kind == "http.response.body":
             body = message.get("body", b"")
             more = message.get("more_body", False)
@@ -129,6 +128,11 @@ class RequestCycle:
             await self._send_file(*span(message), message.get("more_body", False))
         else:
             raise ValueError(f"An HTTP application can't send {kind!r}.")
+
+    async def _let_notice(self) -> None:
+        await asyncio.sleep(0)  # an application may do nothing but send; what it left behind ends
+        if self.task is not None and self.task.done():
+            raise asyncio.CancelledError
 
     def _start(self, message: Message) -> None:
         response, server = self.response, self.server
@@ -251,7 +255,7 @@ class RequestCycle:
     def _too_long(self) -> None:
         if self._state is not CycleState.OVER and self.task is not None:
             self._fail(503, "The application did not respond in time.")
-            self.task.cancel()
+            self._cancel_later()
 
     def _fail(self, status: int, detail: str) -> None:
         """End a response that the application did not."""

@@ -25,6 +25,9 @@ SLICE: Final = 100
 AGAIN_SECONDS = 10.0
 """Seconds that a cancelled application gets for its `finally` before it is cancelled again."""
 
+TURNS: Final = 20
+"""Turns of the event loop in which an application may at least take notice of a disconnect."""
+
 _ORDERLY: Final = getattr(select, "POLLRDHUP", 0)  # Linux; elsewhere only a reset is noticed
 _RESET: Final = select.POLLHUP | select.POLLERR  # reported without being asked for
 
@@ -147,10 +150,17 @@ def cancel_after(seconds: float, task: "asyncio.Task[Any]") -> None:
     loop = task.get_loop()
     timer: asyncio.TimerHandle
 
-    def cancel() -> None:
+    def cancel(turns: int = 0) -> None:
         nonlocal timer
+        if task.done():
+            return
+        if turns:
+            # After a loop that stood still, the disconnect and this are due in one turn. Django's
+            # handler waits for a task that it leaves behind when it is cancelled meanwhile.
+            loop.call_soon(cancel, turns - 1)
+            return
         task.cancel()
         timer = loop.call_later(AGAIN_SECONDS, cancel)
 
-    timer = loop.call_later(seconds, cancel)
+    timer = loop.call_later(seconds, cancel, TURNS)
     task.add_done_callback(lambda _: timer.cancel())

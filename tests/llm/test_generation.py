@@ -365,7 +365,7 @@ async def test_a_server_that_stops_says_so(template, how):
         ended = (
             "from realtime.llm.models import *\nresult = Generation.objects.get().ended is not None"
         )
-        wait_until(lambda: site.shell.run(ended), 5, "the end of the answer")
+        wait_until(lambda: site.shell.run(ended), 20, "the end of the answer")
         found = site.shell.run(
             "from realtime.models import Event\nfrom realtime.llm.models import Generation\n"
             "result = list(Event.objects.order_by('offset').values_list('type', 'data'))\n"

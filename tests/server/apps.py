@@ -16,6 +16,7 @@ from urllib.parse import parse_qs
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 
 EVENTS: list[str] = []
+LEFT: list[asyncio.Task[Any]] = []  # that an application has left behind
 LANES: list[Any] = []
 RUNNING: list[str] = []
 BLOCK = b"x" * 65_536
@@ -177,6 +178,32 @@ async def http_deaf(scope: Scope, receive: Any, send: Any) -> None:
     finally:
         await asyncio.sleep(0.01)
         EVENTS.append("deaf finally")
+
+
+async def http_handler(scope: Scope, receive: Any, send: Any) -> None:
+    """Wait for two tasks, as Django's handler does; `view` sends for ever, or never with `silent`.
+
+    It cancels the view after a disconnect, and leaves it behind when it is itself cancelled before.
+    With `leaves` it always leaves it behind.
+    """
+
+    async def view() -> None:
+        try:
+            await start(send, b"text/event-stream")
+            while True:
+                if "silent" not in scope["options"]:
+                    await body(send, b": hi\n\n")
+                await asyncio.sleep(0.02)
+        finally:
+            EVENTS.append("view ended")
+
+    await read(receive)
+    tasks = [asyncio.create_task(receive()), asyncio.create_task(view())]
+    LEFT.extend(tasks)
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    if "leaves" not in scope["options"]:
+        tasks[1].cancel()
+        await asyncio.wait(tasks[1:])
 
 
 async def http_clock(scope: Scope, receive: Any, send: Any) -> None:

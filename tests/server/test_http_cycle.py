@@ -130,3 +130,10 @@ def test_within_a_second_of_the_client_leaving_the_finally_has_run(
         worker.wait_for("slow started")
     getattr(client, how)()
     assert worker.wait_for(f"{path} finally", 1.0) < 1.0
+
+
+def test_what_an_application_leaves_behind_ends_when_it_sends(worker: Worker) -> None:
+    with worker.client() as client:
+        client.request("/handler?leaves=1")
+        client.until(b": hi\n\n")
+    worker.wait_for("view ended", 20.0)

@@ -182,6 +182,11 @@ def test_http_timeout(start: Start) -> None:
     with worker.client() as client:
         client.request("/slow")
         assert client.response().status == 503
+    with worker.client() as client:
+        client.request("/handler?silent=1")
+        client.until(b"\r\n\r\n")
+        assert client.rest() == b""
+        worker.wait_for("view ended")
 
 
 def test_websocket_sizes(start: Start) -> None:

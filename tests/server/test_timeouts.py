@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from typing import Any
 
 import pytest
@@ -109,3 +110,26 @@ async def test_a_task_that_ends_in_time_is_not_cancelled() -> None:
     assert await done == "result"
     await asyncio.sleep(0.1)
     assert not done.cancelling()
+
+
+async def test_an_application_takes_notice_before_it_is_cancelled() -> None:
+    """Even after a loop stood still: Django's handler leaves its view behind otherwise."""
+    disconnected = asyncio.Event()
+    view = asyncio.create_task(asyncio.Event().wait())
+
+    async def handler() -> None:
+        listening = asyncio.create_task(disconnected.wait())
+        await asyncio.wait([listening, view], return_when=asyncio.FIRST_COMPLETED)
+        view.cancel()
+        await asyncio.wait([view])
+
+    task = asyncio.create_task(handler())
+    await asyncio.sleep(0.01)
+    disconnected.set()
+    cancel_after(0.01, task)
+    end = time.monotonic() + 0.05
+    while time.monotonic() < end:
+        pass
+    async with asyncio.timeout(5):
+        await asyncio.wait([view])
+        await task
