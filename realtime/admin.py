@@ -64,6 +64,10 @@ class TopicAdmin(ReadOnlyAdmin):
     change_list_template = "realtime/admin/topics.html"
     actions = ("new_epoch",)
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[models.Topic]:
+        """Return the topics that have had an event; readiness has a row of its own."""
+        return super().get_queryset(request).filter(head__gt=0)
+
     @admin.display(description=_("events"))
     def see_events(self, topic: models.Topic) -> str:
         """Return a link to the topic's events."""

@@ -60,6 +60,10 @@ class EventLog(ABC):
         has been cancelled meanwhile.
         """
 
+    async def check_writable(self) -> None:
+        """Raise what keeps an event from being stored now; it takes the way of an append."""
+        await self.heads(["realtime.ready"])  # without a name nothing would be asked
+
     @abstractmethod
     async def heads(self, topics: Sequence[str]) -> Mapping[str, Position]:
         """Return the newest position of each topic; topics without any event are left out."""

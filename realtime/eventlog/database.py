@@ -3,7 +3,7 @@
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from django.core.checks import CheckMessage, Error
 from django.db import InterfaceError, OperationalError, connections, transaction
@@ -19,7 +19,7 @@ from ..utils.threads import DATABASE
 from .base import EventLog, NewEvent, Page
 from .known_heads import is_behind, known_heads
 from .retention import prune
-from .writer import alias, append, append_within, end_epoch, note_stored
+from .writer import alias, append, append_within, change_row, end_epoch, note_stored
 
 logger = logging.getLogger("realtime.eventlog")
 
@@ -29,6 +29,7 @@ SQLITE_RETURNING: Final = (3, 35)  # the first version that has it
 
 
 Call: TypeAlias = tuple[NewEvent, Callable[[Event], object] | None]
+Question: TypeAlias = None  # in the place of a call: whether an event could be stored
 
 
 class DatabaseLog(EventLog):
@@ -41,7 +42,7 @@ class DatabaseLog(EventLog):
 
     def __init__(self) -> None:
         # Group commit: publishers that come while a transaction is under way share the next one.
-        self._append_together = Batcher(self._append_calls)
+        self._append_together = Batcher[Call | Question, Any](self._answer)
 
     def append(self, batch: Sequence[NewEvent]) -> list[Event]:
         if not batch:
@@ -62,7 +63,11 @@ class DatabaseLog(EventLog):
     async def aappend(
         self, event: NewEvent, then: Callable[[Event], object] | None = None
     ) -> Event:
-        return await self._append_together((event, then))
+        stored: Event = await self._append_together((event, then))
+        return stored
+
+    async def check_writable(self) -> None:
+        await self._append_together(None)
 
     async def heads(self, topics: Sequence[str]) -> Mapping[str, Position]:
         return await DATABASE.run_twice(self._heads, topics)
@@ -107,6 +112,18 @@ class DatabaseLog(EventLog):
         hint = f"Use PostgreSQL, MariaDB, MySQL, or SQLite {least} or newer."
         return [Error(message, hint=hint, id="realtime.E011")]
 
+    async def _answer(self, calls: Sequence[Call | Question]) -> list[Any]:
+        stored = iter(await self._append_calls([call for call in calls if call is not None]))
+        problem = await self._find_problem() if None in calls else None
+        return [problem if call is None else next(stored) for call in calls]
+
+    async def _find_problem(self) -> Exception | None:
+        try:
+            await DATABASE.run_twice(change_row)
+        except Exception as error:
+            return error
+        return None
+
     async def _append_calls(self, calls: Sequence[Call]) -> list[Event | BaseException]:
         """Store the events of several publishers in one transaction, and tell each at once.
 
@@ -114,6 +131,8 @@ class DatabaseLog(EventLog):
         connection or the database's state was the cause, else in halves, so that one bad event
         does not take the others with it.
         """
+        if not calls:
+            return []
         try:
             events = await DATABASE.run_twice(append, [event for event, _ in calls])
         except (InterfaceError, OperationalError, OutcomeUnknown) as error:

@@ -27,14 +27,14 @@ async def healthz(request: HttpRequest) -> HttpResponse:
 @json_errors("GET", "HEAD")
 @polled
 async def readyz(request: HttpRequest) -> HttpResponse:
-    """Ready for traffic: the log answers, the layer answers, the server is not draining."""
+    """Ready for traffic: an event can be stored and announced, the server is not draining."""
     if server_state(scope_of(request)).get("draining"):
         return error_response(503, "This server is shutting down.")
     try:
         async with asyncio.timeout(READY_SECONDS):
-            await get_event_log().heads(["realtime.ready"])  # without a name nothing would be asked
+            await get_event_log().check_writable()
     except Exception as error:
-        return error_response(503, f"The event log does not answer: {type(error).__name__}.")
+        return error_response(503, f"The event log can't store: {type(error).__name__}.")
     if any(hub.bus.is_down for hub in running_hubs()):
         return error_response(503, "The channel layer does not answer.")
     try:

@@ -29,7 +29,8 @@ from realtime.eventlog.database import NAMES_PER_QUERY, DatabaseLog
 from realtime.events.event import Event
 from realtime.events.payload import encode_data
 from realtime.events.position import OLDEST, START, Position
-from realtime.exceptions import HistoryGone
+from realtime.events.topic import validate_topic
+from realtime.exceptions import HistoryGone, InvalidTopic
 
 from ..support.servers import ROOT, environment, manage
 from .support import (
@@ -531,6 +532,45 @@ def test_an_error_twice_before_the_commit_reaches_every_publisher():
         answers = append_together(message("a", 1), message("b", 2))
     assert [str(answer) for answer in answers] == ["down", "down"]
     assert insert.call_count == 2
+
+
+@pytest.mark.parametrize("error", [None, OperationalError("disk full")], ids=repr)
+def test_who_asks_whether_an_event_can_be_stored_waits_for_those_before(error):
+    async def main() -> list[object]:
+        asked = (log.check_writable() for _ in range(2))
+        appended = (log.aappend(message("a", number)) for number in range(2))
+        return await asyncio.gather(
+            log.aappend(message("a", 0)), *asked, *appended, return_exceptions=True
+        )
+
+    inserts = []
+
+    def insert(new: writer.Append) -> None:
+        inserts.append(len(new.batch))
+        writer_insert(new)
+
+    writer_insert = writer.insert
+    with (
+        patch.object(writer, "insert", insert),
+        patch("realtime.eventlog.database.change_row", side_effect=error) as change_row,
+    ):
+        first, *asked, second, third = asyncio.run(main())
+    assert asked == [error, error]
+    assert [event.offset for event in (first, second, third)] == [1, 2, 3]
+    assert sum(inserts) == 3
+    assert len(inserts) <= 2
+    assert change_row.call_count == (1 if error is None else 2)
+
+
+def test_whether_an_event_can_be_stored_is_found_out_by_a_change():
+    async_to_sync(log.check_writable)()
+    epoch = models.Topic.objects.get().epoch
+    async_to_sync(log.check_writable)()
+    topic = models.Topic.objects.get()
+    assert topic.epoch != epoch
+    assert topic.head == 0
+    with pytest.raises(InvalidTopic):
+        validate_topic(topic.name)
 
 
 def test_what_follows_an_append_may_fail(caplog):

@@ -1,7 +1,7 @@
 """Health over real sockets, also while what it depends on is away."""
 
 import asyncio
-from pathlib import Path
+import resource
 from typing import Any
 
 import httpx
@@ -27,8 +27,9 @@ def assert_alive_and_ready(server: Any) -> None:
         assert (head.status_code, head.text) == (200, "")
 
 
-def break_database(url: str) -> None:
+def break_database(server: Any) -> None:
     """Make the site's database useless for who is connected already and for who comes."""
+    url = server.env["DATABASE_URL"]
     if ON_POSTGRESQL:
         import psycopg
         from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -40,17 +41,18 @@ def break_database(url: str) -> None:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
     elif ON_MARIADB:
         on_mariadb(f"DROP DATABASE {url.rpartition('/')[2]}")
-    else:
-        Path(url.removeprefix("sqlite:///")).write_bytes(b"no database any more" * 1000)
+    else:  # as a full disk does: what is there can still be read
+        (pid,) = server.worker_pids()
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
 
 
-def test_not_ready_without_a_database(site):
+def test_not_ready_while_nothing_can_be_stored(site):
     with serving(site) as server:
         assert_alive_and_ready(server)
         for path in ("/healthz", "/readyz"):  # as a load balancer asks: by the address, by HTTP
             answer = httpx.get(f"{server.url}{path}", headers={"Host": "10.0.0.7:8000"})
             assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
-        break_database(site["DATABASE_URL"])
+        break_database(server)
 
         def refused() -> bool:
             return get(server, "/readyz").status_code == 503
