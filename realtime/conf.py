@@ -105,6 +105,15 @@ class DottedPath(Setting[Any]):
         return f"is {value!r}.", "A dotted path, as 'app.module.name'."
 
 
+class Choice(Setting[str]):
+    """A setting that is one of the words that its unit names."""
+
+    def find_problem(self, value: Any) -> tuple[str, str] | None:
+        """Return what is wrong with what is none of the words."""
+        is_one = value in self.unit.split(" or ")
+        return None if is_one else (f"is {value!r}.", f"One of {self.unit}.")
+
+
 class Origins(Setting[list[str]]):
     """A setting that lists origins as browsers send them."""
 
@@ -212,6 +221,9 @@ class Settings:
     PAGE_BYTES = Setting(262_144, "bytes",
         "The same, by size, as the rows before suggest. A client that stalls keeps one page in "
         "memory.")
+    UNWRITABLE_ROWS = Choice("cut", "cut or error",
+        "What NDJSON does at a row that can't be read or written as JSON: it is cut, or goes on "
+        'after `{"error": {"key": ..., "detail": ...}}`. The log has the key.')
     CURSOR_SECONDS = Setting(30.0, "seconds",
         "A queryset that is not in the order of its primary key needs a cursor. Of a client "
         "that takes nothing for this long it is closed, and the stream is cut.")

@@ -84,6 +84,7 @@ def test_e002_unknown_key(name, hint):
         ("MAX_TOPICS", 0),
         ("MAX_TOPICS", -1),
         ("MAX_EVENT_BYTES", [65_536]),
+        ("UNWRITABLE_ROWS", "skip"),
         ("KEEPALIVE_SECONDS", "15"),
         ("KEEPALIVE_SECONDS", 0.0),
         ("KEEPALIVE_SECONDS", float("nan")),

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from django.db.models import QuerySet
 
+from .json_columns import to_utf8
 from .pages import row_pages
 from .response import DownloadResponse
 
@@ -63,7 +64,7 @@ def encode_csv(rows: Iterable[Sequence[Any]], width: int, escape_formulas: bool 
     if escape_formulas:
         values = ([_harmless(value) for value in row] for row in values)
     csv.writer(buffer).writerows(values)
-    return buffer.getvalue().encode()
+    return to_utf8(buffer.getvalue())
 
 
 def _harmless(value: Any) -> Any:

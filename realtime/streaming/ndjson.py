@@ -1,5 +1,6 @@
 """NDJSON: a line of JSON for each row or value, in constant memory, however many there are."""
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
@@ -11,11 +12,12 @@ from ..conf import settings
 from ..exceptions import InvalidPosition
 from ..utils.pump import chunked
 from .json_columns import encode_lines, encode_rows, encode_value, to_utf8
-from .pages import after_key, row_pages
+from .pages import Instead, after_key, row_pages
 from .response import StreamResponse
 from .source_context import RequestVariables
 from .sql_json import Lines
 
+logger = logging.getLogger(__name__)
 MAX_LIMIT = 2**63 - 1  # what a database can count to
 
 
@@ -25,7 +27,8 @@ class NDJSONResponse(StreamResponse):
     Of a queryset, say what may be seen: `fields`, or `row`, a function that makes a JSON value of
     an instance, or `.values(...)`. `after` is a primary key, `limit` a number of rows.
 
-    An error in the middle cuts the connection: a body that has its end is whole.
+    An error in the middle cuts the connection: a body that has its end is whole. With the setting
+    UNWRITABLE_ROWS = "error", a row that can't be written is a line that says so.
     """
 
     stream_content_type = "application/x-ndjson"
@@ -54,12 +57,19 @@ class NDJSONResponse(StreamResponse):
             raise TypeError("`fields`, `after` and `limit` are for querysets; cut the source.")
         else:
             self.check_source(source)
-            body = batches(source, self._line)
+            body = batches(source, self._line if _instead() is None else self._line_or_error)
         super().__init__(body, **kwargs)
 
     def _line(self, value: Any) -> bytes:
         value = value if self._row is None else self._row(value)
         return to_utf8(encode_value(value) + "\n")
+
+    def _line_or_error(self, value: Any) -> bytes:
+        try:
+            return self._line(value)
+        except Exception as error:
+            logger.warning("A value of a source can't be written: %r", error)
+            return error_line(None)
 
     def _pages(
         self, queryset: QuerySet[Any], fields: Sequence[str] | None, limit: int | None
@@ -68,7 +78,9 @@ class NDJSONResponse(StreamResponse):
             if fields is not None:
                 raise TypeError("Give `fields` or `row`, not both.")
             row = self._row
-            return row_pages(queryset, lambda page: encode_lines(map(row, page)), limit=limit)
+            return row_pages(
+                queryset, lambda page: encode_lines(map(row, page)), limit=limit, instead=_instead()
+            )
         if fields is None:
             if queryset._fields is None:  # type: ignore[attr-defined]
                 raise TypeError(
@@ -81,7 +93,19 @@ class NDJSONResponse(StreamResponse):
         encode = partial(encode_rows, fields)
         lines = Lines.of(queryset, fields)
         fetch = None if lines is None else lines.fetch
-        return row_pages(queryset, encode, fields=fields, limit=limit, fetch=fetch)
+        return row_pages(
+            queryset, encode, fields=fields, limit=limit, fetch=fetch, instead=_instead()
+        )
+
+
+def error_line(key: Any) -> bytes:
+    """Return what stands for a row that can't be written, where UNWRITABLE_ROWS says so."""
+    error = {"key": key, "detail": "This row can't be written as JSON."}
+    return to_utf8(encode_value({"error": error}) + "\n")
+
+
+def _instead() -> Instead | None:
+    return error_line if settings.UNWRITABLE_ROWS == "error" else None
 
 
 def after_and_limit(request: HttpRequest) -> dict[str, Any]:

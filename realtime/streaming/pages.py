@@ -7,6 +7,7 @@ connection of its own, which goes back when the client leaves or takes nothing f
 """
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +25,8 @@ from ..utils.threads import TRANSFER
 
 FIRST_ROWS: Final = 100  # the first page: soon there, and a look at how large rows are
 Encode = Callable[[list[Any]], bytes]
+Instead = Callable[[Any], bytes]  # of the key of a row that can't be written (None: not known)
+logger = logging.getLogger(__name__)
 
 
 class Page(NamedTuple):
@@ -81,18 +84,22 @@ def row_pages(
     fields: Sequence[str] | None = None,
     limit: int | None = None,
     fetch: Fetch | None = None,
+    instead: Instead | None = None,
 ) -> AsyncGenerator[bytes, None]:
     """Return the encoded pages of the queryset's rows.
 
     Tuples of `fields`, or without them instances.
 
     `encode` runs in a thread, and may get a tuple with one value more, which is the key. Where
-    pages are found by their keys, `fetch` comes first: it gets a page as it is, or None.
+    pages are found by their keys, `fetch` comes first: it gets a page as it is, or None. `instead`
+    makes what stands for a row that can't be read or encoded; without it such a row is an error.
     """
     if in_key_order(queryset):
-        return _by_key(queryset, encode, fields, limit, fetch)
+        return _by_key(queryset, encode, fields, limit, fetch, instead)
     if fields is not None:
         queryset = queryset.values_list(*fields)
+    if instead is not None:
+        encode = _each_or(instead, encode)
     return _by_cursor(queryset if limit is None else queryset[:limit], encode)
 
 
@@ -113,6 +120,7 @@ async def _by_key(
     fields: Sequence[str] | None,
     limit: int | None,
     fetch: Fetch | None,
+    instead: Instead | None,
 ) -> AsyncGenerator[bytes, None]:
     queryset = queryset.order_by("pk")
 
@@ -121,13 +129,14 @@ async def _by_key(
         if page is not None:
             return page
         rest = queryset if last is None else queryset.filter(pk__gt=last)
-        rest = rest[:count]
         some = rest if fields is None else rest.values_list(*fields, "pk")
         try:
-            rows = list(some)
+            rows = list(some[:count])
             data = encode(rows) if rows else b""
         except Exception as error:
-            if (key := _unreadable(rest, some, encode)) is not None:
+            if instead is not None:
+                return _row_by_row(rest[:count], some, encode, instead)
+            if (key := _unreadable(rest[:count], some, encode)) is not None:
                 error.add_note(f"The row of {queryset.model._meta.label} with the key {key!r}.")
             raise
         if not rows:
@@ -149,12 +158,44 @@ async def _by_key(
 def _unreadable(rows: QuerySet[Any], some: QuerySet[Any], encode: Encode) -> Any:
     """Return the key of the first row that can't be read or encoded; None if none is to blame."""
     with suppress(Exception):  # where the database is gone, no row is
-        for number, key in enumerate(rows.values_list("pk", flat=True)):
+        for key in list(rows.values_list("pk", flat=True)):
             try:
-                encode(list(some[number : number + 1]))
+                encode(list(some.filter(pk=key)))
             except Exception:
                 return key
     return None
+
+
+def _row_by_row(rows: QuerySet[Any], some: QuerySet[Any], encode: Encode, instead: Instead) -> Page:
+    """Return a page of which rows can't be read or encoded."""
+    keys, parts = list(rows.values_list("pk", flat=True)), []
+    for key in keys:
+        try:
+            parts.append(encode(list(some.filter(pk=key))))
+        except Exception as error:
+            if not connections[rows.db].is_usable():
+                raise  # it is the database's fault, not the row's
+            _log_unwritable(rows.model._meta.label, key, error)
+            parts.append(instead(key))
+    return Page(b"".join(parts), len(keys), keys[-1])
+
+
+def _each_or(instead: Instead, encode: Encode) -> Encode:
+    def write(rows: list[Any]) -> bytes:
+        try:
+            return encode(rows)
+        except Exception as error:
+            if len(rows) > 1:
+                return b"".join([write([row]) for row in rows])
+            key = getattr(rows[0], "pk", None)  # a tuple of fields has none
+            _log_unwritable(type(rows[0]).__name__, key, error)
+            return instead(key)
+
+    return write
+
+
+def _log_unwritable(kind: str, key: Any, error: Exception) -> None:
+    logger.warning("The row of %s with the key %r can't be written: %r", kind, key, error)
 
 
 async def _by_cursor(queryset: QuerySet[Any], encode: Encode) -> AsyncGenerator[bytes, None]:

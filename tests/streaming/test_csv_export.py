@@ -67,6 +67,10 @@ def test_formulas_are_text_if_wanted(cell):
     assert written(True) == f"'{cell}"
 
 
+def test_half_of_a_surrogate_pair_is_escaped():
+    assert encode_csv([["a\ud83d", "🐎"]], 2) == "a\\ud83d,🐎\r\n".encode()
+
+
 def test_numbers_are_no_formulas():
     row = [-5, decimal.Decimal("-1.50"), datetime.date(2025, 1, 1), "a=b", "5-3"]
     assert encode_csv([row], 5, True) == b"-5,-1.50,2025-01-01,a=b,5-3\r\n"

@@ -1,6 +1,7 @@
 """`NDJSONResponse` over real sockets: rows and values, stalls, errors, clients that leave."""
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import httpx
 import pytest
 from django.contrib.auth.models import Group, User
 from django.http import QueryDict
+from django.test import override_settings
 
 from docs.examples import ndjson_client, ndjson_values, ndjson_view
 from realtime.conf import Settings
@@ -295,6 +297,35 @@ async def test_the_examples(async_rf):
 
 async def body_of(response: Any) -> bytes:
     return b"".join([part async for part in response])
+
+
+@pytest.mark.django_db(transaction=True)
+@override_settings(REALTIME={"UNWRITABLE_ROWS": "error"})
+async def test_a_line_stands_for_a_row_that_can_not_be_written():
+    groups = await Group.objects.abulk_create([Group(name=name) for name in "abc"])
+
+    def row(group: Group) -> float:
+        return math.nan if group.name == "b" else group.pk
+
+    async def values() -> Any:
+        for group in groups:
+            yield row(group)
+
+    for response, key in (
+        (NDJSONResponse(Group.objects.all(), row=row), groups[1].pk),
+        (NDJSONResponse(Group.objects.order_by("name"), row=row), groups[1].pk),
+        (NDJSONResponse(values()), None),
+    ):
+        first, error, last = map(json.loads, (await body_of(response)).splitlines())
+        assert (first, last) == (groups[0].pk, groups[2].pk)
+        assert error == {"error": {"key": key, "detail": "This row can't be written as JSON."}}
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_without_the_setting_it_is_cut():
+    await Group.objects.acreate(name="a")
+    with pytest.raises(ValueError, match="JSON"):
+        await body_of(NDJSONResponse(Group.objects.all(), row=lambda group: math.nan))
 
 
 def test_a_client_that_goes_on_after_a_cut(here, monkeypatch):

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.contrib.auth.models import Group, User
 from django.db import OperationalError, connections
 from django.db.models import Count
@@ -171,3 +172,57 @@ def test_what_is_no_key(after):
 @pytest.mark.parametrize("after", ["0", "-1", 5, "9" * 30])
 def test_what_is_a_key(after):
     assert list(after_key(User.objects.all(), after)) == []
+
+
+@pytest.mark.parametrize("fields", [None, ("username",)])
+@pytest.mark.parametrize("order", ["pk", "-pk"])
+async def test_something_stands_for_a_row_that_can_not_be_written(fields, order, caplog):
+    users = await User.objects.abulk_create([User(username=f"user{n}") for n in range(5)])
+
+    def encode(rows: list[Any]) -> bytes:
+        names = [row.username if fields is None else row[0] for row in rows]
+        if "user3" in names:
+            raise ValueError("not JSON")
+        return "".join(name[-1] for name in names).encode()
+
+    def instead(key: Any) -> bytes:
+        return b"!" if key == users[3].pk or (fields and order == "-pk") else b"?"
+
+    queryset = User.objects.order_by(order)
+    pages = [page async for page in row_pages(queryset, encode, fields=fields, instead=instead)]
+    assert b"".join(pages) == (b"012!4" if order == "pk" else b"4!210")
+    [record] = caplog.records
+    assert "can't be written: ValueError('not JSON')" in record.getMessage()
+
+
+@pytest.mark.skipif(connections["default"].vendor != "sqlite", reason="others store no such text")
+async def test_nor_for_one_that_can_not_be_read(caplog):
+    groups = await Group.objects.abulk_create([Group(name=f"group{n}") for n in range(3)])
+
+    def spoil() -> None:
+        with connections["default"].cursor() as cursor:
+            cursor.execute(
+                "UPDATE auth_group SET name = CAST(X'ff' AS TEXT) WHERE id = %s", [groups[1].pk]
+            )
+
+    await sync_to_async(spoil)()
+
+    def encode(rows: list[Any]) -> bytes:
+        return b"".join(b"%d" % row[-1] for row in rows)
+
+    pages = row_pages(Group.objects.all(), encode, fields=("name",), instead=b"!%d!".__mod__)
+    keys = [group.pk for group in groups]
+    assert b"".join([page async for page in pages]) == b"%d!%d!%d" % tuple(keys)
+    assert f"The row of auth.Group with the key {keys[1]} can't be written" in caplog.text
+
+
+async def test_a_database_that_is_gone_is_no_rows_fault(monkeypatch):
+    await User.objects.acreate(username="a")
+
+    def encode(rows: list[Any]) -> bytes:
+        monkeypatch.setattr(type(connections["default"]), "is_usable", lambda self: False)
+        raise OperationalError("gone")
+
+    with pytest.raises(OperationalError, match="gone"):
+        async for _ in row_pages(User.objects.all(), encode, instead=lambda key: b"!"):
+            pass
