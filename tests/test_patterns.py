@@ -94,11 +94,15 @@ def assert_linear(use: Use, most: float = MAX_SECONDS) -> None:
                 assert took < most, (opening, run, ending)
                 if took > worst:
                     worst, slowest = took, (opening, run, ending)
-    quarter, whole = (
-        min(seconds(use, attack(*slowest, size)) for _ in range(3)) for size in (SIZE // 4, SIZE)
-    )
-    assert whole < most, slowest
-    assert whole < 8 * quarter + 0.001, slowest  # 4 times is linear, 16 times quadratic
+    for _ in range(3):  # others on the machine empty the processor's caches
+        quarter, whole = (
+            min(seconds(use, attack(*slowest, size)) for _ in range(3))
+            for size in (SIZE // 4, SIZE)
+        )
+        # 4 times is linear, 16 times quadratic
+        if whole < most and whole < 8 * quarter + 0.001:
+            return
+    pytest.fail(f"{slowest}: {whole} s, a quarter of it {quarter} s")
 
 
 @pytest.mark.parametrize("use", [pytest.param(use, id=name) for name, use in patterns()])

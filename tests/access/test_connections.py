@@ -310,7 +310,7 @@ async def test_change_that_came_while_the_database_did_not_answer_is_made_up_for
     monkeypatch.setattr(connections, "_refresh", refresh_failing_once)
     try:
         await apublish(TOPIC, {"user": "1"}, ephemeral=True)
-        await eventually(lambda: each.told == [each.identity, None], 5)
+        await eventually(lambda: each.told == [each.identity, None], 10)
     finally:
         registry.discard(each.identity, each)
 

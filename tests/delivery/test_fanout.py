@@ -113,7 +113,7 @@ def synced(crowd: Fanout, count: int, **options: Any) -> list[Client]:
 
 async def until(is_true: Callable[[], bool]) -> None:
     """Go on in the turn of the loop in which it is true."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while not is_true():
             await asyncio.sleep(0)
 

@@ -116,7 +116,7 @@ def test_a_client_that_disconnects_within_its_body_publishes_nothing(here):
 
     assert kept() == ""
     post(here, "room.left", b"3", bearer(token))
-    wait_until(kept, 5, "the event")
+    wait_until(kept, 10, "the event")
     assert kept().count('"data":3') == 1
     assert '"data":12' not in kept()
 

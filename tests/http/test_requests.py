@@ -113,6 +113,11 @@ def test_accept_is_read_as_django_reads_it(accept: str) -> None:
 def test_long_accept_is_read_in_little_time() -> None:
     for each in ("a/b;q=0.1,", "*/*;q=0,"):
         asked = request(Accept=each * (65_536 // len(each)))
-        began = time.thread_time()
-        assert not accepts_event_stream(asked)
-        assert time.thread_time() - began < 0.02
+        assert min(seconds_of_accepting(asked) for _ in range(3)) < 0.02
+
+
+def seconds_of_accepting(asked: HttpRequest) -> float:
+    """Of this thread's own time."""
+    began = time.thread_time()
+    assert not accepts_event_stream(asked)
+    return time.thread_time() - began

@@ -68,7 +68,7 @@ async def test_the_raw_bytes_begin_with_an_id_and_keep_alive(here):
     url = f"{here.url}/topics/public.raw/events"
     async with httpx.AsyncClient() as client, client.stream("GET", url) as response:
         seen = ""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             async for text in response.aiter_text():
                 seen += text
                 if seen.count(": keepalive\n") >= 2:

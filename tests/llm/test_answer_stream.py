@@ -62,7 +62,7 @@ def here(_site_template: dict[str, str]) -> Iterator[SimpleNamespace]:
 def _forgotten(here: Any) -> Iterator[None]:
     here.fake.requests.clear()
     yield
-    wait_until(lambda: not here.fake.open, 2, "the end of the test's answers")
+    wait_until(lambda: not here.fake.open, 10, "the end of the test's answers")
     assert KEY not in "\n".join(here.log)
 
 
@@ -121,14 +121,14 @@ async def test_the_upstream_is_closed_when_the_client_leaves(here):
     async with asking(here, "Why?") as stream:
         assert json.loads((await stream.next()).data) == {"token": "a"}
         assert here.fake.open == 1
-    await eventually(lambda: not here.fake.open, 1, "the upstream's close")
+    await eventually(lambda: not here.fake.open, 10, "the upstream's close")
 
 
 async def test_also_before_the_first_token(here):
     here.fake.respond(hangs=True)
     async with asking(here, "Why?"):
-        await eventually(lambda: here.fake.open, 5, "the request")
-    await eventually(lambda: not here.fake.open, 1, "the upstream's close")
+        await eventually(lambda: here.fake.open, 10, "the request")
+    await eventually(lambda: not here.fake.open, 10, "the upstream's close")
 
 
 async def test_it_keeps_alive_while_the_first_token_is_slow(here):
@@ -181,10 +181,10 @@ async def test_so_many_answers_per_user(here):
         assert int(answer.headers["retry-after"]) > 0
         async with asking(here, "4", user="bob") as other:
             await other.next()
-    await eventually(lambda: not here.fake.open, 1, "the upstream's close")
+    await eventually(lambda: not here.fake.open, 10, "the upstream's close")
     async with asking(here, "5") as stream:
         await stream.next()
-    await eventually(lambda: not here.fake.open, 1, "the upstream's close")
+    await eventually(lambda: not here.fake.open, 10, "the upstream's close")
 
 
 async def test_the_first_token_comes_hardly_later_than_the_providers_own(here, record_property):
@@ -210,7 +210,7 @@ async def test_the_first_token_comes_hardly_later_than_the_providers_own(here, r
         async with asking(here, "x") as stream:
             await stream.next()
             taken = time.monotonic() - here.fake.requests[-1].written_at[-1]
-        await eventually(lambda: not here.fake.open, 2, "the upstream's close")
+        await eventually(lambda: not here.fake.open, 10, "the upstream's close")
         return taken
 
     async with client:
@@ -226,13 +226,13 @@ async def test_nothing_of_it_stays(here):
     here.fake.respond(*openai_events(["a"], stop_reason=None), hangs=True)
     async with asking(here, "Why?") as stream:
         await stream.next()
-    await eventually(lambda: not here.fake.open, 1, "the upstream's close")
+    await eventually(lambda: not here.fake.open, 10, "the upstream's close")
 
     def tasks() -> list[str]:
         found: list[str] = httpx.get(f"{here.url}/tests/inside").json()["tasks"]
         return [name for name in found if "llm" in name or "pump" in name or "_events" in name]
 
-    await eventually(lambda: not tasks(), 2, "the end of its tasks")
+    await eventually(lambda: not tasks(), 10, "the end of its tasks")
 
 
 def test_gzip_leaves_it_alone(here):

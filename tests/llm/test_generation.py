@@ -60,8 +60,8 @@ def _over(request: pytest.FixtureRequest) -> Iterator[None]:
         )
         # Their requests may not have come to the upstream yet.
         inside = f"{site.url}/tests/inside"
-        wait_until(lambda: not httpx.get(inside).json()["answers"], 5, "the end of the answers")
-        wait_until(lambda: not site.fake.open, 3, "the end of their requests")
+        wait_until(lambda: not httpx.get(inside).json()["answers"], 10, "the end of the answers")
+        wait_until(lambda: not site.fake.open, 10, "the end of their requests")
         site.fake.requests.clear()
         assert KEY not in "\n".join(site.log)
 
@@ -167,7 +167,7 @@ async def test_the_same_key_gets_the_same_answer(here):
     answers = await asyncio.gather(*(asyncio.to_thread(post, here, **key) for _ in range(4)))
     assert [answer.status_code for answer in answers] == [201] * 4
     assert len({answer.json()["topic"] for answer in answers}) == 1
-    await eventually(lambda: here.fake.requests, 5, "the request")
+    await eventually(lambda: here.fake.requests, 10, "the request")
     assert len(here.fake.requests) == 1
     other = await asyncio.to_thread(post, here, "Something else", **key)
     assert (other.status_code, "another prompt" in other.text) == (400, True)
@@ -228,7 +228,7 @@ async def test_a_delete_ends_it(here):
         assert await delete(here, answer["cancel"]) == 204
         _, kind, data = await read_to_end(stream)
         assert (kind, data) == ("done", {"stop_reason": "cancelled"})
-        await eventually(lambda: not here.fake.open, 1, "the upstream's close")
+        await eventually(lambda: not here.fake.open, 10, "the upstream's close")
         assert await delete(here, answer["cancel"]) == 204  # again: nothing more is published
         with pytest.raises(TimeoutError):
             await stream.next(0.5)
@@ -237,7 +237,7 @@ async def test_a_delete_ends_it(here):
 async def test_staff_may_end_it_too(here):
     answer = await start(here, *HALF, hangs=True)
     assert await delete(here, answer["cancel"], user="admin") == 204
-    await eventually(lambda: not here.fake.open, 1, "the upstream's close")
+    await eventually(lambda: not here.fake.open, 10, "the upstream's close")
 
 
 ROWS = (
@@ -255,7 +255,7 @@ async def test_the_admin_cancels_it_on_any_worker(template):
         site.fake.respond(*HALF, hangs=True)
         answers = [await asyncio.to_thread(post, site) for _ in range(8)]
         assert {answer.status_code for answer in answers} == {201}
-        await eventually(lambda: site.fake.open == 8, 5, "the requests")
+        await eventually(lambda: site.fake.open == 8, 10, "the requests")
         async with listening(site, answers[0].json()) as stream:
             await stream.next()
             with signed_in(site, "admin") as client:
@@ -273,7 +273,7 @@ async def test_the_admin_cancels_it_on_any_worker(template):
                 )
                 assert "8 answers cancelled." in done.text
             # Its own worker at once, the other with its next heartbeat.
-            await eventually(lambda: not site.fake.open, 2, "the upstreams' close")
+            await eventually(lambda: not site.fake.open, 10, "the upstreams' close")
             _, kind, data = await read_to_end(stream)
             assert (kind, data) == ("done", {"stop_reason": "cancelled"})
         assert {row[1] for row in site.shell.run(ROWS)} == {"cancelled"}
@@ -293,7 +293,7 @@ async def test_the_length_limit(here):
     async with listening(here, answer) as stream:
         text, kind, data = await read_to_end(stream)
     assert (len(text), kind, data) == (3000, "done", {"stop_reason": "length"})
-    await eventually(lambda: not here.fake.open, 1, "the upstream's close")
+    await eventually(lambda: not here.fake.open, 10, "the upstream's close")
 
 
 @pytest.mark.parametrize(
@@ -339,11 +339,11 @@ async def test_an_answer_without_listeners_is_stopped_after_a_while(template):
         async with listening(site, heard) as stream:
             await stream.next()
             unheard = await start(site, *HALF, hangs=True)
-            await eventually(lambda: site.fake.open == 2, 3, "the other's request")
-            await eventually(lambda: site.fake.open == 1, 5, "the end of the other")
+            await eventually(lambda: site.fake.open == 2, 10, "the other's request")
+            await eventually(lambda: site.fake.open == 1, 10, "the end of the other")
             await asyncio.sleep(1.5)
             assert site.fake.open == 1
-        await eventually(lambda: not site.fake.open, 5, "the end")
+        await eventually(lambda: not site.fake.open, 10, "the end")
         async with listening(site, unheard) as stream:
             text, kind, data = await read_to_end(stream)
         assert (text, kind) == ("one two", "error")
@@ -380,10 +380,10 @@ async def test_a_server_that_stops_says_so(template, how):
 async def test_after_a_kill_a_listener_finds_the_orphan(template):
     with a_site(template, "--workers", "2") as site:
         answer = await start(site, *HALF, hangs=True)
-        await eventually(lambda: site.fake.open, 5, "the request")
+        await eventually(lambda: site.fake.open, 10, "the request")
         for pid in site.server.worker_pids():
             os.kill(pid, signal.SIGKILL)
-        await eventually(lambda: not site.fake.open, 5, "the death")
+        await eventually(lambda: not site.fake.open, 10, "the death")
         for _ in range(100):
             try:
                 async with listening(site, answer) as one, listening(site, answer) as two:
@@ -415,7 +415,7 @@ async def test_the_next_answer_finds_the_orphan_too(here):
 async def test_a_delete_on_another_worker(template):
     with a_site(template) as site, serving(site.env) as other:
         answer = await start(site, *HALF, hangs=True)
-        await eventually(lambda: site.fake.open, 5, "the request")
+        await eventually(lambda: site.fake.open, 10, "the request")
         headers = bearer(site.tokens["alice"])
         gone = await asyncio.to_thread(httpx.delete, other.url + answer["cancel"], headers=headers)
         assert gone.status_code == 204
@@ -451,4 +451,4 @@ async def test_nothing_is_kept_of_answers_that_have_ended(here):
         return [name for name in found if "Run." in name]
 
     # Its last event is read before the task that has written it hears of it.
-    await eventually(lambda: not tasks(), 2, "the end of its tasks")
+    await eventually(lambda: not tasks(), 10, "the end of its tasks")

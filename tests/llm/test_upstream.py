@@ -135,7 +135,7 @@ async def test_an_error_in_the_middle(name, kind, says):
         fake.respond(*EVENTS[name](["half"], error=error), hangs=True)
         with pytest.raises(ProviderError, match=says) as caught:
             await ask(provider)
-        await eventually(lambda: not fake.open, 1, "the upstream's close")
+        await eventually(lambda: not fake.open, 10, "the upstream's close")
     assert KEY not in str(caught.value)
 
 
@@ -166,7 +166,7 @@ async def test_a_hang_before_and_after_the_first_token(name):
             fake.respond(*parts, hangs=True)
             with pytest.raises(ProviderError, match=r"sent nothing for 0\.3 s"):
                 await ask(provider)
-            await eventually(lambda: not fake.open, 1, "the upstream's close")
+            await eventually(lambda: not fake.open, 10, "the upstream's close")
 
 
 @BOTH
@@ -183,7 +183,7 @@ async def test_leaving_closes_the_upstream_connection(name):
         async with Answer(provider, "Why?") as answer:
             assert await anext(aiter(answer)) == "a"
             assert fake.open == 1
-        await eventually(lambda: not fake.open, 1, "the upstream's close")
+        await eventually(lambda: not fake.open, 10, "the upstream's close")
 
 
 @BOTH
@@ -192,11 +192,11 @@ async def test_cancelling_closes_the_upstream_connection(name, after):
     async with connected(name) as (fake, provider):
         fake.respond(0.1, *EVENTS[name](["a", "b"], stop_reason=None), hangs=True)
         task = asyncio.create_task(ask(provider))
-        await eventually(lambda: fake.requests, 5, "the request")
+        await eventually(lambda: fake.requests, 10, "the request")
         await asyncio.sleep(after)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await eventually(lambda: not fake.open, 1, "the upstream's close")
+        await eventually(lambda: not fake.open, 10, "the upstream's close")
 
 
 @BOTH

@@ -105,7 +105,7 @@ class Worker:
         answer: dict[str, Any] = json.loads(self.get("/events"))
         return answer
 
-    def wait_for(self, event: str, seconds: float = 5.0) -> float:
+    def wait_for(self, event: str, seconds: float = 15.0) -> float:
         """Wait until the application has noted an event; how long it took."""
         start = time.monotonic()
         events: list[str] = []
@@ -304,7 +304,7 @@ def frame(
     return first + head + payload
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
+def eventually(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
     """The condition's first true value."""
     end = time.monotonic() + seconds
     while not (value := condition()):

@@ -79,5 +79,5 @@ def test_behind_a_proxy_the_client_is_named_and_not_the_proxy(
     with worker.client() as client:
         client.upgrade("/return", *forwarded)
     for line in ("9.8.7.6:54 - - [", '"GET /hello" 200 5', '"WSCONNECT /return"'):
-        wait_until(lambda line=line: line in worker.text, 5, line)  # type: ignore[misc]
+        wait_until(lambda line=line: line in worker.text, 10, line)  # type: ignore[misc]
     assert "None - - [" not in worker.text

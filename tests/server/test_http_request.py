@@ -193,9 +193,18 @@ def seconds(data: bytes) -> float:
 
 
 def assert_linear(build: Callable[[int], bytes]) -> None:
-    """Four times the size takes about 4 times as long; 16 times would be quadratic."""
-    quarter, whole = seconds(build(16_384)), seconds(build(65_536))
-    assert whole < 8 * quarter + 0.001, f"{whole / quarter:.1f} times"
+    """Four times the size takes about 4 times as long; 16 times would be quadratic.
+
+    What else runs on the machine empties the processor's caches: what is linear is so in one of
+    three measurements, what is quadratic in none.
+    """
+    ratios = []
+    while len(ratios) < 3:
+        quarter, whole = seconds(build(16_384)), seconds(build(65_536))
+        if whole < 8 * quarter + 0.001:
+            return
+        ratios.append(whole / quarter)
+    pytest.fail(f"{ratios} times")
 
 
 def head_of(lines: list[bytes], target: bytes = b"/") -> bytes:

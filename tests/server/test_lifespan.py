@@ -28,7 +28,7 @@ def test_it_is_done_once_before_the_server_is_ready_whatever_fails() -> None:
         assert worker.text.count("A callback failed at the start of the server") == 1
         assert "all has ended" not in worker.text
         worker.terminate()
-        assert worker.process.wait(5) == 0
+        assert worker.process.wait(20) == 0
         assert worker.text.endswith("all has ended\n")
     finally:
         worker.stop()
@@ -85,7 +85,7 @@ async def test_an_application_that_does_not_know_it_is_served(
     application: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     lifespan = Lifespan(application)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(15):
         await lifespan.start()
         await lifespan.stop()
     assert caplog.text == ""
@@ -156,7 +156,7 @@ async def test_a_start_can_be_given_up() -> None:
     starting = asyncio.create_task(lifespan.start())
     await asyncio.sleep(0)
     lifespan.cancel()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(15):
         await starting
 
 

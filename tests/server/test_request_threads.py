@@ -61,7 +61,7 @@ async def test_a_request_does_not_wait_for_the_slow_call_of_another() -> None:
 
     run = with_borrowed_threads(application, RequestThreads(16))
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             paths = "/quick", "/slow"
             await asyncio.gather(*(run({"type": "http", "path": p}, None, None) for p in paths))
     finally:

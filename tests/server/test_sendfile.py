@@ -98,7 +98,7 @@ def test_a_client_that_stalls_is_waited_for_and_one_that_leaves_noticed(start, p
         time.sleep(0.5)
         assert "sent" not in files.status()["events"]
         assert files.rss() - before < 4_000_000
-    eventually(lambda: {"sent", "cancelled"} & set(files.status()["events"]), 3)
+    eventually(lambda: {"sent", "cancelled"} & set(files.status()["events"]), 10)
 
 
 def test_the_event_loop_goes_on_beside_a_fast_client(files, path):

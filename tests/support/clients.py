@@ -64,7 +64,7 @@ class Stream:
         self.headers = response.headers
         self._events = EventSource(response).aiter_sse()
 
-    async def next(self, seconds: float = 10.0) -> ServerSentEvent:
+    async def next(self, seconds: float = 20.0) -> ServerSentEvent:
         """The next event that has data; without data nothing is dispatched, says the standard."""
         async with asyncio.timeout(seconds):
             while not (event := await anext(self._events)).data:
@@ -140,7 +140,7 @@ async def refusal(url: str, **options: Any) -> tuple[int, Any]:
         return error.response.status_code, json.loads(error.response.body)
 
 
-async def eventually(condition: Callable[[], Any], seconds: float = 10.0, what: str = "it") -> Any:
+async def eventually(condition: Callable[[], Any], seconds: float = 20.0, what: str = "it") -> Any:
     """Await until `condition` returns something true; fail after `seconds` of the loop's clock."""
     now = asyncio.get_running_loop().time
     deadline = now() + seconds

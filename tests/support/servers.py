@@ -173,7 +173,7 @@ def serving(
     assert code == 0, f"It ended with {code}:\n" + "\n".join(server.log[-30:])
 
 
-def wait_until(condition: Any, seconds: float = 10.0, what: str = "it") -> Any:
+def wait_until(condition: Any, seconds: float = 20.0, what: str = "it") -> Any:
     """Call `condition` until it returns something true; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -143,6 +143,6 @@ async def test_a_source_that_swallows_a_cancellation_is_closed(monkeypatch):
 
     chunks = chunked(source(), "".join, 0, 0, idle=10)
     assert await anext(chunks) == "a"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         await chunks.aclose()
     assert closed

@@ -148,7 +148,7 @@ def test_idle_streams_hold_no_thread_and_no_connection(
             head = f"GET /topics/room.{number % 100}/events HTTP/1.1\r\nHost: 127.0.0.1\r\n"
             stream.sendall(f"{head}{cookie}\r\n\r\n".encode())
             assert stream.recv(12) == b"HTTP/1.1 200"
-        wait_until(lambda: status(pid, "Threads:") < 40, 5, "fewer than 40 threads")
+        wait_until(lambda: status(pid, "Threads:") < 40, 10, "fewer than 40 threads")
         if ON_POSTGRESQL:
             with psycopg.connect(site["DATABASE_URL"]) as connection:
                 query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"

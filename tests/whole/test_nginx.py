@@ -328,7 +328,7 @@ def test_no_token_in_a_log(here):
     token = here.tokens["alice"]
     httpx.get(f"{here.url}/topics/public.a/history?token={token}", verify=here.tls)
     log = here.folder / "access.log"
-    wait_until(lambda: "/topics/public.a/history" in log.read_text(), 5, "the line")
+    wait_until(lambda: "/topics/public.a/history" in log.read_text(), 10, "the line")
     assert token not in log.read_text()
 
 

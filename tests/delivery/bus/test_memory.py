@@ -43,7 +43,7 @@ async def test_readers_of_the_process_hear_what_is_published():
         feed = await hub.attach("a", reader)
         event = await publish_now("a", 1)
         typing = await publish_now("a", 2, ephemeral=True)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             while reader.got != [typing, event]:  # the first of a topic comes from the log
                 await asyncio.sleep(0)
         assert layer.groups == {}

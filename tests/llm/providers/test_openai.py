@@ -111,7 +111,7 @@ async def test_json_that_is_no_chunk(data):
         fake.respond(sse(data), hangs=True)
         with pytest.raises(ProviderError, match="failed to answer"):
             await ask(provider)
-        await eventually(lambda: not fake.open, 1, "the upstream's close")
+        await eventually(lambda: not fake.open, 10, "the upstream's close")
 
 
 async def test_a_usage_that_is_told_in_part():
