@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from pathlib import Path
 from random import Random
 from typing import Any, Final, TypeAlias
 
@@ -134,6 +135,16 @@ async def take_descriptors(site: Site, rng: Random) -> None:
     await _limit(site, rng, resource.RLIMIT_NOFILE, lambda pid: len(os.listdir(f"/proc/{pid}/fd")))
 
 
+async def take_memory(site: Site, rng: Random) -> None:
+    """Give the workers no more memory for a while, as a container at its limit does."""
+    await _limit(site, rng, resource.RLIMIT_AS, _address_space)
+
+
+def _address_space(pid: int) -> int:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+    return pages * resource.getpagesize()
+
+
 async def fill_disk(site: Site, rng: Random) -> None:
     """Let the workers write to no file for a while: SQLite can't tell this from a full disk."""
     await _limit(site, rng, resource.RLIMIT_FSIZE, lambda pid: 1)
@@ -167,6 +178,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "worker: stopped for a while": stop_worker,
     "workers: replaced": replace_workers,
     "workers: no more descriptors": take_descriptors,
+    "workers: no more memory": take_memory,
 }
 if ON_POSTGRESQL:
     FAULTS.update(
