@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import tempfile
 from contextlib import suppress
 from typing import Any
 
@@ -13,7 +14,18 @@ class OwnerOnlyConnection(sqlite3.Connection):
     """
 
     def __init__(self, database: str, *args: Any, **kwargs: Any) -> None:
-        if not str(database).startswith(("file:", ":memory:")):
+        if not str(database).startswith(("file:", ":memory:")) and not os.path.exists(database):
             with suppress(OSError):  # SQLite says what is wrong
-                os.close(os.open(database, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o600))
+                _make(database)
         super().__init__(database, *args, **kwargs)
+
+
+def _make(path: str) -> None:
+    # Under another name, because closing a file ends all locks that this process has on it (POSIX,
+    # fcntl), those of SQLite's other connections too: another process would then delete their log.
+    file, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".")  # 0600
+    os.close(file)
+    try:
+        os.link(temporary, path)  # unless somebody has made it meanwhile
+    finally:
+        os.unlink(temporary)
