@@ -51,7 +51,8 @@ class Settings(CoreSettings):
     LLM_PER_PROCESS = Setting(50, "answers",
         "Under way in one process; more are refused (429).")
     LLM_PER_USER = Setting(3, "answers",
-        "Under way for one user; more are refused (429).")
+        "Under way for one user; more are refused (429). Those on a request are counted in each "
+        "process by itself, those that are published in all.")
     LLM_BATCH_SECONDS = Setting(0.05, "seconds",
         "Tokens that are published to a topic wait this long for more; the first does not wait.")
     LLM_BATCH_CHARS = Setting(2_000, "characters",
