@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -15,6 +15,10 @@ from psycopg.conninfo import conninfo_to_dict
 from ..support.databases import ON_POSTGRESQL, new_database_url
 from ..support.servers import SiteServer, Valkey, prepare_site
 from .proxy import Proxy
+
+# A thread that is started without memory may never report back, and hold the event loop: such a
+# worker is replaced, and within the time that a recovery may take.
+TIMEOUT: Final = ("--worker-timeout", "6")
 
 
 @dataclass
@@ -76,7 +80,7 @@ async def broken_site() -> AsyncIterator[Site]:
 
 @asynccontextmanager
 async def _serving(env: dict[str, str]) -> AsyncIterator[SiteServer]:
-    server = await asyncio.to_thread(SiteServer, env, "--workers", "2")
+    server = await asyncio.to_thread(SiteServer, env, "--workers", "2", *TIMEOUT)
     server.expected.append("")  # each fault has its errors: whatever is logged is expected
     try:
         yield server
