@@ -10,6 +10,7 @@ RealtimeError
 ├── InvalidPrompt           a language model can't be asked this
 ├── HistoryGone             the log no longer reaches back to a position
 ├── OutcomeUnknown          an event may be stored, or not
+├── DatabaseUnavailable     the database can't be asked just now
 ├── NotIdentified           nobody is signed in, or the credentials are no good
 ├── NotAllowed              signed in, but not permitted
 ├── TooManyRequests         as much as is allowed is under way already
@@ -91,6 +92,22 @@ class OutcomeUnknown(RealtimeError):
 
     def __init__(self) -> None:
         super().__init__("The event may have been stored: the database did not answer in time.")
+
+
+class DatabaseUnavailable(RealtimeError):
+    """The database can't be asked just now; what was asked for has not happened."""
+
+    code = "unavailable"
+    status = 503
+    close_code = 1011
+
+    def __init__(self) -> None:
+        super().__init__("The database can't be asked just now: try again.")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return when to come back (RFC 9110, section 10.2.3)."""
+        return {"Retry-After": "2"}
 
 
 class InvalidPrompt(RealtimeError, ValueError):

@@ -14,8 +14,8 @@ from ..access.origins import cors_headers
 from ..access.permissions import require
 from ..events.payload import DEFAULT_TYPE
 from ..events.topic import validate_topic
-from ..exceptions import RealtimeError
 from ..utils.asgi import Application, Receive, Scope, Send, query, read_body, send_json
+from ..utils.outages import ANSWERED_ERRORS, answer_to
 from ..utils.threads import release_request_thread
 from .requests import max_body_bytes, publish_body
 
@@ -46,7 +46,8 @@ class PublishConsumer(AsyncConsumer):
             identity = await authenticate_token(token)
             await require(identity.user, topic, "publish")
             event = await publish_body(topic, body, query(scope).get("type", [DEFAULT_TYPE])[-1])
-        except RealtimeError as error:
+        except ANSWERED_ERRORS as caught:
+            error = answer_to(caught)
             headers = error.headers | cors_headers(scope)
             await send_json(send, error.status, {"detail": str(error)}, headers)
         else:

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import update_wrapper
 from itertools import islice
+from random import uniform
 from typing import Any, Concatenate, Final, ParamSpec, TypeAlias
 
 from django.core.exceptions import RequestDataTooBig
@@ -22,9 +23,17 @@ from ..conf import settings
 from ..delivery.publish import publish_now
 from ..events.event import Event
 from ..events.payload import decode_data
-from ..exceptions import DataTooLarge, NotAllowed, NotIdentified, RealtimeError
+from ..exceptions import (
+    DatabaseUnavailable,
+    DataTooLarge,
+    NotAllowed,
+    NotIdentified,
+    RealtimeError,
+)
 from ..streaming.response import StreamResponse
+from ..streaming.sse import encode_sse
 from ..utils.asgi import scope_of
+from ..utils.outages import ANSWERED_ERRORS, answer_to
 from .stream_guard import StreamGuard
 
 P = ParamSpec("P")
@@ -34,6 +43,7 @@ AsyncView: TypeAlias = Callable[Concatenate[HttpRequest, P], Coroutine[Any, Any,
 IDENTITY: Final = "realtime.identity"  # in the scope: of a view that has asked for its user
 EVENT_STREAM_RANGES: Final = ("text/event-stream", "text/*", "*/*")
 MAX_RANGES: Final = 16
+RETRY_SPREAD: Final = 3.0  # times SSE_RETRY_MS, at most, after which a client comes back
 PREFLIGHT_SECONDS: Final = 600  # a browser may take it that what it was told still holds
 CROSS_ORIGIN_HEADERS: Final = (
     "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-CSRFToken"
@@ -76,8 +86,8 @@ def json_errors(*methods: str) -> Callable[[View[P]], AsyncView[P]]:
                     response = _guard(request, await view(request, *args, **kwargs))
                 except RequestDataTooBig as error:
                     response = error_response(413, str(error))
-                except RealtimeError as error:
-                    response = error_response(error.status, str(error), **error.headers)
+                except ANSWERED_ERRORS as caught:
+                    response = _answer(request, answer_to(caught))
             else:
                 response = _answer_without_view(request, ", ".join(methods))
             return _admit_origin(request, response)
@@ -91,6 +101,21 @@ def json_errors(*methods: str) -> Callable[[View[P]], AsyncView[P]]:
         return csrf_exempt(wrapper)
 
     return decorate
+
+
+def _answer(request: HttpRequest, error: RealtimeError) -> HttpResponseBase:
+    if (
+        request.method == "GET"
+        and isinstance(error, DatabaseUnavailable)
+        and "text/event-stream" in request.headers.get("Accept", "")
+    ):
+        # A browser's EventSource gives up for good at any other status (WHATWG HTML, section
+        # 9.2.3). From an end it comes back, with its id, and not all at once.
+        retry = int(settings.SSE_RETRY_MS * uniform(1, RETRY_SPREAD))
+        headers = {"Cache-Control": "no-store"}
+        body = encode_sse(retry=retry)
+        return HttpResponse(body, content_type="text/event-stream", headers=headers)
+    return error_response(error.status, str(error), **error.headers)
 
 
 def _answer_without_view(request: HttpRequest, allowed: str) -> HttpResponseBase:

@@ -70,7 +70,9 @@ class ThreadPool:
         def twice() -> T:
             try:
                 return call()
-            except (InterfaceError, OperationalError):
+            except (InterfaceError, OperationalError) as error:
+                if type(error.__cause__).__name__ == "PoolTimeout":
+                    raise  # the pool has none to give: the second time would take as long
                 return call()
 
         return await asyncio.wrap_future(self._submit(twice))

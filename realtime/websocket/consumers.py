@@ -21,6 +21,7 @@ from ..exceptions import NotIdentified, RealtimeError
 from ..server.extensions import disconnect_event, fastlane
 from ..utils.aio import spawn
 from ..utils.asgi import Message, Receive, Scope, Send
+from ..utils.outages import ANSWERED_ERRORS, answer_to
 from . import messages as frames
 from .heartbeat import Heartbeat
 from .receive import BufferedReceive
@@ -125,8 +126,8 @@ class WebSocketConsumer(Socket, AsyncConsumer):
                 await self.prepare()
                 if self._state is ConsumerState.CLOSING:
                     raise NotIdentified("You have been signed out, or lost your rights, just now.")
-        except RealtimeError as error:
-            await self._refuse(error)
+        except ANSWERED_ERRORS as error:
+            await self._refuse(answer_to(error))
             return False
         self.scope["user"] = self.user
         await self._accept()
@@ -162,8 +163,8 @@ class WebSocketConsumer(Socket, AsyncConsumer):
                 await self._begin()
             elif message is not None:
                 await self._dispatch(message)
-        except RealtimeError as error:
-            await self.close(error.close_code, str(error))
+        except ANSWERED_ERRORS as error:
+            await self._close_for(answer_to(error))
         except Exception:
             logger.exception("A WebSocket consumer failed: %s", type(self).__name__)
             await self.close(frames.CLOSE_ERROR, "The server failed to handle this; reconnect.")
@@ -202,8 +203,9 @@ class WebSocketConsumer(Socket, AsyncConsumer):
                 self._heartbeat.answer()
             else:
                 await self.received(content)
-        except RealtimeError as error:
-            self._bad_messages += 1
+        except ANSWERED_ERRORS as caught:
+            error = answer_to(caught)
+            self._bad_messages += error.status < 500  # else ours
             await self.send_error(error.code, str(error), frames.ref_of(content))
             if self._bad_messages >= settings.MAX_BAD_MESSAGES:
                 detail = f"{self._bad_messages} messages were wrong."
@@ -245,7 +247,7 @@ class WebSocketConsumer(Socket, AsyncConsumer):
         try:
             await self.authorize()
         except RealtimeError as error:
-            await self.close(error.close_code, str(error))
+            await self._close_for(error)
             return
         for topic in self.topics:
             if not await may(self.user, topic, "read"):

@@ -76,6 +76,9 @@ class Socket:
             reason = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
             await self.base_send({"type": "websocket.close", "code": code, "reason": reason})
 
+    async def _close_for(self, error: RealtimeError) -> None:
+        await self.close(error.close_code, str(error))
+
     async def event(self, event: Event) -> None:
         """Write one event of a subscribed topic to the socket."""
         await self.send_text(frames.event_text(event))
@@ -96,6 +99,6 @@ class Socket:
             code = frames.CLOSE_NOT_IDENTIFIED if error.status == 401 else frames.CLOSE_NOT_ALLOWED
             await self.base_send({"type": "websocket.close", "code": code, "reason": detail[:100]})
             return
-        status = error.status if error.status in (401, 403) else 400
+        status = error.status if error.status in (401, 403, 503) else 400
         kind = "websocket.http.response"
         await send_json(self.base_send, status, {"detail": detail}, error.headers, kind)

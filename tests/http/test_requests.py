@@ -6,6 +6,7 @@ import time
 import pytest
 from asgiref.sync import sync_to_async
 from django.core.exceptions import RequestDataTooBig
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncRequestFactory, override_settings
 
@@ -29,12 +30,12 @@ def request(method: str = "GET", **headers: str) -> HttpRequest:
     return AsyncRequestFactory().generic(method, "/", headers=headers)
 
 
-async def answer(error: Exception, method: str = "GET") -> HttpResponse:
+async def answer(error: Exception, method: str = "GET", **headers: str) -> HttpResponse:
     @json_errors("GET", "HEAD")
     async def view(request: HttpRequest) -> HttpResponse:
         raise error
 
-    response = await view(request(method))
+    response = await view(request(method, **headers))
     assert isinstance(response, HttpResponse)
     return response
 
@@ -52,6 +53,29 @@ async def test_error_is_answered_with_its_status_and_sentence(error, status, hea
     assert response.status_code == status
     assert json.loads(response.content) == {"detail": str(error)}
     assert {name: response.headers[name] for name in headers} == headers
+
+
+@pytest.mark.parametrize("error", [OperationalError("at 10.0.0.7"), InterfaceError("closed")])
+@pytest.mark.parametrize("accept", ["*/*", "application/json"])
+async def test_database_that_is_away_is_answered_with_when_to_come_back(error, accept):
+    response = await answer(error, Accept=accept)
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "2")
+    assert str(error) not in response.text
+
+
+async def test_event_source_comes_back_when_the_database_does():
+    retries = set()
+    for _ in range(20):
+        response = await answer(OperationalError("gone"), Accept="text/event-stream")
+        assert response.status_code == 200
+        assert response.headers["Content-Type"] == "text/event-stream"
+        name, _, milliseconds = response.text.strip().partition(": ")
+        assert name == "retry"
+        retries.add(int(milliseconds))
+    assert len(retries) > 1, "not all at once"
+    assert all(2_000 <= retry <= 6_000 for retry in retries)
+    response = await answer(NotAllowed("Not yours."), Accept="text/event-stream")
+    assert response.status_code == 403
 
 
 async def test_wrong_method_is_answered_with_those_that_are_right():

@@ -11,6 +11,7 @@ from asgiref.sync import SyncToAsync
 from django.contrib.auth.models import User
 from django.db import DatabaseError, OperationalError, connection, connections
 from django.test import override_settings
+from psycopg_pool import PoolTimeout
 
 from realtime.conf import Settings
 from realtime.eventlog.base import NewEvent
@@ -98,13 +99,20 @@ async def test_a_connection_is_dropped_after_an_error_of_the_database():
         assert await DATABASE.run(lambda: connection.connection) is None
 
 
-@pytest.mark.parametrize(("run", "calls"), [(DATABASE.run, 1), (DATABASE.run_twice, 2)])
-async def test_only_a_read_is_tried_again_and_once(run, calls):
+@pytest.mark.parametrize(
+    ("run", "cause", "calls"),
+    [
+        (DATABASE.run, None, 1),
+        (DATABASE.run_twice, None, 2),
+        (DATABASE.run_twice, PoolTimeout(), 1),
+    ],
+)
+async def test_only_a_read_is_tried_again_and_once(run, cause, calls):
     called = []
 
     def fail() -> None:
         called.append(1)
-        raise OperationalError("server closed the connection unexpectedly")
+        raise OperationalError("server closed the connection unexpectedly") from cause
 
     with pytest.raises(OperationalError):
         await run(fail)
