@@ -135,6 +135,9 @@ elif DATABASES["default"]["ENGINE"].endswith("postgresql"):
             "min_size": 0,
             "max_size": int(os.environ.get("DATABASE_POOL", "12")),
             "timeout": 5,
+            # Afterwards a new try begins at once with who asks next; the pauses between the tries
+            # of one grow with the time that PostgreSQL is gone.
+            "reconnect_timeout": 3,
         },
     } | DATABASES["default"].get("OPTIONS", {})
     # A migration takes what it takes.

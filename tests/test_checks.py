@@ -352,16 +352,17 @@ import sys
 sys.argv[1:] = sys.argv[2:]
 from project.settings import DATABASES
 options = DATABASES["default"]["OPTIONS"]
-print(options["sslmode"], options["connect_timeout"], "statement_timeout" in str(options))
+print(options["sslmode"], options["connect_timeout"], options["pool"]["reconnect_timeout"])
+print("statement_timeout" in str(options))
 """
 
 
 @pytest.mark.parametrize(("command", "has_limit"), [("serve", True), ("migrate", False)])
-def test_statements_have_a_limit_but_not_those_of_a_migration(command, has_limit):
+def test_connections_and_statements_have_limits_but_migrations_none(command, has_limit):
     env = environment({"DATABASE_URL": "postgresql://db/site?sslmode=require"})
     command = [sys.executable, "-c", OPTIONS, "manage.py", command]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
-    assert done.stdout == f"require 5 {has_limit}\n", done.stderr
+    assert done.stdout == f"require 5 3\n{has_limit}\n", done.stderr
 
 
 def test_the_ids_are_all_tested():
