@@ -21,6 +21,8 @@ from ..utils.asgi import Scope
 class TopicStreamResponse(EventStreamResponse):
     """The events of `topics`, for `identity`, from `after` on; topics without a position are live.
 
+    `is_resumed` says that the client itself has named the positions.
+
     Permission was checked by the caller for the first time; while the stream lives it is checked
     again, and the stream ends when it is no longer given.
     """
@@ -33,6 +35,7 @@ class TopicStreamResponse(EventStreamResponse):
         after: Mapping[str, Position],
         *,
         combined: bool = False,
+        is_resumed: bool = False,
     ) -> None:
         # The ids of a combined stream depend on its other topics: each is made for one client.
         self._lane = None if combined else fastlane(scope)
@@ -40,6 +43,7 @@ class TopicStreamResponse(EventStreamResponse):
         self._topics = topics
         self._after = after
         self._combined = combined
+        self._is_resumed = is_resumed
         super().__init__(self._events(), keeps_alive=True)  # without a second task
 
     async def recheck(self, identity: Identity | None) -> None:
@@ -72,6 +76,10 @@ class TopicStreamResponse(EventStreamResponse):
             # An id without data dispatches nothing, but is what EventSource sends when it
             # reconnects: a plug pulled before the first event loses nothing either.
             opening = encode_sse(id=self._id(positions), retry=settings.SSE_RETRY_MS)
+            if self._is_resumed:
+                # The client has a position to send. Without the blank line, which many take
+                # for an event, this is the id of the first event, unless that has its own.
+                opening = opening.removesuffix(b"\n")
             opening += b"".join(encode_reset(*item, self._id(positions)) for item in lost)
             if self._lane is not None and self.is_untouched:
                 self._lane.arm(opening)

@@ -138,6 +138,8 @@ async def _stream(
     # headers and then publishes has to get the event.
     live = [topic for topic in topics if topic not in after]
     after = {**after, **await positions_now(live)} if live else after
-    response = TopicStreamResponse(scope_of(request), identity, topics, after, combined=combined)
+    response = TopicStreamResponse(
+        scope_of(request), identity, topics, after, combined=combined, is_resumed=not live
+    )
     response.headers["Vary"] = "Cookie, Authorization"
     return response

@@ -15,7 +15,8 @@ _REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus
 LAST_CHUNK: Final = b"0\r\n\r\n"
 _BODILESS: Final = frozenset({204, 304})
 _EVENT_ENDS: Final = (b"\n\n", b"\r\r", b"\r\n\r\n")
-_COMMENTS: Final = re.compile(rb"(?::[^\r\n]*(?:\r\n|\n|\r))+")  # lines that belong to no event
+# Lines that make no event: a stream may end after them as well as before.
+_NO_EVENT: Final = re.compile(rb"(?:(?:id|retry)?:[^\r\n]*(?:\r\n|\n|\r))+")
 _date: tuple[int, bytes] = (0, b"")
 
 
@@ -169,7 +170,7 @@ class Response:
         if self.is_bodiless:
             return head
         self.sent += len(body)
-        if self.is_event_stream and body and not self._is_comment(body):
+        if self.is_event_stream and body and not self._is_no_event(body):
             self._tail = (self._tail + body)[-4:]
         if chunked:
             if not more:
@@ -177,10 +178,10 @@ class Response:
             return head + chunk(body) if body else head
         return head + body if head else body
 
-    def _is_comment(self, body: bytes) -> bool:
+    def _is_no_event(self, body: bytes) -> bool:
         """Return whether this part of an event stream leaves it where it is."""
         begins_a_line = not self._tail or self._tail.endswith((b"\n", b"\r"))
-        return begins_a_line and _COMMENTS.fullmatch(body) is not None
+        return begins_a_line and _NO_EVENT.fullmatch(body) is not None
 
     def file(self, size: int, more: bool) -> tuple[bytes, bool, bytes]:
         """Account for a part that goes out by itself; what sends it adds to `sent`.

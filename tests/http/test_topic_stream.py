@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import AnonymousUser
+from httpx_sse._decoders import SSEDecoder
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,8 +50,8 @@ async def _nothing_left(world):
 def response(*topics: str, lane: FakeLane | None = None, **options: Any) -> TopicStreamResponse:
     scope = {"extensions": {"realtime.lane": {"lane": lane}} if lane else {}}
     after = options.pop("after", {})
-    combined = options.pop("combined", len(topics) > 1)
-    return TopicStreamResponse(scope, ANONYMOUS, topics, after, combined=combined)
+    options.setdefault("combined", len(topics) > 1)
+    return TopicStreamResponse(scope, ANONYMOUS, topics, after, **options)
 
 
 async def test_it_opens_with_where_it_stands_and_keeps_alive(world, settings):
@@ -67,6 +68,22 @@ async def test_it_opens_with_where_it_stands_and_keeps_alive(world, settings):
         got = await anext(stream)
     assert got == b'id: epoch001-2\ndata: {"a":1}\n\n'
     await stream.aclose()
+
+
+async def test_from_a_position_nothing_comes_that_a_client_takes_for_an_event(world):
+    _, log = world
+    log.put(TOPIC, "message", "1")
+    stream = aiter(response(TOPIC, after={TOPIC: Position("epoch001", 1)}, is_resumed=True))
+    opening = await anext(stream)
+    await publish_now(TOPIC, 2, ephemeral=True)
+    sent = opening + await anext(stream)
+    await stream.aclose()
+    # By EventSource, which has the id at once for the event without one, and by httpx-sse.
+    expected = [("message", "2", "epoch001-1")]
+    assert Stream(sent).events == expected
+    decoder = SSEDecoder()
+    decoded = [decoder.decode(line) for line in sent.decode().splitlines()]
+    assert [(e.event, e.data, e.id) for e in decoded if e is not None] == expected
 
 
 async def test_history_that_is_gone_is_in_the_opening(world):

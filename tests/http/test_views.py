@@ -64,6 +64,15 @@ async def test_what_a_stream_looks_like(here):
         assert (second.event, second.id, second.data) == ("greeting", named, "2")
 
 
+async def test_from_a_position_the_first_blank_line_is_that_of_an_event(here):
+    url = f"{here.url}/topics/public.raw/events?after=new-0"
+    async with httpx.AsyncClient() as client, client.stream("GET", url) as response:
+        lines = response.aiter_lines()
+        async with asyncio.timeout(20):
+            seen = [await anext(lines) for _ in range(3)]
+    assert seen == ["id: new-0", "retry: 2000", ": keepalive"]
+
+
 async def test_the_raw_bytes_begin_with_an_id_and_keep_alive(here):
     url = f"{here.url}/topics/public.raw/events"
     async with httpx.AsyncClient() as client, client.stream("GET", url) as response:
@@ -73,7 +82,7 @@ async def test_the_raw_bytes_begin_with_an_id_and_keep_alive(here):
                 seen += text
                 if seen.count(": keepalive\n") >= 2:
                     break
-    assert seen.startswith("id: new-0\nretry: 2000\n\n")
+    assert seen.startswith("id: new-0\nretry: 2000\n\n: keepalive\n")
     assert seen.count(": keepalive\n") >= 2, "the stream has ended"
 
 

@@ -115,6 +115,8 @@ def test_where_an_event_stream_may_end() -> None:
         # A comment belongs to no event, and ends none.
         *((b": a\n", True), (b": a\r\n:b\n", True), (b"data: 4", False), (b": 5\n", False)),
         *((b": a\n", False), (b"\n", True), (b": a", False), (b"\n", False), (b"\n", True)),
+        # Nor does an id that waits for the next one, or a delay.
+        *((b"id: 1\nretry: 2\n", True), (b"event: a\n", False), (b"id: 2\n", False)),
     ):
         response.body(part, True)
         assert response.is_between_events is ends
