@@ -142,6 +142,7 @@ class TooManyRequests(RealtimeError):
 
     code = "too_many"
     status = 429
+    close_code = 4429
 
     def __init__(self, detail: str, retry_after: int) -> None:
         super().__init__(detail)

@@ -99,6 +99,6 @@ class Socket:
             code = frames.CLOSE_NOT_IDENTIFIED if error.status == 401 else frames.CLOSE_NOT_ALLOWED
             await self.base_send({"type": "websocket.close", "code": code, "reason": detail[:100]})
             return
-        status = error.status if error.status in (401, 403, 503) else 400
+        status = error.status if error.status in (401, 403, 429, 503) else 400
         kind = "websocket.http.response"
         await send_json(self.base_send, status, {"detail": detail}, error.headers, kind)

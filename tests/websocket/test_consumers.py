@@ -11,6 +11,9 @@ import httpx
 import pytest
 import websockets
 
+from realtime import TooManyRequests, WebSocketConsumer, testing
+from realtime.conf import settings
+
 from ..support.clients import (
     ask,
     bearer,
@@ -127,6 +130,26 @@ async def test_a_refusal_after_the_accept_has_its_own_code(here):
         assert await close_code(socket) == 4400
     status, body = await refusal(f"{here.ws_url}/ws/tests/failing?denied")
     assert (status, body) == (403, {"detail": "Not for you."})
+
+
+class Limited(WebSocketConsumer):
+    """A consumer with a limit of the site's own."""
+
+    authentication = "optional"
+
+    async def received(self, content: Any) -> None:
+        raise TooManyRequests("Not so fast.", 5)
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_limit_of_the_sites_is_answered_and_then_closes_with_4429():
+    async with testing.websocket(Limited.as_asgi(), "/") as socket:
+        for _ in range(settings.MAX_BAD_MESSAGES):
+            await socket.send_json(1)
+            assert (await socket.receive_json())["code"] == "too_many"
+        with pytest.raises(testing.ConnectionClosed) as closed:
+            await socket.receive()
+        assert closed.value.code == 4429
 
 
 # -- rows 3 to 5: who is asking

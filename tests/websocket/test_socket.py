@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from realtime.exceptions import InvalidData, NotAllowed, NotIdentified, RealtimeError
+from realtime.exceptions import (
+    InvalidData,
+    NotAllowed,
+    NotIdentified,
+    RealtimeError,
+    TooManyRequests,
+)
 from realtime.websocket.socket import ConsumerState, Socket
 
 
@@ -87,6 +93,7 @@ async def test_its_preferred_subprotocol_of_those_offered_is_chosen(offered, cho
         (NotIdentified("Who?"), 401, 4401),
         (NotAllowed("Not you."), 403, 4403),
         (InvalidData("Not so."), 400, 4403),
+        (TooManyRequests("Not now.", 7), 429, 4403),
     ],
 )
 async def test_a_refusal_is_an_answer_of_http_or_else_a_close(
@@ -100,6 +107,7 @@ async def test_a_refusal_is_an_answer_of_http_or_else_a_close(
     assert int(headers[b"content-length"]) == len(body["body"])
     assert json.loads(body["body"]) == {"detail": str(error)}
     assert (b"www-authenticate" in headers) == (status == 401)
+    assert headers.get(b"retry-after") == (b"7" if status == 429 else None)
 
     socket = Sent(ConsumerState.CONNECTING)
     await socket._refuse(error)
