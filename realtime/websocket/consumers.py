@@ -17,7 +17,7 @@ from ..conf import settings
 from ..delivery.topic_subscriber import Started
 from ..events.position import parse_position
 from ..events.topic import validate_topic
-from ..exceptions import NotIdentified, RealtimeError, TooManyRequests
+from ..exceptions import NotIdentified, RealtimeError
 from ..server.extensions import disconnect_event, fastlane
 from ..utils.aio import spawn
 from ..utils.asgi import Message, Receive, Scope, Send
@@ -208,9 +208,8 @@ class WebSocketConsumer(Socket, AsyncConsumer):
             self._bad_messages += error.status < 500  # else ours
             await self.send_error(error.code, str(error), frames.ref_of(content))
             if self._bad_messages >= settings.MAX_BAD_MESSAGES:
-                is_too_many = isinstance(error, TooManyRequests)
-                code = frames.CLOSE_TOO_MANY if is_too_many else frames.CLOSE_BAD_MESSAGE
-                await self.close(code, f"{self._bad_messages} messages were refused.")
+                detail = f"{self._bad_messages} messages were refused."
+                await self.close(frames.code_after_refusals(error), detail)
 
     def _no_token_came(self) -> None:
         seconds = settings.FIRST_MESSAGE_SECONDS

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 from ..events.event import Event
 from ..events.payload import decode_data, dumps
 from ..events.position import Position
-from ..exceptions import InvalidData, NotIdentified
+from ..exceptions import InvalidData, NotIdentified, RealtimeError
 
 PING: Final = '{"type":"ping"}'
 
@@ -17,6 +17,11 @@ CLOSE_NOT_ALLOWED: Final = 4403
 CLOSE_NO_AUTH_IN_TIME: Final = 4408
 CLOSE_TOO_MANY: Final = 4429
 CLOSE_ERROR: Final = 1011
+
+
+def code_after_refusals(last: RealtimeError) -> int:
+    """Return what a socket is closed with after too many messages that were refused."""
+    return last.close_code if last.close_code == CLOSE_TOO_MANY else CLOSE_BAD_MESSAGE
 
 
 def content_of(message: Mapping[str, Any], accepts: Literal["json", "text", "bytes"]) -> Any:
