@@ -153,7 +153,7 @@ class Settings:
         "The oldest beyond it are dropped by the next pruning. `None`: the "
         "count drops nothing.", is_nullable=True)
     PRUNE_INTERVAL_SECONDS = Setting[float | None](600.0, "seconds",
-        "A serving process applies retention this often. `None`: only "
+        "The serving processes apply retention this often, in turn: one of them. `None`: only "
         "`manage.py prune_events` does.", is_nullable=True)
     LOG_PAGE_EVENTS = Setting(200, "events",
         "One catch-up read; the rest comes with the next read.")

@@ -80,6 +80,10 @@ class EventLog(ABC):
     def prune(self) -> Mapping[str, int]:
         """Apply retention; return the number of events dropped, by topic."""
 
+    def prune_in_turn(self, interval: float) -> Mapping[str, int]:
+        """Apply retention, unless another process has within the last `interval` seconds."""
+        return self.prune()
+
     def start_epoch(self, topics: Sequence[str] | None = None) -> int:
         """Begin a new epoch of these topics, or of all; return how many there were.
 

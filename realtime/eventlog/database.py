@@ -18,7 +18,7 @@ from ..utils.batching import Batcher
 from ..utils.threads import DATABASE
 from .base import EventLog, NewEvent, Page
 from .known_heads import is_behind, known_heads
-from .retention import prune
+from .retention import claim_pruning, prune
 from .writer import alias, append, append_within, change_row, end_epoch, note_stored
 
 logger = logging.getLogger("realtime.eventlog")
@@ -77,6 +77,9 @@ class DatabaseLog(EventLog):
 
     def prune(self) -> Mapping[str, int]:
         return prune()
+
+    def prune_in_turn(self, interval: float) -> Mapping[str, int]:
+        return prune() if claim_pruning(interval) else {}
 
     def start_epoch(self, topics: Sequence[str] | None = None) -> int:
         rows = models.Topic.objects.using(alias()).all()

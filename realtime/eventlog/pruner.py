@@ -21,7 +21,7 @@ class Pruner:
         self._last: float | None = None  # by the monotonic clock
 
     async def run(self, interval: float) -> None:
-        """Prune the log every `interval` seconds, until cancelled."""
+        """Prune the log every `interval` seconds, in turn with others, until cancelled."""
         while True:
             now = time.monotonic()
             if self._last is None:
@@ -29,7 +29,7 @@ class Pruner:
             await asyncio.sleep(max(0.0, self._last + interval - now))
             self._last = time.monotonic()
             try:
-                await DATABASE.run(get_event_log().prune)
+                await DATABASE.run(get_event_log().prune_in_turn, interval)
             except Exception:
                 logger.warning("Can't prune the log; trying again", exc_info=True)
 

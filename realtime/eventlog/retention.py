@@ -1,10 +1,10 @@
-"""Which events of the log in the database have expired, and their deletion."""
+"""Which events of the log in the database have expired, their deletion, and whose turn it is."""
 
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, Final
 
-from django.db.models import Max, Min, OuterRef, Q, QuerySet, Subquery
+from django.db.models import F, Max, Min, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Now
 
 from .. import models
@@ -12,29 +12,54 @@ from ..conf import settings
 from .writer import alias
 
 TOPICS_PER_QUERY: Final = 500
+PRUNING_ROW: Final = "realtime:prune"  # a name that no topic can have
 DELETE_BATCH: Final = 1_000  # rows deleted in one transaction, so that publishers can get between
+
+
+def claim_pruning(interval: float) -> bool:
+    """Return whether no process has claimed the pruning for `interval` seconds; this one has then.
+
+    By the database's clock.
+    """
+    topics = models.Topic.objects.using(alias())
+    due = topics.filter(name=PRUNING_ROW, created__lte=Now() - timedelta(seconds=interval))
+    if due.update(created=Now()):
+        return True
+    _, is_first = topics.get_or_create(name=PRUNING_ROW, defaults={"created": Now()})
+    return is_first
 
 
 def prune() -> dict[str, int]:
     """Delete the events that have expired; return their number by topic."""
     pruned: dict[str, int] = {}
-    for topic in _topics_with_events():
+    for topic in _topics_with_expired_events():
         if dropped := _drop_through(topic, _last_expired(topic), topic.oldest):
             pruned[topic.name] = dropped
     return pruned
 
 
-def _topics_with_events() -> Iterator[Any]:
-    """Yield topics with the offset of their oldest event, in pages."""
+def _topics_with_expired_events() -> Iterator[Any]:
+    """Yield topics whose oldest event has expired, with its offset, in pages."""
+    events = models.Event.objects.filter(topic=OuterRef("pk")).order_by("offset")
+    has_expired = Q(pk__in=())  # none
+    if settings.RETENTION_EVENTS is not None:
+        has_expired |= Q(oldest__lte=F("head") - settings.RETENTION_EVENTS)
+    if settings.RETENTION_SECONDS is not None:
+        has_expired |= Q(since__lt=Now() - timedelta(seconds=settings.RETENTION_SECONDS))
+    topics = (
+        models.Topic.objects.using(alias())
+        .annotate(
+            oldest=Subquery(events.values("offset")[:1]),
+            since=Subquery(events.values("created")[:1]),
+        )
+        .filter(has_expired)
+        .order_by("pk")
+    )
     # Not one long query: on SQLite a connection that is still reading can't begin to write once
     # another has written.
-    events = models.Event.objects.filter(topic=OuterRef("pk")).order_by("offset")
-    topics = models.Topic.objects.using(alias()).annotate(
-        oldest=Subquery(events.values("offset")[:1])
-    )
     last = 0
-    while page := list(topics.filter(pk__gt=last).order_by("pk")[:TOPICS_PER_QUERY]):
-        yield from (topic for topic in page if topic.oldest is not None)
+    while page := list(topics.filter(pk__gt=last)[:TOPICS_PER_QUERY]):
+        yield from page
         last = page[-1].pk
 
 

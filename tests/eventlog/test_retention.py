@@ -6,6 +6,7 @@ from unittest.mock import patch
 
 import pytest
 from django.db import connection
+from django.db.models.functions import Now
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -14,7 +15,7 @@ from realtime import models
 from realtime.eventlog import retention
 from realtime.events.position import OLDEST
 
-from .support import Threads, after_first_call, age, append, fill, offsets, read
+from .support import Threads, after_first_call, age, append, fill, log, offsets, read
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -57,6 +58,37 @@ def test_prune_says_what_went_by_topic():
     models.Topic.objects.create(name="empty")
     with override_settings(REALTIME={"RETENTION_EVENTS": 2}):
         assert retention.prune() == {"a": 3, "b": 2}
+
+
+@pytest.mark.parametrize("realtime", [{"RETENTION_EVENTS": 1}, {"RETENTION_SECONDS": None}])
+def test_topics_with_nothing_to_prune_cost_one_query(realtime):
+    topics = models.Topic.objects.bulk_create(
+        [models.Topic(name=f"t{number}", head=1) for number in range(1_200)]
+    )
+    models.Event.objects.bulk_create([models.Event(topic=t, offset=1, data="1") for t in topics])
+    with override_settings(REALTIME=realtime), CaptureQueriesContext(connection) as queries:
+        assert retention.prune() == {}
+    assert len(queries) == 1
+
+
+def test_the_pruning_has_its_turn_once_in_an_interval():
+    assert retention.claim_pruning(60)
+    assert not retention.claim_pruning(60)
+    row = models.Topic.objects.filter(name=retention.PRUNING_ROW)
+    row.update(created=Now() - timedelta(seconds=61))
+    with Threads(2) as run:
+        claims: list[bool] = []
+        for _ in range(2):
+            run.start(lambda: claims.append(retention.claim_pruning(60)))
+    assert sorted(claims) == [False, True]
+
+
+def test_whose_turn_it_is_not_prunes_nothing():
+    fill("a", 2)
+    with override_settings(REALTIME={"RETENTION_EVENTS": 1}):
+        assert retention.claim_pruning(60)
+        assert log.prune_in_turn(60) == {}
+        assert log.prune() == {"a": 1}, "who is told to, does"
 
 
 def test_prune_in_batches():
