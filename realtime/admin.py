@@ -1,10 +1,12 @@
 """Topics, events and access tokens in Django's admin."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin import helpers
+from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget
 from django.contrib.auth import get_permission_codename, get_user_model
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -13,6 +15,7 @@ from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
 
 from . import models
 from .access.tokens import create_token
@@ -21,7 +24,7 @@ from .delivery.publish import publish
 from .eventlog import get_event_log
 from .events.payload import DEFAULT_TYPE, decode_data
 from .events.position import Position
-from .exceptions import RealtimeError
+from .exceptions import DataTooLarge, InvalidData, InvalidEventType, InvalidTopic, RealtimeError
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]
@@ -29,6 +32,27 @@ if TYPE_CHECKING:
 else:  # generic in the stubs only
     ModelAdmin = admin.ModelAdmin
     TokenModelForm = forms.ModelForm
+
+
+#: The field of `PublishForm` that an error is about; of others it is none.
+FIELD_OF: Final = {
+    InvalidTopic: "topic",
+    InvalidEventType: "type",
+    InvalidData: "json",
+    DataTooLarge: "json",
+}
+
+
+def page_context(model_admin: ModelAdmin, request: HttpRequest, title: Any) -> dict[str, Any]:
+    """Return what Django's page of one object needs for a page of ours in its place."""
+    return {
+        **model_admin.admin_site.each_context(request),
+        "title": title,
+        "original": str(title),
+        "opts": model_admin.opts,
+        "media": model_admin.media,
+        "has_view_permission": model_admin.has_view_permission(request),
+    }
 
 
 class ReadOnlyAdmin(ModelAdmin):
@@ -47,10 +71,13 @@ class ReadOnlyAdmin(ModelAdmin):
 class PublishForm(forms.Form):
     """An event to publish."""
 
-    topic = forms.CharField(label=_("Topic"))
-    type = forms.CharField(label=_("Type"), initial=DEFAULT_TYPE)
+    topic = forms.CharField(label=_("Topic"), widget=AdminTextInputWidget)
+    type = forms.CharField(label=_("Type"), initial=DEFAULT_TYPE, widget=AdminTextInputWidget)
     json = forms.CharField(
-        label=_("Data (JSON)"), widget=forms.Textarea, initial='{"text": "hello"}', strip=False
+        label=_("Data (JSON)"),
+        widget=AdminTextareaWidget,
+        initial='{"text": "hello"}',
+        strip=False,
     )
     ephemeral = forms.BooleanField(label=_("Ephemeral (not logged)"), required=False)
 
@@ -84,7 +111,10 @@ class TopicAdmin(ReadOnlyAdmin):
     def new_epoch(self, request: HttpRequest, queryset: QuerySet[models.Topic]) -> None:
         """Make all positions from before invalid: a reader that has one gets a reset."""
         count = get_event_log().start_epoch(list(queryset.values_list("name", flat=True)))
-        self.message_user(request, _("A new epoch of %(count)d topics.") % {"count": count})
+        done = ngettext(
+            "A new epoch of %(count)d topic.", "A new epoch of %(count)d topics.", count
+        )
+        self.message_user(request, done % {"count": count})
 
     def has_publish_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may add events, which publishing does."""
@@ -107,7 +137,9 @@ class TopicAdmin(ReadOnlyAdmin):
         if not self.has_publish_permission(request):
             self.message_user(request, _("You may not publish."), messages.ERROR)
             return HttpResponseRedirect(reverse("admin:realtime_topic_changelist"))
-        form = PublishForm(request.POST or None, initial={"topic": request.GET.get("topic", "")})
+        form: Any = PublishForm(
+            request.POST or None, initial={"topic": request.GET.get("topic", "")}
+        )
         if request.method == "POST" and form.is_valid():
             values = form.cleaned_data
             try:
@@ -116,18 +148,19 @@ class TopicAdmin(ReadOnlyAdmin):
                     values["topic"], data, type=values["type"], ephemeral=values["ephemeral"]
                 )
             except RealtimeError as error:
-                form.add_error(None, str(error))
+                form.add_error(FIELD_OF.get(type(error)), str(error))
             else:
                 done = _("Published to %(topic)s: %(id)s")
                 said = done % {"topic": event.topic, "id": event.id or _("ephemeral")}
                 self.message_user(request, said, messages.SUCCESS)
                 return HttpResponseRedirect(reverse("admin:realtime_topic_changelist"))
+        form.fields["json"].help_text = _("At most %(count)d bytes.") % {
+            "count": settings.MAX_EVENT_BYTES
+        }
         context = {
-            **self.admin_site.each_context(request),
-            "title": _("Publish an event"),
-            "form": form,
-            "opts": self.opts,
-            "max_bytes": settings.MAX_EVENT_BYTES,
+            **page_context(self, request, _("Publish an event")),
+            "adminform": helpers.AdminForm(form, [(None, {"fields": [*form.fields]})], {}),
+            "errors": form.errors,
         }
         return TemplateResponse(request, "realtime/admin/publish.html", context)
 
@@ -246,12 +279,7 @@ class AccessTokenAdmin(ModelAdmin):
         self, request: HttpRequest, obj: Any, post_url_continue: str | None = None
     ) -> HttpResponse:
         # In this page alone: a message may be kept in a cookie, where anybody could read it.
-        context = {
-            **self.admin_site.each_context(request),
-            "title": _("Access token"),
-            "opts": self.opts,
-            "token": obj.token,
-        }
+        context = {**page_context(self, request, _("Access token")), "token": obj.token}
         return TemplateResponse(request, "realtime/admin/token.html", context)
 
     @admin.action(description=_("Revoke the selected tokens"), permissions=["change"])
@@ -262,4 +290,5 @@ class AccessTokenAdmin(ModelAdmin):
             token.revoked = timezone.now()
             token.save(update_fields=["revoked"])  # not update(): the signal ends live connections
             count += 1
-        self.message_user(request, _("%(count)d tokens revoked.") % {"count": count})
+        done = ngettext("%(count)d token revoked.", "%(count)d tokens revoked.", count)
+        self.message_user(request, done % {"count": count})

@@ -189,7 +189,7 @@ def test_revoke_ends_the_token_and_what_lives_on_it(boss, alice):
     (_, one), (_, other), (_, kept) = create_token(alice), create_token(alice), create_token(alice)
     AccessToken.objects.filter(pk=other.pk).update(revoked=timezone.now())
     with patch.object(signals, "publish") as told:
-        assert "1 tokens revoked" in act(boss, "revoke", one, other)
+        assert "1 token revoked" in act(boss, "revoke", one, other)
     assert_told_of(told, alice)
     assert [find_user("token", row.pk) for row in (one, other, kept)] == [None, None, alice]
 
@@ -287,7 +287,7 @@ def test_a_new_epoch_after_a_restored_backup(boss):
         publish(name, 1)
     before = dict(Topic.objects.values_list("name", "epoch"))
     said = renew(boss, Topic.objects.get(name="room.a"))
-    assert "A new epoch of 1 topics." in said
+    assert "A new epoch of 1 topic." in said
     after = dict(Topic.objects.values_list("name", "epoch"))
     assert (after["room.a"] != before["room.a"], after["room.b"]) == (True, before["room.b"])
     client = helper("view_topic")
@@ -340,6 +340,19 @@ def test_publish(boss):
     assert f"Published to room.a: {row.topic.epoch}-1" in answer.content.decode()
 
 
+def test_page_to_publish_looks_as_djangos_own(boss):
+    shown, own = page(boss, url("realtime_publish")), page(boss, url("realtime_accesstoken_add"))
+    for pattern in (
+        r'<link rel="stylesheet" href="[^"]*/admin/css/\w+.css"',
+        r'<\w+ class="breadcrumbs">',
+        r'<fieldset class="[^"]*">',
+    ):
+        assert re.search(pattern, shown)
+        assert set(re.findall(pattern, shown)) <= set(re.findall(pattern, own))
+    for name, kind in (("topic", "vTextField"), ("json", "vLargeTextField")):
+        assert re.search(rf'<[^>]* name="{name}"[^>]* class="{kind}"', shown)
+
+
 def test_publish_ephemeral(boss):
     assert "Published to room.a: ephemeral" in send(boss, ephemeral="on").content.decode()
     assert (Event.objects.count(), Topic.objects.count()) == (0, 0)
@@ -363,7 +376,10 @@ def test_what_can_not_be_published_is_said_and_kept_in_the_form(boss, fields, sa
     answer = send(boss, **fields)
     shown = answer.content.decode()
     assert answer.status_code == 200
-    assert says in shown
+    assert [*answer.context["adminform"].form.errors] == [*fields]
+    [said] = re.findall(r'<ul class="errorlist"[^>]*>(.*?)</ul>', shown, re.S)
+    assert says in said
+    assert "Please correct the error below." in shown
     assert 'name="json"' in shown
     assert Topic.objects.count() == 0
 

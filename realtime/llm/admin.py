@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
 
 from ..admin import ReadOnlyAdmin
 from . import generation
@@ -77,4 +78,5 @@ class GenerationAdmin(ReadOnlyAdmin):
         """Cancel the answers, on whichever worker they run; their text so far stays."""
         names = list(queryset.filter(ended=None).values_list("name", flat=True))
         count = async_to_sync(generation.cancel_all)(names)
-        self.message_user(request, _("%(count)d answers cancelled.") % {"count": count})
+        done = ngettext("%(count)d answer cancelled.", "%(count)d answers cancelled.", count)
+        self.message_user(request, done % {"count": count})

@@ -96,7 +96,7 @@ def test_cancelling_needs_the_change_permission(answers):
     assert Generation.objects.filter(outcome="cancelled").count() == 0
     user = User.objects.get(username="helper")
     user.user_permissions.add(Permission.objects.get(codename="change_generation"))
-    assert "1 answers cancelled." in cancel(client, answers[0])
+    assert "1 answer cancelled." in cancel(client, answers[0])
 
 
 def test_the_list_of_answers_needs_the_view_permission(answers):

@@ -24,4 +24,4 @@ class Command(BaseCommand):
         if bool(topics) == options["all"]:
             raise CommandError("Name the topics, or say --all.")
         count = get_event_log().start_epoch(None if options["all"] else topics)
-        self.stdout.write(f"A new epoch of {count} topics.")
+        self.stdout.write(f"A new epoch of {count} topic{'' if count == 1 else 's'}.")
