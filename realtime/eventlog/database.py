@@ -3,6 +3,7 @@
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from django.core.checks import CheckMessage, Error
@@ -19,7 +20,16 @@ from ..utils.threads import DATABASE
 from .base import EventLog, NewEvent, Page
 from .known_heads import is_behind, known_heads
 from .retention import claim_pruning, prune
-from .writer import alias, append, append_within, change_row, end_epoch, note_stored
+from .topic_queues import TopicQueues
+from .writer import (
+    alias,
+    append,
+    append_unlocked,
+    append_within,
+    change_row,
+    end_epoch,
+    note_stored,
+)
 
 logger = logging.getLogger("realtime.eventlog")
 
@@ -30,6 +40,7 @@ SQLITE_RETURNING: Final = (3, 35)  # the first version that has it
 
 Call: TypeAlias = tuple[NewEvent, Callable[[Event], object] | None]
 Question: TypeAlias = None  # in the place of a call: whether an event could be stored
+Store: TypeAlias = Callable[[Sequence[NewEvent]], Sequence[Event | None]]
 
 
 class DatabaseLog(EventLog):
@@ -43,6 +54,9 @@ class DatabaseLog(EventLog):
     def __init__(self) -> None:
         # Group commit: publishers that come while a transaction is under way share the next one.
         self._append_together = Batcher[Call | Question, Any](self._answer)
+        # It waits for no lock: a long transaction that has published keeps those of its topic alone
+        # waiting.
+        self._append_waiting = TopicQueues[Call, Any](partial(self._append_calls, append))
 
     def append(self, batch: Sequence[NewEvent]) -> list[Event]:
         if not batch:
@@ -63,8 +77,11 @@ class DatabaseLog(EventLog):
     async def aappend(
         self, event: NewEvent, then: Callable[[Event], object] | None = None
     ) -> Event:
-        stored: Event = await self._append_together((event, then))
-        return stored
+        stored: Event | None = await self._append_together((event, then))
+        if stored is not None:
+            return stored
+        waited: Event = await self._append_waiting.put(event.topic, (event, then))
+        return waited
 
     async def check_writable(self) -> None:
         await self._append_together(None)
@@ -116,7 +133,8 @@ class DatabaseLog(EventLog):
         return [Error(message, hint=hint, id="realtime.E011")]
 
     async def _answer(self, calls: Sequence[Call | Question]) -> list[Any]:
-        stored = iter(await self._append_calls([call for call in calls if call is not None]))
+        appends = [call for call in calls if call is not None]
+        stored = iter(await self._append_calls(append_unlocked, appends))
         problem = await self._find_problem() if None in calls else None
         return [problem if call is None else next(stored) for call in calls]
 
@@ -127,7 +145,9 @@ class DatabaseLog(EventLog):
             return error
         return None
 
-    async def _append_calls(self, calls: Sequence[Call]) -> list[Event | BaseException]:
+    async def _append_calls(
+        self, store: Store, calls: Sequence[Call]
+    ) -> list[Event | BaseException | None]:
         """Store the events of several publishers in one transaction, and tell each at once.
 
         What fails has stored nothing and is tried again: all of them once more where the
@@ -137,7 +157,7 @@ class DatabaseLog(EventLog):
         if not calls:
             return []
         try:
-            events = await DATABASE.run_twice(append, [event for event, _ in calls])
+            events = await DATABASE.run_twice(store, [event for event, _ in calls])
         except (InterfaceError, OperationalError, OutcomeUnknown) as error:
             return [error] * len(calls)
         except Exception as error:
@@ -145,10 +165,10 @@ class DatabaseLog(EventLog):
                 return [error]
             half = len(calls) // 2
             parts = calls[:half], calls[half:]
-            return [answer for part in parts for answer in await self._append_calls(part)]
+            return [answer for part in parts for answer in await self._append_calls(store, part)]
         for event, (_, then) in zip(events, calls, strict=True):
             try:
-                if then is not None:
+                if event is not None and then is not None:
                     then(event)
             except Exception:
                 # The publisher must not believe that its event was not stored.

@@ -25,6 +25,7 @@ from ..events.position import Position, new_epoch
 from ..exceptions import OutcomeUnknown, RealtimeConfigurationError
 from .base import NewEvent
 from .known_heads import is_behind, known_heads
+from .unlocked import next_unlocked
 
 logger = logging.getLogger("realtime.eventlog")
 
@@ -45,10 +46,11 @@ WENT_BACK: Final = (
 class Append:
     """Events that are stored together, and what their rows have got so far."""
 
-    def __init__(self, batch: Sequence[NewEvent]) -> None:
+    def __init__(self, batch: Sequence[NewEvent], *, skips_locked: bool = False) -> None:
         self.batch = batch
+        self.skips_locked = skips_locked  # what can't be stored at once is left out
         self.number = secrets.randbits(63)  # in each row: by it the rows are known again
-        self.events: list[Event] = []
+        self.stored: dict[int, Event] = {}  # by their place in the batch
         self.first: tuple[int, Event] | None = None  # the key of the topic locked first; its event
 
 
@@ -89,18 +91,33 @@ def append(batch: Sequence[NewEvent]) -> list[Event]:
 
     Raises `OutcomeUnknown` if they may be stored all the same.
     """
-    new, is_committing = Append(batch), False
+    stored = _append(Append(batch))
+    return [stored[index] for index in range(len(batch))]
+
+
+def append_unlocked(batch: Sequence[NewEvent]) -> list[Event | None]:
+    """Store events as `append` does, but for those of topics that others have locked, or are new.
+
+    These are None, and not stored. A database that can't skip what is locked stores all.
+    """
+    stored = _append(Append(batch, skips_locked=True))
+    return [stored.get(index) for index in range(len(batch))]
+
+
+def _append(new: Append) -> dict[int, Event]:
+    is_committing = False
     try:
         with transaction.atomic(using=alias()):
             insert(new)
-            is_committing = True
+            is_committing = bool(new.stored)
+            transaction.set_rollback(not is_committing, using=alias())
     except DatabaseError as error:
         if is_committing and not _is_refused(error):
             _settle(new, error)
         else:
             raise
-    note_stored(new.events)
-    return new.events
+    note_stored(new.stored.values())
+    return new.stored
 
 
 def append_within(batch: Sequence[NewEvent]) -> list[Event]:
@@ -108,8 +125,8 @@ def append_within(batch: Sequence[NewEvent]) -> list[Event]:
     new = Append(batch)
     with transaction.atomic(using=alias()):
         insert(new)
-    transaction.on_commit(lambda: note_stored(new.events), using=alias())
-    return new.events
+    transaction.on_commit(lambda: note_stored(new.stored.values()), using=alias())
+    return [new.stored[index] for index in range(len(batch))]
 
 
 def note_stored(events: Iterable[Event]) -> None:
@@ -146,9 +163,13 @@ def insert(new: Append) -> None:
     first: tuple[int, Event] | None = None
     with connections[alias()].cursor() as cursor:
         # Locks are taken in the same order everywhere, or two processes could wait for each other.
-        for topic in sorted(by_topic):
+        counts = {topic: len(by_topic[topic]) for topic in sorted(by_topic)}
+        if new.skips_locked:
+            taken = next_unlocked(cursor, counts, _next_offsets)
+        else:
+            taken = {topic: _next_offsets(cursor, topic, n) for topic, n in counts.items()}
+        for topic, (pk, epoch, head) in taken.items():
             indices = by_topic[topic]
-            pk, epoch, head = _next_offsets(cursor, topic, len(indices))
             before = Position(epoch, head - len(indices))
             # What is known by now was committed before the row was locked, or is older.
             if is_behind(before, known := known_heads.of([topic]).get(topic)):
@@ -163,10 +184,10 @@ def insert(new: Append) -> None:
         insert = _statements(alias()).insert
         if len(rows) == 1:  # debuggers of SQL know executemany less well
             cursor.execute(insert, rows[0])
-        else:
+        elif rows:
             cursor.executemany(insert, rows)
     # Not before all is inserted: `_settle` still needs the first ones where this fails again.
-    new.first, new.events = first, [stored[index] for index in range(len(new.batch))]
+    new.first, new.stored = first, stored
 
 
 def _next_offsets(cursor: Any, name: str, count: int) -> tuple[int, str, int]:

@@ -502,9 +502,10 @@ def test_a_batch_is_stored_whole_or_not_at_all():
 
 
 def test_publishers_that_come_together_share_a_transaction():
+    fill("a", 1)
     with failing_once(writer, "insert", None) as inserts:
         events = append_together(*(message("a", number) for number in range(5)))
-    assert [event.offset for event in events] == [1, 2, 3, 4, 5]
+    assert [event.offset for event in events] == [2, 3, 4, 5, 6]
     assert len(inserts) == 1
 
 
@@ -520,10 +521,12 @@ def test_one_bad_event_does_not_take_the_others_with_it():
 
 @pytest.mark.parametrize("error", [OperationalError("lost"), InterfaceError("closed")], ids=repr)
 def test_what_was_lost_before_the_commit_is_stored_once(error):
+    fill("a", 1)
+    fill("b", 1)
     with failing_once(writer, "insert", error) as inserts:
         events = append_together(message("a", 1), message("b", 2))
-    assert [event.offset for event in events] == [1, 1]
-    assert offsets("a") == offsets("b") == [1]
+    assert [event.offset for event in events] == [2, 2]
+    assert offsets("a") == offsets("b") == [1, 2]
     assert len(inserts) == 2
 
 
@@ -549,6 +552,7 @@ def test_who_asks_whether_an_event_can_be_stored_waits_for_those_before(error):
         inserts.append(len(new.batch))
         writer_insert(new)
 
+    fill("a", 1)
     writer_insert = writer.insert
     with (
         patch.object(writer, "insert", insert),
@@ -556,7 +560,7 @@ def test_who_asks_whether_an_event_can_be_stored_waits_for_those_before(error):
     ):
         first, *asked, second, third = asyncio.run(main())
     assert asked == [error, error]
-    assert [event.offset for event in (first, second, third)] == [1, 2, 3]
+    assert [event.offset for event in (first, second, third)] == [2, 3, 4]
     assert sum(inserts) == 3
     assert len(inserts) <= 2
     assert change_row.call_count == (1 if error is None else 2)
