@@ -225,6 +225,33 @@ def test_e011_is_about_the_database_of_the_events():
     assert "DATABASES['other']" in message.msg
 
 
+# -- realtime.E012: the transactions of the log
+
+
+@pytest.mark.parametrize(
+    ("vendors", "found"),
+    [
+        ({"default": "sqlite", "other": "postgresql"}, ["realtime.E012"]),
+        ({"default": "unknown", "other": "postgresql"}, []),  # as Django calls an empty default
+    ],
+)
+def test_e012_a_log_in_another_database_is_in_no_transaction_of_the_sites(vendors, found):
+    class Elsewhere:
+        def db_for_write(self, model, **hints):
+            return "other" if model is Event else None
+
+    def get(self, alias):
+        return SimpleNamespace(vendor=vendors[alias])
+
+    with (
+        patch.object(type(connections), "__getitem__", get),
+        override_settings(DATABASE_ROUTERS=[Elsewhere()]),
+    ):
+        messages = run()
+    assert [message.id for message in messages] == found
+    assert all("rolls back" in message.msg for message in messages)
+
+
 # -- realtime.W001: hosts
 
 

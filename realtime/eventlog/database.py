@@ -7,7 +7,13 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 
 from django.core.checks import CheckMessage, Error
-from django.db import InterfaceError, OperationalError, connections, transaction
+from django.db import (
+    DEFAULT_DB_ALIAS,
+    InterfaceError,
+    OperationalError,
+    connections,
+    transaction,
+)
 from django.db.models import Subquery
 
 from .. import models
@@ -35,6 +41,10 @@ logger = logging.getLogger("realtime.eventlog")
 
 NAMES_PER_QUERY: Final = 500  # SQLite limits the parameters of one statement
 DATABASES: Final = ("postgresql", "mysql", "sqlite")  # by Django's names of their vendors
+OTHER_DATABASE: Final = (
+    "Route the app 'realtime' to the database of the site's own models. Or open transactions there "
+    "by atomic(using=...), publish in on_commit of the others, and silence this."
+)
 SQLITE_RETURNING: Final = (3, 35)  # the first version that has it
 
 
@@ -119,13 +129,20 @@ class DatabaseLog(EventLog):
         await DATABASE.run_twice(end_epoch, event.topic, event.position, event)
 
     def check(self) -> list[CheckMessage]:
-        """Return an error where an append would be a syntax error of the database."""
+        """Return an error where appends are syntax errors, or in no transaction of the site's."""
         name = alias()
         vendor = connections[name].vendor
+        has_default = connections[DEFAULT_DB_ALIAS].vendor != "unknown"  # as Django calls {}
         if vendor not in DATABASES:
             message = f"The event log can't be stored in DATABASES[{name!r}], which is {vendor}."
         elif vendor == "sqlite" and sqlite3.sqlite_version_info < SQLITE_RETURNING:
             message = f"The event log can't be stored in SQLite {sqlite3.sqlite_version}."
+        elif name != DEFAULT_DB_ALIAS and has_default:
+            message = (
+                f"The event log is in DATABASES[{name!r}]: what is published in a transaction on "
+                f"{DEFAULT_DB_ALIAS!r} is stored and sent even if that rolls back."
+            )
+            return [Error(message, hint=OTHER_DATABASE, id="realtime.E012")]
         else:
             return []
         least = ".".join(map(str, SQLITE_RETURNING))
