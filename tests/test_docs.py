@@ -103,6 +103,19 @@ def test_links_lead_to_files(page):
     assert missing == []
 
 
+def test_each_guarantee_names_tests_that_exist():
+    page = DOCS / "guarantees.md"
+    promised, _, _ = page.read_text().partition("## What an acknowledgement survives")
+    rows = re.findall(r"^\| ([A-Z`].*) \| (.*) \|$", promised, re.M)
+    assert len(rows) > 30
+    assert promised.count("\n| ") == len(rows) + promised.count("\n| guaranteed | held by |\n")
+    for sentence, links in rows:
+        named = re.findall(r"\[`(test_\w+)`\]\((\S+)\)", links)
+        assert named, sentence
+        for test, path_of in named:
+            assert f"def {test}(" in (page.parent / path_of).read_text(), test
+
+
 def test_limits_of_the_security_page_are_the_defaults():
     given = {each.name: each.default for each in fields(Limits)}
     for table in (Settings.table(), LLMSettings.table()):
