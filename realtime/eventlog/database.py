@@ -14,7 +14,8 @@ from django.db import (
     connections,
     transaction,
 )
-from django.db.models import Subquery
+from django.db.models import BooleanField, Q, Subquery
+from django.db.models.expressions import RawSQL
 
 from .. import models
 from ..conf import settings
@@ -194,8 +195,10 @@ class DatabaseLog(EventLog):
 
     def _heads(self, names: Sequence[str]) -> dict[str, Position]:
         heads: dict[str, Position] = {}
-        for start in range(0, len(names), NAMES_PER_QUERY):
-            chunk = names[start : start + NAMES_PER_QUERY]
+        has_arrays = connections[alias()].vendor == "postgresql"
+        size = len(names) if has_arrays else NAMES_PER_QUERY
+        for start in range(0, len(names), size or 1):
+            chunk = names[start : start + size]
             known = known_heads.of(chunk)  # before the statement, which has to see as much
             found = self._heads_now(chunk)
             lost = [name for name in known if is_behind(found.get(name, START), known[name])]
@@ -206,7 +209,10 @@ class DatabaseLog(EventLog):
         return heads
 
     def _heads_now(self, names: Sequence[str]) -> dict[str, Position]:
-        rows = models.Topic.objects.using(alias()).filter(name__in=names, head__gt=0)
+        is_named = Q(name__in=names)
+        if connections[alias()].vendor == "postgresql":  # one parameter, however many names
+            is_named = Q(RawSQL("name = ANY(%s)", [list(names)], output_field=BooleanField()))
+        rows = models.Topic.objects.using(alias()).filter(is_named, head__gt=0)
         values = rows.values_list("name", "epoch", "head")
         return {name: Position(epoch, head) for name, epoch, head in values}
 
