@@ -195,8 +195,10 @@ def _next_offsets(cursor: Any, name: str, count: int) -> tuple[int, str, int]:
     row = _advance_head(cursor, name, count)
     if row is None:
         # Two publishers may both find the topic missing: the constraint lets one insert win.
-        topics = models.Topic.objects.using(alias())
-        topics.bulk_create([models.Topic(name=name)], ignore_conflicts=True)
+        how: dict[str, Any] = {"ignore_conflicts": True}
+        if cursor.db.vendor == "mysql":  # there it would share the row's lock, and two deadlock
+            how = {"update_conflicts": True, "update_fields": ["name"]}
+        models.Topic.objects.using(alias()).bulk_create([models.Topic(name=name)], **how)
         row = _advance_head(cursor, name, count)
     assert row is not None
     return row
