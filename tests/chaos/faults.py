@@ -11,6 +11,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final, TypeAlias
 
+import psycopg
+
 from ..support.databases import ON_POSTGRESQL
 from .proxy import Proxy
 from .site import Site
@@ -93,7 +95,8 @@ async def lock(site: Site, rng: Random) -> None:
     seconds = _seconds(rng)
 
     def hold() -> None:
-        with site.connect() as connection:
+        # Another fault may terminate this connection too.
+        with suppress(psycopg.errors.AdminShutdown), site.connect() as connection:
             connection.execute("BEGIN" if ON_POSTGRESQL else "BEGIN IMMEDIATE")
             if ON_POSTGRESQL:
                 connection.execute("SELECT id FROM realtime_topic ORDER BY name FOR UPDATE")
