@@ -42,6 +42,7 @@ class _Probe(psycopg.Connection[Any]):
     def _watch(self, gen: Any) -> Generator[Any, Any, Any]:
         asked = time.monotonic()
         ready = None
+        is_silent = False
         while True:
             try:
                 wanted = gen.send(ready)
@@ -49,12 +50,17 @@ class _Probe(psycopg.Connection[Any]):
                 return end.value
             ready = yield wanted
             if ready:  # psycopg sends zero where nothing came in an interval
-                asked = time.monotonic()
+                asked, is_silent = time.monotonic(), False
+            elif is_silent:  # nor has an answer come that was under way
+                self._give_up()
             elif (limit := self._limit) is not None and time.monotonic() > asked + limit:
-                self._require_work()
+                is_silent = not self._is_at_work()
                 asked = time.monotonic()
 
-    def _require_work(self) -> None:
+    def _is_at_work(self) -> bool:
+        return False
+
+    def _give_up(self) -> None:
         self.close()
         raise psycopg.OperationalError("the server did not answer")
 
@@ -81,15 +87,14 @@ class WatchedConnection(_Probe):
     def _limit(self) -> float | None:
         return settings.DATABASE_ANSWER_SECONDS
 
-    def _require_work(self) -> None:
-        # Who listens for notifications waits without having asked anything.
-        if self.pgconn.transaction_status != TransactionStatus.ACTIVE or self._is_at_work():
-            return
+    def _give_up(self) -> None:
         logger.error(SILENT, self._limit)
         self._replace_idle()
-        super()._require_work()
+        super()._give_up()
 
     def _is_at_work(self) -> bool:
+        if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
+            return True  # who listens for notifications has not asked anything
         info = self.info
         with suppress(psycopg.Error):
             probe = _Probe.connect(
