@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from typing import Any, Final, ParamSpec, TypeVar
@@ -96,22 +97,27 @@ class ThreadPool:
     def _submit(self, call: Callable[[], T]) -> "Future[T]":
         future: Future[T] = Future()
         with self._changed:
-            self._calls.append((future, call))
             idle = sum(begun is None for begun in self._threads.values())
-            if len(self._calls) > idle and not self._add_thread() and not self._is_watched:
-                self._is_watched = True
-                name = f"watch-{self._name}"
-                threading.Thread(target=self._watch, name=name, daemon=True).start()
+            # Before the call is there: one that raised for want of a thread is not made later.
+            if len(self._calls) >= idle and not self._add_thread():
+                self._start_watch()
+            self._calls.append((future, call))
             self._changed.notify()
         return future
+
+    def _start_watch(self) -> None:
+        if not self._is_watched:
+            name = f"watch-{self._name}"
+            threading.Thread(target=self._watch, name=name, daemon=True).start()
+            self._is_watched = True
 
     def _add_thread(self) -> bool:
         if len(self._threads) >= self._limit():
             return False
         name = f"{self._name}_{next(self._numbers)}"
         thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._threads[thread] = None
         thread.start()
+        self._threads[thread] = None  # only once it runs: else calls would wait for it
         return True
 
     def _watch(self) -> None:
@@ -122,7 +128,8 @@ class ThreadPool:
                 if not self._calls:
                     self._is_watched = False
                     return
-                self._add_thread()
+                with suppress(RuntimeError):  # no thread is to be had now; perhaps later
+                    self._add_thread()
 
     def _limit(self) -> int:
         """Return how many threads there may be now."""
@@ -153,6 +160,7 @@ class ThreadPool:
             if len(threads) > self._limit():
                 del threads[me]
                 self._changed.notify()
+                self._start_watch()  # the others may get stuck before they take the call
                 return None
             threads[me] = time.monotonic()
             return self._calls.popleft()

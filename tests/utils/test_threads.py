@@ -181,6 +181,39 @@ DATABASE.submit(time.sleep, 600)
 """
 
 
+def test_a_call_that_a_leaving_thread_has_left_is_made_though_the_others_get_stuck(monkeypatch):
+    stuck_seconds = "realtime.utils.threads.STUCK_SECONDS"
+    monkeypatch.setattr(stuck_seconds, 0.05)
+    first, second, begun = threading.Event(), threading.Event(), threading.Event()
+    with override_settings(REALTIME={"DATABASE_THREADS": 1}):
+        calls = [DATABASE.submit(first.wait), DATABASE.submit(begun.set)]
+        calls.append(DATABASE.submit(second.wait))
+        assert begun.wait(10)
+        wait_until(
+            lambda: "watch-realtime-database" not in {t.name for t in threading.enumerate()},
+            what="the end of the watch",
+        )
+        monkeypatch.setattr(stuck_seconds, 1.0)  # the second call is not stuck yet
+        first.set()
+        assert calls[0].result(10)
+        assert DATABASE.submit(lambda: 1).result(10) == 1
+        second.set()
+        assert calls[2].result(10)
+
+
+def test_a_thread_that_cannot_be_started_is_not_counted_on(monkeypatch):
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    made: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError):
+            DATABASE.submit(made.append, 1)
+    assert DATABASE.submit(lambda: 1).result(10) == 1
+    assert made == [], "the caller was told that it failed"
+
+
 def test_a_stuck_thread_does_not_keep_the_process_from_its_end():
     subprocess.run([sys.executable, "-c", EXITING], cwd=ROOT, check=True, timeout=60)
 
