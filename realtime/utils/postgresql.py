@@ -6,6 +6,7 @@ reads, and a limit on statements does not tell a slow one from one that was neve
 """
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Generator
@@ -115,3 +116,12 @@ class WatchedConnection(_Probe):
                 other.close()
         if (pool := getattr(self, "_pool", None)) is not None:
             pool.check()
+
+    @classmethod
+    def forget(cls) -> None:
+        """Leave all connections to the parent of this process: to close one would end its."""
+        cls._all, cls._lock = WeakSet(), threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=WatchedConnection.forget)

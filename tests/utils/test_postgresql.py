@@ -1,6 +1,7 @@
 """`realtime.utils.postgresql`: a server that no longer answers, behind a proxy that swallows."""
 
 import asyncio
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -93,6 +94,21 @@ def test_a_silent_connection_breaks_and_its_pool_gives_those_that_work(
     lent[1].close()
     for connection in (new, lent[1]):
         proxy.run(proxy.pool.putconn, connection)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_process_that_was_forked_off_closes_nothing_of_its_parent(proxy: Proxied) -> None:
+    idle, lent = [proxy.run(proxy.pool.getconn) for _ in range(2)]
+    proxy.run(proxy.pool.putconn, idle)
+    pid = os.fork()
+    if pid == 0:
+        lent._pool = None  # its threads are not here
+        lent._replace_idle()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert proxy.run(count, idle) == 1
+    proxy.run(proxy.pool.putconn, lent)
 
 
 def test_a_server_that_answers_nobody_is_not_waited_for(
