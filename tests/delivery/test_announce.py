@@ -17,7 +17,7 @@ from django.test import override_settings
 
 from realtime import models
 from realtime.delivery import announce as announce_module
-from realtime.delivery.announce import CircuitBreaker, announce
+from realtime.delivery.announce import announce
 from realtime.delivery.bus.base import PEERS_TOPIC
 from realtime.delivery.bus.channels import to_message
 from realtime.delivery.hub import get_hub
@@ -29,12 +29,6 @@ from ..support.fakes import FakeLayer, FaultyLog
 from ..support.hubs import Reader, heartbeat_from_elsewhere, instantly, stage, turns
 from ..support.layers import FailingLayer, HangingLayer, RecordingLayer, data_sent, layer
 from ..support.servers import manage
-
-
-@pytest.fixture(autouse=True)
-def _a_layer_that_answers(monkeypatch: pytest.MonkeyPatch):
-    """A breaker that one test opens is not open for the next."""
-    monkeypatch.setattr(announce_module, "_breaker", CircuitBreaker())
 
 
 @pytest.fixture
