@@ -181,22 +181,26 @@ class ChannelsBus(Bus):
     async def _update_memberships(self) -> None:
         try:
             await self._has_channel.wait()
-            while self._changed and (self.is_running or not self.is_down):
+            # What the bus noted before tells little: while it runs, a call that works is no sign.
+            works = True
+            while self._changed and (self.is_running or works):
                 topics = list(islice(self._changed, MEMBERSHIP_BATCH))
                 for topic in topics:
                     del self._changed[topic]
-                await asyncio.gather(*map(self._update_membership, topics))
+                works = all(await asyncio.gather(*map(self._update_membership, topics)))
         finally:
             self._membership = None
 
-    async def _update_membership(self, topic: str) -> None:
+    async def _update_membership(self, topic: str) -> bool:
         was_joined = self._joined.get(topic)  # None: it is to be left
         change = self._layer.group_discard if was_joined is None else self._layer.group_add
         if not await self._call("takes no group changes", change, topic, self._channel):
             self._failed.add(topic)
-        elif was_joined is False and topic in self._joined:
+            return False
+        if was_joined is False and topic in self._joined:
             self._joined[topic] = True
             self._on_message(topic, MISSED)
+        return True
 
     # -- time limits and health
 
