@@ -26,9 +26,10 @@ from ..utils.batching import Batcher
 from ..utils.threads import DATABASE
 from .base import EventLog, NewEvent, Page
 from .known_heads import is_behind, known_heads
-from .retention import claim_pruning, prune
+from .retention import PRUNING_ROW, claim_pruning, prune
 from .topic_queues import TopicQueues
 from .writer import (
+    CHANGED_ROW,
     alias,
     append,
     append_unlocked,
@@ -110,7 +111,7 @@ class DatabaseLog(EventLog):
         return prune() if claim_pruning(interval) else {}
 
     def start_epoch(self, topics: Sequence[str] | None = None) -> int:
-        rows = models.Topic.objects.using(alias()).all()
+        rows = models.Topic.objects.using(alias()).exclude(name__in=[CHANGED_ROW, PRUNING_ROW])
         if topics is not None:
             rows = rows.filter(name__in=topics)
         # In pages: a statement over all topics would keep their publishers waiting.

@@ -214,6 +214,7 @@ def _answer(future: "Future[T]", call: Callable[[], T]) -> None:
         result = call()
     except BaseException as error:
         future.set_exception(error)
+        del future  # or it is alive as long as its own exception, which holds this frame
     else:
         future.set_result(result)
 

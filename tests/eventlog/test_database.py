@@ -608,6 +608,14 @@ class ReplicaForReads:
         return "default"
 
 
+def test_a_new_epoch_of_all_counts_topics_alone():
+    """Two rows of the log's own stand beside them."""
+    append("a", "message", "1")
+    async_to_sync(log.check_writable)()
+    log.prune_in_turn(60)
+    assert log.start_epoch() == 1
+
+
 @override_settings(DATABASE_ROUTERS=[ReplicaForReads()], REALTIME={"RETENTION_EVENTS": 1})
 def test_the_log_is_read_where_it_is_written():
     append("a", "message", "1")
