@@ -1,5 +1,6 @@
 """The event log in the site's own database."""
 
+import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from ..conf import settings
 from ..events.event import Event
 from ..events.position import OLDEST, START, UNBORN, Position, new_epoch
 from ..exceptions import HistoryGone, OutcomeUnknown
+from ..utils.aio import spawn
 from ..utils.batching import Batcher
 from ..utils.threads import DATABASE
 from .base import EventLog, NewEvent, Page
@@ -89,11 +91,9 @@ class DatabaseLog(EventLog):
     async def aappend(
         self, event: NewEvent, then: Callable[[Event], object] | None = None
     ) -> Event:
-        stored: Event | None = await self._append_together((event, then))
-        if stored is not None:
-            return stored
-        waited: Event = await self._append_waiting.put(event.topic, (event, then))
-        return waited
+        stored: Event | asyncio.Task[Event] = await self._append_together((event, then))
+        # A publisher that leaves meanwhile takes nothing back.
+        return await asyncio.shield(stored) if isinstance(stored, asyncio.Task) else stored
 
     async def check_writable(self) -> None:
         await self._append_together(None)
@@ -153,9 +153,21 @@ class DatabaseLog(EventLog):
 
     async def _answer(self, calls: Sequence[Call | Question]) -> list[Any]:
         appends = [call for call in calls if call is not None]
-        stored = iter(await self._append_calls(append_unlocked, appends))
+        stored = await self._append_calls(append_unlocked, appends)
+        answers = iter(
+            [
+                self._wait(call) if event is None else event
+                for call, event in zip(appends, stored, strict=True)
+            ]
+        )
         problem = await self._find_problem() if None in calls else None
-        return [problem if call is None else next(stored) for call in calls]
+        return [problem if call is None else next(answers) for call in calls]
+
+    def _wait(self, call: Call) -> asyncio.Task[Event]:
+        waiting = spawn(self._append_waiting.put(call[0].topic, call))
+        # Seen, so that asyncio does not report it where the publisher has left.
+        waiting.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        return waiting
 
     async def _find_problem(self) -> Exception | None:
         try:
