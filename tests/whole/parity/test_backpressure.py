@@ -77,12 +77,12 @@ async def growth_while_publishing(server: Server, topic: str) -> int:
 
 
 async def reads_all(subscriber: Socket | Stream) -> None:
-    """A subscriber that keeps up."""
+    """A subscriber that keeps up. The publisher, a process, may take a while to begin."""
     for _ in range(EVENTS):
         if isinstance(subscriber, Socket):
-            await subscriber.receive()
+            await subscriber.receive(seconds=30)
         else:
-            await subscriber.next()
+            await subscriber.next(seconds=30)
 
 
 async def growth_with_a_reader(server: Server, topic: str, subscriber: Socket | Stream) -> int:
