@@ -462,6 +462,7 @@ quick = settings(
 
 
 @quick
+@pytest.mark.timeout(180)  # a failing example takes time to be made smaller
 @given(
     noises,
     st.lists(steps, min_size=8, max_size=40),
