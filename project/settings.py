@@ -135,7 +135,7 @@ elif DATABASES["default"]["ENGINE"].endswith("postgresql"):
             "min_size": 0,
             "max_size": int(os.environ.get("DATABASE_POOL", "12")),
             "timeout": 5,
-            # Afterwards a new try begins at once with who asks next; the pauses between the tries
+            # Afterwards the next call begins a new try at once; the pauses between the tries
             # of one grow with the time that PostgreSQL is gone.
             "reconnect_timeout": 3,
         },

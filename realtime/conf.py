@@ -237,7 +237,7 @@ class Settings:
     FILE_CHUNK_BYTES = Setting(262_144, "bytes",
         "Of a file in memory at once, where the kernel can't copy it to the socket.")
     MAX_RANGES = Setting(50, "ranges",
-        "Parts of one file in one answer; who asks for more gets the whole file.")
+        "Parts of one file in one answer; a request for more gets the whole file.")
     ACCEL_REDIRECT = Setting("", "URL path",
         "nginx's `internal` location for the files, as `\"/protected/\"`: they are sent by nginx. "
         "Empty: by this process.")

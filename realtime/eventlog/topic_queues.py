@@ -21,7 +21,7 @@ class TopicQueues(Generic[A, R]):
 
     def __init__(self, run: Run[A, R]) -> None:
         self._run = run
-        # Each is held by those who wait in it.
+        # Each is held by the calls that wait in it.
         self._batchers: WeakValueDictionary[str, Batcher[A, R]] = WeakValueDictionary()
         self._places = PerLoop(lambda: asyncio.Semaphore(max(1, settings.DATABASE_THREADS // 2)))
 

@@ -11,7 +11,7 @@ from .. import models
 Row: TypeAlias = tuple[int, str, int]  # a topic's key, its epoch, its head
 
 # One statement for all topics of a batch. PostgreSQL evaluates the rows anew once it has their
-# locks, so the heads are those of whoever committed last.
+# locks, so the heads are those of the transaction that committed last.
 POSTGRESQL: Final = """
 WITH free AS (SELECT {id} FROM {topics} WHERE {name} = ANY(%s) ORDER BY {name}
               FOR UPDATE SKIP LOCKED)

@@ -134,8 +134,8 @@ async def _stream(
     if not accepts_event_stream(request):
         accept = request.headers.get("Accept")
         return error_response(406, f"This is text/event-stream, which {accept!r} leaves out.")
-    # "From now on" means now, not when the body is first asked for: whoever sees the answer's
-    # headers and then publishes has to get the event.
+    # "From now on" means now, not when the body is first asked for: a client that sees the
+    # answer's headers and then publishes has to get the event.
     live = [topic for topic in topics if topic not in after]
     after = {**after, **await positions_now(live)} if live else after
     response = TopicStreamResponse(

@@ -58,7 +58,7 @@ class Run:
             with self._slot:
                 await self._publish_answer()
         except asyncio.CancelledError:
-            # Whoever cancelled a single answer has ended it already; then this does nothing.
+            # A single answer that is cancelled has been ended already; then this does nothing.
             await self._end("error", {"detail": STOPPING})
             raise
         except ProviderError as error:

@@ -64,7 +64,7 @@ class CommandLineInterface(DaphneCommandLine):
             metavar="NETWORKS",
             help="With --proxy-headers: the proxies on the way, as 10.0.0.0/8,::1. Of others the "
             "headers don't count, and the client is the last address that is none of them. Left "
-            "out: whoever connects is the one proxy",
+            "out: the peer is the one proxy",
         )
         self.parser.add_argument(
             "--on-startup",
@@ -107,7 +107,7 @@ class CommandLineInterface(DaphneCommandLine):
             threading.Thread(None, self._await_parent, "parent", arguments, daemon=True).start()
 
     def _await_parent(self, loop: asyncio.AbstractEventLoop, fd: int, shuts: bool) -> None:
-        # In a thread: a loop that is held must not keep the port from whoever serves next.
+        # In a thread: a loop that is held must not keep the port from the next server.
         os.read(fd, 1)
         loop.call_soon_threadsafe(self.server.parent_ended)
         if shuts:

@@ -28,7 +28,7 @@ class DisconnectEvent:
         return self._set
 
     def set(self) -> None:
-        """Resume those who wait, and call the callbacks. A second time says nothing."""
+        """Resume what waits, and call the callbacks. A second time does nothing."""
         if self._set:
             return
         self._set = True

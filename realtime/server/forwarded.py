@@ -1,6 +1,6 @@
 """For whom a proxy says that it forwards: the headers of `--proxy-headers`.
 
-Anybody can send them, and proxies append to what they got: an entry is as good as who wrote it. So
+Anybody can send them, and proxies append to what they got: an entry is as good as its author. So
 they are read from the right, and no further than the first address that is no trusted proxy's.
 """
 
@@ -24,7 +24,7 @@ _ADDRESS: Final = re.compile(
 class ForwardedHeaders:
     """Names of the headers, in lower case, and the proxies that are trusted.
 
-    Without a proxy that is named, whoever connects is one, and no other.
+    Without a proxy that is named, the peer is one, and no other.
     """
 
     address: bytes

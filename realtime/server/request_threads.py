@@ -91,7 +91,7 @@ class BorrowedThread(Executor):
         """Give the thread back, where one was borrowed; `last` is called in it then.
 
         A later call borrows again. After the end of the request one does so for itself alone: there
-        is nobody who would give it back.
+        is nothing left that would give it back.
         """
         self._is_over = self._is_over or is_over
         if self._worker is not None:

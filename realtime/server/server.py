@@ -39,7 +39,7 @@ class Server(DaphneServer):
 
     `on_startup` is called with the server before it counts as ready, in the thread of its event
     loop, which does not run yet. An application that answers ASGI's lifespan has been told then.
-    `trusted_proxies` are those whose headers count; without any, whoever connects is one.
+    `trusted_proxies` are those whose headers count; without any, the peer is one.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ SET_REDIS_URL = (
 
 
 class SupervisorError(Exception):
-    """It can't serve. The message is one sentence for whoever started it."""
+    """It can't serve. The message is one sentence for the person at the terminal."""
 
 
 class Supervisor:

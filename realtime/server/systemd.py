@@ -25,7 +25,7 @@ def passed_sockets(env: Mapping[str, str]) -> list[socket.socket]:
 
 
 def notify(env: Mapping[str, str], state: str) -> None:
-    """Send `READY=1` and the like to whoever `env` says wants to know."""
+    """Send `READY=1` and the like to the socket that `env` names, if any."""
     address = env.get("NOTIFY_SOCKET", "")
     if address:
         if address.startswith("@"):

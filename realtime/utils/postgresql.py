@@ -95,7 +95,7 @@ class WatchedConnection(_Probe):
 
     def _is_at_work(self) -> bool:
         if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
-            return True  # who listens for notifications has not asked anything
+            return True  # one that listens for notifications has asked nothing
         info = self.info
         with suppress(psycopg.Error):
             probe = _Probe.connect(
@@ -112,7 +112,7 @@ class WatchedConnection(_Probe):
             others = [other for other in self._all if other is not self]
         for other in others:
             other.is_suspect = True
-            if getattr(other, "_pool", other) is None:  # where psycopg_pool says who has borrowed
+            if getattr(other, "_pool", other) is None:  # where psycopg_pool notes that it is lent
                 other.close()
         if (pool := getattr(self, "_pool", None)) is not None:
             pool.check()

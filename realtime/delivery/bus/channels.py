@@ -101,7 +101,7 @@ class ChannelsBus(Bus):
             try:
                 message = await self._receive()
             except InvalidToken:
-                # Whoever can write to Redis can send it: nothing of the layer has failed.
+                # Any process that can write to Redis can send it: nothing of the layer has failed.
                 self._has_heard.set()
                 self.dropped.add(NOT_AUTHENTIC)
                 await asyncio.sleep(0)
