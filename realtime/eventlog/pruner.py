@@ -10,6 +10,11 @@ from . import get_event_log
 
 logger = logging.getLogger("realtime.hub")
 
+FAILED: Final = (
+    "Can't prune the log; trying again in %s s. What has expired is kept until then. If this "
+    "stays, mend what the traceback names; `manage.py prune_events` shows whether it works."
+)
+
 
 class Pruner:
     """When this process last applied retention, and the work itself.
@@ -31,7 +36,7 @@ class Pruner:
             try:
                 await DATABASE.run(get_event_log().prune_in_turn, interval)
             except Exception:
-                logger.warning("Can't prune the log; trying again", exc_info=True)
+                logger.warning(FAILED, interval, exc_info=True)
 
 
 pruner: Final = Pruner()

@@ -38,8 +38,8 @@ DEADLOCK: Final = 1213  # MySQL's number for a transaction that it has rolled ba
 CHANGED_ROW: Final = "realtime:ready"  # a name that no topic can have
 RETRY_SECONDS: Final = 0.2  # between two tries to find out whether an append is stored
 WENT_BACK: Final = (
-    "The log of %s went back: it had events up to %s, and has them up to %s now. Was the database "
-    "set back? A new epoch of the topic begins, and its readers get a reset."
+    "The log of %s went back: it had events up to %s, and now up to %s. A new epoch begins. If the "
+    "database was set back, run `manage.py new_epoch --all` for topics that no process knew."
 )
 
 

@@ -9,6 +9,10 @@ from ..exceptions import DatabaseUnavailable, RealtimeError
 
 logger = logging.getLogger("realtime.database")
 
+UNAVAILABLE: Final = (
+    "The database can't be asked, and clients are told to come back: see that it runs, that "
+    "DATABASES names it, and that it takes as many connections as the processes need. It said: %s"
+)
 ANSWERED_ERRORS: Final = (RealtimeError, InterfaceError, OperationalError)
 
 
@@ -16,5 +20,5 @@ def answer_to(error: Exception) -> RealtimeError:
     """Return what one of `ANSWERED_ERRORS` is to a client; log what the database has said."""
     if isinstance(error, RealtimeError):
         return error
-    logger.warning("The database can't be asked: %s", error)
+    logger.warning(UNAVAILABLE, str(error).strip())
     return DatabaseUnavailable()

@@ -11,7 +11,7 @@ MAX_EXPIRES_IN: Final = 100 * 366 * 86_400  # a century; dates end in the year 9
 
 
 class Command(BaseCommand):
-    """Prints the token alone on the last line of stdout; it can't be shown again."""
+    """Print the token alone on the last line of stdout; it can't be shown again."""
 
     help = "Make an access token for a user and print it, once."
 

@@ -8,7 +8,7 @@ from realtime.eventlog import get_event_log
 
 
 class Command(BaseCommand):
-    """Makes every position from before invalid: readers get a reset and begin anew.
+    """Make every position from before invalid: readers get a reset and begin anew.
 
     The events that are there stay.
     """

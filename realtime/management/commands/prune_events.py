@@ -8,7 +8,7 @@ from realtime.eventlog import get_event_log
 
 
 class Command(BaseCommand):
-    """Drops what RETENTION_SECONDS and RETENTION_EVENTS no longer keep, and prints what went."""
+    """Drop what RETENTION_SECONDS and RETENTION_EVENTS no longer keep, and print what went."""
 
     help = "Drop the events that retention no longer keeps."
 

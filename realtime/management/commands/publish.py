@@ -10,7 +10,7 @@ from realtime.exceptions import RealtimeError
 
 
 class Command(BaseCommand):
-    """Prints the event's id; an ephemeral event has none."""
+    """Print the event's id; an ephemeral event has none."""
 
     help = "Publish an event to a topic and print its id."
 
