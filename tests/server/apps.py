@@ -351,6 +351,7 @@ async def http_reset(scope: Scope, receive: Any, send: Any) -> None:
 async def http_events(scope: Scope, receive: Any, send: Any) -> None:
     data = {
         "events": EVENTS,
+        "running": RUNNING,
         "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         "draining": scope["extensions"]["realtime.server"]["draining"],
         "pid": os.getpid(),

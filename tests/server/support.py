@@ -17,6 +17,7 @@ from typing import Any
 from ..support.server_log import unexpected
 
 STOP_SECONDS = 3.0
+EXIT_SECONDS = 15.0  # for a server to end by itself; less than the 20 s that a drain may take
 ROOT = Path(__file__).resolve().parents[2]
 TWISTED_TLS = "ignore:Passing pyOpenSSL:DeprecationWarning"  # Twisted's own use of pyOpenSSL
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -62,7 +63,7 @@ class Worker:
             )
         os.close(tell)
         self.listener.close()
-        readable, _, _ = select.select([ready], [], [], 20)
+        readable, _, _ = select.select([ready], [], [], 40)
         said = os.read(ready, 1) if readable else b""
         os.close(ready)
         assert said == b"1", self.text
@@ -87,9 +88,9 @@ class Worker:
         self.seen += len(text.encode())
         assert not (found := unexpected(text.splitlines(), self.expected)), "\n".join(found)
 
-    def reset(self) -> bool:
-        """Make it as good as new for the next test; False if it isn't."""
-        end = time.monotonic() + 1.5
+    def reset(self, seconds: float = 1.5) -> bool:
+        """Make it as good as new for the next test or attempt; False if it isn't."""
+        end = time.monotonic() + seconds
         while self.process.poll() is None and time.monotonic() < end:
             with self.client() as client:
                 client.request("/reset", "Connection: close")
@@ -153,7 +154,7 @@ class Response:
 class Client:
     """A socket that says exactly what it is told."""
 
-    def __init__(self, address: Any, timeout: float = 8.0, receive_buffer: int = 0) -> None:
+    def __init__(self, address: Any, timeout: float = 20.0, receive_buffer: int = 0) -> None:
         family = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
         self.sock = socket.socket(family)
         if receive_buffer:

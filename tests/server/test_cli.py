@@ -42,4 +42,4 @@ def test_the_worker_stops_when_its_parent_is_gone() -> None:
     )
     os.close(read)
     os.close(write)
-    assert process.wait(15) == 0
+    assert process.wait(30) == 0

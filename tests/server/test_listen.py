@@ -18,14 +18,17 @@ from realtime.server import listen
 from realtime.server.listen import Listener
 from realtime.server.transport import MAX_LINGERING
 
-from .support import ROOT, Client, Worker, eventually
+from ..support.attempts import three_tries
+from .support import EXIT_SECONDS, ROOT, Client, Worker, eventually
 
 
 def test_daphnes_own_endpoint_with_a_backlog_of_thousands() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    host = "127.0.0.2"  # where nobody else takes a port that is free for a moment
+    with socket.create_server((host, 0)) as free:
+        port = str(free.getsockname()[1])
+    application = "tests.server.apps:application"
     process = subprocess.Popen(
-        [sys.executable, "-m", "realtime.server", "-p", str(port), "tests.server.apps:application"],
+        [sys.executable, "-m", "realtime.server", "-b", host, "-p", port, application],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -34,15 +37,15 @@ def test_daphnes_own_endpoint_with_a_backlog_of_thousands() -> None:
 
         def answers() -> bytes:
             try:
-                with Client(("127.0.0.1", port)) as client:
+                with Client((host, int(port))) as client:
                     client.request("/hello", "Connection: close")
                     return client.response().body
             except ConnectionError:
                 return b""
 
-        eventually(lambda: answers() == b"hello", 15)
+        eventually(lambda: answers() == b"hello", 30)
         process.terminate()
-        assert process.wait(5) == 0
+        assert process.wait(EXIT_SECONDS) == 0
     finally:
         process.kill()
         process.wait()
@@ -143,7 +146,7 @@ def test_the_file_of_an_inherited_unix_socket_stays(tmp_path: Path) -> None:
                 client.request("/hello", "Connection: close")
                 assert client.response().body == b"hello"
             process.terminate()
-            assert process.wait(10) == 0
+            assert process.wait(EXIT_SECONDS) == 0
             assert path.exists()
         finally:
             process.kill()
@@ -156,12 +159,16 @@ def test_who_is_refused_does_not_use_up_what_is_kept_for_the_application(
     worker = start("--max-connections", "1")
     descriptors = Path(f"/proc/{worker.process.pid}/fd")
     before = len(list(descriptors.iterdir()))
-    with ExitStack() as stack:
-        clients = [stack.enter_context(worker.client()) for _ in range(MAX_LINGERING + 41)]
-        for client in clients[1:]:
-            with suppress(ConnectionResetError):
-                assert b" 503 " in client.until(b"\r\n")
-        # The last may be between its answer and its end; CLOSING_GRACE is longer than a second.
-        eventually(
-            lambda: len(list(descriptors.iterdir())) <= before + 1 + MAX_LINGERING, seconds=1
-        )
+
+    def come_too_many() -> None:
+        with ExitStack() as stack:
+            clients = [stack.enter_context(worker.client()) for _ in range(MAX_LINGERING + 41)]
+            for client in clients[1:]:
+                with suppress(ConnectionResetError):
+                    assert b" 503 " in client.until(b"\r\n")
+            # The last may be between its answer and its end; CLOSING_GRACE is longer than a second.
+            eventually(
+                lambda: len(list(descriptors.iterdir())) <= before + 1 + MAX_LINGERING, seconds=1
+            )
+
+    three_tries(come_too_many)

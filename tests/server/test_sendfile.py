@@ -9,6 +9,7 @@ import pytest
 
 from realtime.server.sendfile import FilePart, in_memory, span
 
+from ..support.attempts import three_tries
 from .support import Worker, eventually
 
 SIZE = 3_000_000
@@ -98,28 +99,32 @@ def test_a_client_that_stalls_is_waited_for_and_one_that_leaves_noticed(start, p
         time.sleep(0.5)
         assert "sent" not in files.status()["events"]
         assert files.rss() - before < 4_000_000
-    eventually(lambda: {"sent", "cancelled"} & set(files.status()["events"]), 10)
+    eventually(lambda: {"sent", "cancelled"} & set(files.status()["events"]))
 
 
 def test_the_event_loop_goes_on_beside_a_fast_client(files, path):
     with path.open("r+b") as file:
         file.truncate(2**30)
-    with files.client() as client:
-        client.request(f"/file?path={path}&way=message&framing=length&count={2**30}")
-        client.head()
-        # The first of the body may have come along with the head.
-        longest, left, asked = 0.0, 2**30 - len(client.buffer), 0
-        while left > 0:
-            data = client.sock.recv(1 << 20)
-            assert data
-            left -= len(data)
-            if left < 2**30 - asked * 2**27:
-                asked += 1
-                started = time.monotonic()
-                assert files.get("/hello") == b"hello"
-                longest = max(longest, time.monotonic() - started)
-        assert asked >= 8
-        assert longest < 0.5
+
+    def download() -> None:
+        with files.client() as client:
+            client.request(f"/file?path={path}&way=message&framing=length&count={2**30}")
+            client.head()
+            # The first of the body may have come along with the head.
+            longest, left, asked = 0.0, 2**30 - len(client.buffer), 0
+            while left > 0:
+                data = client.sock.recv(1 << 20)
+                assert data
+                left -= len(data)
+                if left < 2**30 - asked * 2**27:
+                    asked += 1
+                    started = time.monotonic()
+                    assert files.get("/hello") == b"hello"
+                    longest = max(longest, time.monotonic() - started)
+            assert asked >= 8
+            assert longest < 0.5
+
+    three_tries(download)
 
 
 def test_what_sendfile_can_not_copy_is_read(files):

@@ -47,7 +47,7 @@ def test_a_service_of_systemd_from_its_start_to_its_end(
     tmp_path: Path, notified: socket.socket
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        env = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
+        env = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
         process = subprocess.Popen(
             [sys.executable, "-c", LAUNCHER, str(listener.fileno()), SERVE],
             cwd=ROOT,
@@ -72,7 +72,7 @@ def test_a_service_of_systemd_from_its_start_to_its_end(
             while (state := notified.recv(100)) == b"WATCHDOG=1":
                 pass
             assert state == b"STOPPING=1"
-            assert process.wait(10) == 0
+            assert process.wait(20) == 0
             # The socket is not the server's: connections wait for the next one.
             Client(listener.getsockname()).close()
         finally:
@@ -93,7 +93,7 @@ def test_name_with_an_at_sign_is_an_abstract_socket() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         name = f"realtime-test-{os.getpid()}"
         sock.bind(f"\0{name}")
-        sock.settimeout(5)
+        sock.settimeout(20)
         systemd.notify({"NOTIFY_SOCKET": f"@{name}"}, "READY=1")
         assert sock.recv(100) == b"READY=1"
 
