@@ -613,9 +613,8 @@ async def test_groups_are_left_on_redis(redis_layer, valkey):
         for feed in feeds:
             hub.detach(feed, reader)
         await hub._closing
-        assert asyncio.all_tasks() == {asyncio.current_task()} or isinstance(
-            layer, RedisPubSubChannelLayer
-        )
+        if not isinstance(layer, RedisPubSubChannelLayer):  # the other's own may take a moment
+            await eventually(lambda: asyncio.all_tasks() == {asyncio.current_task()})
         if isinstance(layer, RedisChannelLayer):
             connection = layer.connection(0)
             assert await connection.keys("asgi:group:*") == []
