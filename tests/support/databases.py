@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 ON_POSTGRESQL = os.environ.get("TEST_DATABASE", "sqlite") == "postgresql"
 ON_MARIADB = os.environ.get("TEST_DATABASE", "sqlite") == "mariadb"
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 
 
 @cache

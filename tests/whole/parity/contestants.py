@@ -21,7 +21,7 @@ from typing import ClassVar, Final
 
 from tests.support.servers import ROOT, Valkey
 
-START_SECONDS: Final = 40.0
+START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 8.0
 ITEMS: Final = 50_000
 BIG_FILE: Final = "big.bin"
