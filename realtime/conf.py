@@ -166,7 +166,7 @@ class Settings:
     DATABASE_THREADS = Setting(4, "threads",
         "Each keeps one database connection. When all are busy, log reads and writes wait their "
         "turn; there are up to twice as many while calls take longer than 2 s. Half of them may "
-        "wait for topics that others have locked; more such topics, and new ones, wait behind.")
+        "wait for topics that others have locked; more such topics wait behind.")
     DATABASE_ANSWER_SECONDS = Setting[float | None](3.0, "seconds",
         "A connection to PostgreSQL on which the server has not answered for this long, and does "
         "not work at it either, is closed: the call fails or is made again, what may be stored is "

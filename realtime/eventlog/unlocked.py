@@ -7,6 +7,7 @@ from typing import Any, Final, TypeAlias
 from django.db import connections
 
 from .. import models
+from .new_topics import make_missing
 
 Row: TypeAlias = tuple[int, str, int]  # a topic's key, its epoch, its head
 
@@ -30,12 +31,22 @@ def next_unlocked(
 ) -> dict[str, Row]:
     """Return each topic's key, epoch and the last of its next offsets, by name and without waiting.
 
-    Without the topics that somebody else has locked, and without those that have no row yet. Where
-    a database can't skip what is locked, it waits for each in turn.
+    Without the topics that somebody else has locked, or is making. Where a database can't skip what
+    is locked, it waits for each in turn.
     """
+    if not cursor.db.features.has_select_for_update_skip_locked:
+        return {name: next_offsets(cursor, name, count) for name, count in counts.items()}
+    taken = _take(cursor, counts, next_offsets)
+    left = {name: count for name, count in counts.items() if name not in taken}
+    if left and make_missing(cursor, list(left)):
+        taken |= _take(cursor, left, next_offsets)
+    return taken
+
+
+def _take(
+    cursor: Any, counts: Mapping[str, int], next_offsets: Callable[[Any, str, int], Row]
+) -> dict[str, Row]:
     connection, names = cursor.db, list(counts)
-    if not connection.features.has_select_for_update_skip_locked:
-        return {name: next_offsets(cursor, name, counts[name]) for name in names}
     if connection.vendor == "postgresql":
         cursor.execute(_statement(connection.alias), [names, names, list(counts.values())])
         return {name: row for name, *row in cursor.fetchall()}

@@ -25,6 +25,7 @@ from ..events.position import Position, new_epoch
 from ..exceptions import OutcomeUnknown, RealtimeConfigurationError
 from .base import NewEvent
 from .known_heads import is_behind, known_heads
+from .new_topics import make_topic
 from .unlocked import next_unlocked
 
 logger = logging.getLogger("realtime.eventlog")
@@ -96,7 +97,7 @@ def append(batch: Sequence[NewEvent]) -> list[Event]:
 
 
 def append_unlocked(batch: Sequence[NewEvent]) -> list[Event | None]:
-    """Store events as `append` does, but for those of topics that others have locked, or are new.
+    """Store events as `append` does, but for those of topics that others have locked or are making.
 
     These are None, and not stored. A database that can't skip what is locked stores all.
     """
@@ -194,11 +195,7 @@ def _next_offsets(cursor: Any, name: str, count: int) -> tuple[int, str, int]:
     """Return the topic's key, its epoch, and the last one of its next `count` offsets."""
     row = _advance_head(cursor, name, count)
     if row is None:
-        # Two publishers may both find the topic missing: the constraint lets one insert win.
-        how: dict[str, Any] = {"ignore_conflicts": True}
-        if cursor.db.vendor == "mysql":  # there it would share the row's lock, and two deadlock
-            how = {"update_conflicts": True, "update_fields": ["name"]}
-        models.Topic.objects.using(alias()).bulk_create([models.Topic(name=name)], **how)
+        make_topic(cursor.db, name)
         row = _advance_head(cursor, name, count)
     assert row is not None
     return row

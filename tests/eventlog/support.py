@@ -1,6 +1,7 @@
 """What the tests of the log in the database share."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 from asgiref.sync import async_to_sync
-from django.db import connections
+from django.db import connections, transaction
 from django.utils import timezone
 
 from realtime import models
@@ -75,6 +76,27 @@ class Threads:
         self.executor.shutdown()
         for future in self.futures:
             future.result()
+
+
+@contextmanager
+def locked(*topics: str) -> Iterator[None]:
+    """As by a long transaction that has published."""
+    is_locked, is_over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            for topic in topics:
+                log.append([message(topic, 0)])
+            is_locked.set()
+            is_over.wait(60)
+
+    with Threads(1) as threads:
+        threads.start(hold)
+        assert is_locked.wait(10)
+        try:
+            yield
+        finally:
+            is_over.set()
 
 
 def after_first_call(owner: Any, name: str, then: Callable[[], object]) -> Any:
