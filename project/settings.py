@@ -106,6 +106,7 @@ DATABASES = {
         os.environ.get("DATABASE_URL") or f"sqlite:///{DATA_DIR / 'db.sqlite3'}"
     )
 }
+named = DATABASES["default"].get("OPTIONS", {})  # in the URL's query; they win over these
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # Kept open by the server's few threads: the last one to close a WAL database checkpoints it.
     DATABASES["default"]["CONN_MAX_AGE"] = None
@@ -115,7 +116,7 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,  # seconds a writer waits for another
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
-    }
+    } | named
 elif DATABASES["default"]["ENGINE"].endswith("postgresql"):
     from realtime import WatchedConnection
 
@@ -139,7 +140,7 @@ elif DATABASES["default"]["ENGINE"].endswith("postgresql"):
             # of one grow with the time that PostgreSQL is gone.
             "reconnect_timeout": 3,
         },
-    } | DATABASES["default"].get("OPTIONS", {})
+    } | named
     # A migration takes what it takes.
     limit = int(os.environ.get("DATABASE_STATEMENT_SECONDS", 60))
     if limit and sys.argv[1:2] != ["migrate"]:
@@ -155,7 +156,7 @@ elif DATABASES["default"]["ENGINE"].endswith("mysql"):
         "connect_timeout": 5,
         "read_timeout": 30,  # seconds without a byte of an answer, a lock's wait among them
         "write_timeout": 30,
-    }
+    } | named
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = os.environ.get("REDIS_URL", "")

@@ -392,6 +392,24 @@ def test_connections_and_statements_have_limits_but_migrations_none(command, has
     assert done.stdout == f"require 5 3\n{has_limit}\n", done.stderr
 
 
+NAMED = """
+from project.settings import DATABASES
+options = DATABASES["default"]["OPTIONS"]
+print(options["of_the_url"], options["init_command"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("url", "first"),
+    [("sqlite:////tmp/a.sqlite3", "PRAGMA journal_mode=WAL"), ("mysql://db/site", "SET time_zone")],
+)
+def test_options_that_the_databases_url_names_are_passed_on(url, first):
+    env = environment({"DATABASE_URL": f"{url}?of_the_url=7"})
+    command = [sys.executable, "-c", NAMED]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith(f"7 {first}"), done.stderr
+
+
 def test_the_ids_are_all_tested():
     package = ROOT / "realtime"
     source = "".join((package / path).read_text() for path in ("checks.py", "access/checks.py"))
