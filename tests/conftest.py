@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from asgiref.sync import SyncToAsync
 from blockbuster import BlockBuster
@@ -22,6 +23,10 @@ from .support.servers import SiteServer, Valkey, prepare_site, serving
 # A busy machine may take any time for an example.
 hypothesis_settings.register_profile("patient", hypothesis_settings.default, deadline=None)
 hypothesis_settings.load_profile("patient")
+
+# Of httpx, for what a test gives no time-out: 5 s are not enough where a machine stands still.
+for _name in ("connect", "read", "write", "pool"):
+    setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _name, 20.0)
 
 # Hundreds of processes are started, and each would compile the package anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

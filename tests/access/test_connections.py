@@ -39,7 +39,7 @@ from ..support.sites import SiteShell, shortened, site_for_module
 
 # The round that finds what no signal told of is far off: what happens here happens by the signals.
 SHORT = {"RECHECK_SECONDS": 300.0, "KEEPALIVE_SECONDS": 0.3, "HEAD_CHECK_SECONDS": 0.3}
-SECONDS = 3.0
+SECONDS = 15.0
 
 CHANGES = {
     "deactivated": ("user.is_active = False; user.save()", 4401),

@@ -61,10 +61,10 @@ async def test_silent_stream_is_ended_at_once(kind, how):
     assert list(get_connections().connections) == [NOBODY]
     await (guard.recheck(None) if how == "recheck" else guard.fail())
     if kind is EventStreamResponse:
-        await asyncio.wait_for(reading, 5)
+        await asyncio.wait_for(reading, 20)
     else:  # what has come must not look complete
         with pytest.raises(NotIdentified):
-            await asyncio.wait_for(reading, 5)
+            await asyncio.wait_for(reading, 20)
     assert (parts, source.ends) == ([b"one", b"two"], ["closed"])
     assert not get_connections().connections
 

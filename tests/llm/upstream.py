@@ -105,7 +105,7 @@ async def upstream() -> AsyncIterator[Upstream]:
         yield fake
     finally:
         server.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while fake.open:
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0)

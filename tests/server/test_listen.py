@@ -19,16 +19,14 @@ from realtime.server.listen import Listener
 from realtime.server.transport import MAX_LINGERING
 
 from ..support.attempts import three_tries
+from ..support.servers import free_port
 from .support import EXIT_SECONDS, ROOT, Client, Worker, eventually
 
 
 def test_daphnes_own_endpoint_with_a_backlog_of_thousands() -> None:
-    host = "127.0.0.2"  # where nobody else takes a port that is free for a moment
-    with socket.create_server((host, 0)) as free:
-        port = str(free.getsockname()[1])
-    application = "tests.server.apps:application"
+    port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "realtime.server", "-b", host, "-p", port, application],
+        [sys.executable, "-m", "realtime.server", "-p", str(port), "tests.server.apps:application"],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -37,7 +35,7 @@ def test_daphnes_own_endpoint_with_a_backlog_of_thousands() -> None:
 
         def answers() -> bytes:
             try:
-                with Client((host, int(port))) as client:
+                with Client(("127.0.0.1", port)) as client:
                     client.request("/hello", "Connection: close")
                     return client.response().body
             except ConnectionError:

@@ -17,6 +17,7 @@ import pytest
 from realtime.server.supervisor import Supervisor, SupervisorError
 
 from ..support.attempts import three_tries
+from ..support.servers import free_port
 from .support import Client, eventually, frame
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,8 +60,7 @@ class Running:
         where = self.line.split(" ")[2] if self.line.startswith("Serving") else ""
         self.address: object = where.removeprefix("unix:")
         if where.startswith("http:"):
-            host, _, port = where.removeprefix("http://").rpartition(":")
-            self.address = (host, int(port))
+            self.address = ("127.0.0.1", int(where.rpartition(":")[2]))
 
     def client(self) -> Client:
         return Client(self.address)
@@ -344,8 +344,8 @@ def answer(running: Running) -> bytes:
 def test_port_of_a_killed_supervisor_is_free_though_its_worker_is_held(
     supervise: Supervise,
 ) -> None:
-    host = "127.0.0.2"  # where nobody else takes the port meanwhile
-    running = supervise(host=host)
+    port = free_port()
+    running = supervise(port=port)
     worker = running.pid()
     try:
         with running.client() as client:
@@ -354,7 +354,7 @@ def test_port_of_a_killed_supervisor_is_free_though_its_worker_is_held(
             running.process.wait()
             eventually(lambda: refuses(running))
             assert alive(worker)
-        again = supervise(host=host, port=running.address[1])  # type: ignore[index]
+        again = supervise(port=port)
         assert again.pid() != worker
     finally:
         os.kill(worker, signal.SIGKILL)

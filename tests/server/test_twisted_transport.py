@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -14,10 +13,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ..support.attempts import three_tries
+from ..support.servers import free_port
 from .support import EXIT_SECONDS, Client, Worker, frame
 
 Start = Callable[..., Worker]
-OWN_HOST = "127.0.0.2"  # where nobody else takes a port that is free for a moment
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +51,12 @@ class Secure:
     """A worker that also listens with TLS."""
 
     def __init__(self, start: Start, certificate: Path) -> None:
-        with socket.create_server((OWN_HOST, 0)) as free:
-            self.port = free.getsockname()[1]
-        endpoint = f"ssl:{self.port}:interface={OWN_HOST}:privateKey={certificate}"
+        self.port = free_port()
+        endpoint = f"ssl:{self.port}:interface=127.0.0.1:privateKey={certificate}"
         self.worker = start("-e", f"{endpoint}:certKey={certificate}")
 
     def client(self, receive_buffer: int = 0) -> Client:
-        client = Client((OWN_HOST, self.port), receive_buffer=receive_buffer)
+        client = Client(("127.0.0.1", self.port), receive_buffer=receive_buffer)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

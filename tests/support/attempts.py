@@ -15,7 +15,7 @@ def three_tries(attempt: Callable[[], object]) -> None:
         try:
             attempt()
             return
-        except (AssertionError, OSError):
+        except Exception:
             pass
     attempt()
 
@@ -26,6 +26,6 @@ async def three_tries_of(attempt: Callable[[], Awaitable[object]]) -> None:
         try:
             await attempt()
             return
-        except (AssertionError, OSError):
+        except Exception:
             pass
     await attempt()

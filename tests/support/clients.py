@@ -22,7 +22,7 @@ def bearer(token: str) -> dict[str, str]:
 def publish(server: Any, token: str, topic: str, data: Any, **query: str) -> str:
     """Publish by POST; the event's id."""
     url = f"{server.url}/topics/{topic}/events"
-    answer = httpx.post(url, json=data, headers=bearer(token), params=query, timeout=10)
+    answer = httpx.post(url, json=data, headers=bearer(token), params=query, timeout=20)
     assert answer.status_code == 201, answer.text
     return str(answer.json()["id"])
 
@@ -30,7 +30,7 @@ def publish(server: Any, token: str, topic: str, data: Any, **query: str) -> str
 @contextlib.contextmanager
 def signed_in(server: Any, username: str, password: str = "sesame") -> Iterator[httpx.Client]:
     """A browser's cookies after the login form; it sends the CSRF token too."""
-    with httpx.Client(base_url=server.url, timeout=10) as client:
+    with httpx.Client(base_url=server.url, timeout=20) as client:
         client.get("/login/")
         form = {
             "username": username,
@@ -71,11 +71,11 @@ class Stream:
                 pass
             return event
 
-    async def take(self, count: int, seconds: float = 10.0) -> list[Any]:
+    async def take(self, count: int, seconds: float = 20.0) -> list[Any]:
         """The decoded data of the next `count` events."""
         return [json.loads((await self.next(seconds)).data) for _ in range(count)]
 
-    async def ended(self, seconds: float = 10.0) -> None:
+    async def ended(self, seconds: float = 20.0) -> None:
         """Wait for the end of the stream."""
         async with asyncio.timeout(seconds):
             async for _ in self._events:
@@ -99,10 +99,11 @@ async def open_stream(url: str, **options: Any) -> AsyncIterator[Stream]:
 def connect(url: str, **options: Any) -> Any:
     """A WebSocket client without a proxy and without pings of its own."""
     options.setdefault("ping_interval", None)
+    options.setdefault("open_timeout", 20)
     return websockets.connect(url, proxy=None, **options)
 
 
-async def receive(socket: Any, seconds: float = 10.0) -> Any:
+async def receive(socket: Any, seconds: float = 20.0) -> Any:
     """The next JSON frame that is not a heartbeat."""
     async with asyncio.timeout(seconds):
         while True:
@@ -122,7 +123,7 @@ async def ask(socket: Any, value: Any) -> Any:
     return await receive(socket)
 
 
-async def close_code(socket: Any, seconds: float = 10.0) -> int | None:
+async def close_code(socket: Any, seconds: float = 20.0) -> int | None:
     """Wait until the server closes the socket; its code."""
     async with asyncio.timeout(seconds):
         with contextlib.suppress(websockets.ConnectionClosed):

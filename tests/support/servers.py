@@ -4,6 +4,7 @@ import os
 import re
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ from .server_log import unexpected
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60.0
 TOKENS = {name: f"rt_of_{name}_only_for_tests" for name in ("alice", "bob", "admin")}
-VALKEY_PORTS = range(10_000, 32_768)  # below those that the kernel gives to outgoing connections
+OUR_PORTS = range(10_000, 32_768)  # below those that the kernel gives to outgoing connections
 
 
 def manage(*arguments: str, env: Mapping[str, str], seconds: float = 60) -> str:
@@ -100,7 +101,7 @@ class SiteServer:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise AssertionError("SIGTERM did not end it:\n" + "\n".join(self.log[-30:])) from None
-        self._reader.join(5)
+        self._reader.join(20)
         assert self.process.stdout is not None
         self.process.stdout.close()
         assert not (found := unexpected(self.log, self.expected)), "\n".join(found)
@@ -122,7 +123,7 @@ class Valkey:
     def __init__(self) -> None:
         # Another process of the tests may take a port between the look for a free one and its use.
         for _ in range(10):
-            self.port = secrets.choice(VALKEY_PORTS)
+            self.port = secrets.choice(OUR_PORTS)
             with suppress(OSError, ValkeyServerStartupError):
                 self.start()
                 return
@@ -171,6 +172,17 @@ def serving(
         raise
     code = server.stop()
     assert code == 0, f"It ended with {code}:\n" + "\n".join(server.log[-30:])
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing has now, nor gets unless it chooses it."""
+    while True:
+        with (
+            suppress(OSError),
+            socket.create_server(("127.0.0.1", secrets.choice(OUR_PORTS))) as it,
+        ):
+            port: int = it.getsockname()[1]
+            return port
 
 
 def wait_until(condition: Any, seconds: float = 20.0, what: str = "it") -> Any:

@@ -80,8 +80,9 @@ async def test_it_is_cancelled_until_it_has_ended(swallows, monkeypatch):
     assert deaf.task.cancelled()
 
 
-async def test_being_cancelled_it_passes_that_on_until_the_task_has_ended():
+async def test_being_cancelled_it_passes_that_on_until_the_task_has_ended(monkeypatch):
     """As an application that is cancelled while it ends the generator that it reads."""
+    monkeypatch.setattr(aio, "AGAIN_SECONDS", 60)
     deaf = Deaf(2)
     await asyncio.sleep(0)
     waiting = asyncio.create_task(cancel_and_wait(deaf.task))

@@ -146,7 +146,7 @@ def test_close_waits_for_busy_threads():
 
     async def main() -> str:
         busy = asyncio.ensure_future(DATABASE.run(work))
-        await asyncio.to_thread(started.wait, 5)
+        await asyncio.to_thread(started.wait, 20)
         await asyncio.to_thread(DATABASE.close)
         return await busy
 
@@ -401,7 +401,7 @@ async def pids():
     return {await pool.run(os.getpid) for pool in (DATABASE, TRANSFER)}
 
 def work():
-    (pid,) = asyncio.run(asyncio.wait_for(pids(), 5))
+    (pid,) = asyncio.run(asyncio.wait_for(pids(), 20))
     return pid
 
 assert work() == os.getpid()

@@ -110,7 +110,7 @@ def test_a_client_that_sends_more_than_a_consumer_handles(
         f"{server.ws_url}/ws/topics/room.a", additional_headers=headers, proxy=None
     ) as client:
         client.send(message)
-        client.recv(timeout=10)
+        client.recv(timeout=20)
         before = memory(server)
         client.socket.setblocking(False)
         frame = b"\x81\xfe" + len(message).to_bytes(2, "big") + bytes(4) + message.encode()

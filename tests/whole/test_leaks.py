@@ -149,7 +149,7 @@ async def use(wire: Wire, chance: random.Random, path: str, topic: str) -> None:
 
 def inside(here: Any) -> dict[str, Any]:
     """What the server holds now; the request's own thread and connection are part of it."""
-    answer = httpx.get(f"{here.url}/tests/inside", timeout=10)
+    answer = httpx.get(f"{here.url}/tests/inside", timeout=20)
     assert answer.status_code == 200
     return dict(answer.json())
 

@@ -17,7 +17,7 @@ from django.contrib.auth.models import User
 from realtime.access.permissions import Action, default_rule
 
 from ..support.server_log import unexpected
-from ..support.servers import ROOT, environment, wait_until
+from ..support.servers import ROOT, environment, free_port, wait_until
 
 TEXT = (ROOT / "README.md").read_text()
 SECTION = TEXT.split("## Use it in your site\n")[1].split("\n## ")[0]
@@ -55,8 +55,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     password = {"DJANGO_SUPERUSER_PASSWORD": "sesame"}
     env = environment({"PATH": path, "PYTHONPATH": str(ROOT), **password})
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        found = SimpleNamespace(folder=folder, env=env, port=free.getsockname()[1])
+    found = SimpleNamespace(folder=folder, env=env, port=free_port())
     migrate, createsuperuser = COMMANDS[:2]
     run(found, migrate)
     run(found, f"{createsuperuser} --noinput --email ada@example.com")

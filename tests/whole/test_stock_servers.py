@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,15 +11,13 @@ import httpx_sse
 import pytest
 import websockets
 
-from ..support.servers import ROOT, TOKENS, environment, wait_until
+from ..support.servers import ROOT, TOKENS, environment, free_port, wait_until
 
 
 @pytest.fixture
 def url(site: dict[str, str]) -> Iterator[str]:
     """The site served by the `daphne` command."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "daphne", "-p", str(port), "project.asgi:application"]
     # Daphne's own: uvloop under its reactor is this project's.
     env = {**environment(site), "PYTHONWARNINGS": "ignore"}
