@@ -1,7 +1,7 @@
 """HTTP/1 connections: bytes, keep-alive, pipelining and timeouts."""
 
 from realtime.server.http_cycle import RequestCycle
-from realtime.server.http_request import BadRequest, parse_head
+from realtime.server.http_request import BadRequest, RequestHead, parse_head
 from realtime.server.http_response import Response
 from realtime.server.state import ServerState
 from realtime.server.transport import Transport
@@ -74,6 +74,11 @@ class HTTPConnection:
         except BadRequest as error:
             self.refuse(error.status, error.detail)
             return
+        self.serve(head, rest)
+
+    def serve(self, head: RequestHead, rest: bytes) -> None:
+        """Begin with the answer; `rest` is what has come behind the head."""
+        server = self.server
         if b"websocket" in head.upgrade:
             server.connections.discard(self)
             WebSocketConnection(server, self.transport, head).begin(rest)
@@ -168,9 +173,15 @@ class HTTPConnection:
 
     def refuse(self, status: int, detail: str, *headers: tuple[bytes, bytes]) -> None:
         """Answer with an error of the server's own, in plain text, and close."""
+        self.end_with(status, b"text/plain; charset=utf-8", detail.encode() + b"\n", *headers)
+
+    def end_with(
+        self, status: int, kind: bytes, body: bytes, *headers: tuple[bytes, bytes]
+    ) -> None:
+        """Answer with a body of this media type, and close."""
         response = Response(b"GET", 1, False)
-        response.start(status, [(b"content-type", b"text/plain; charset=utf-8"), *headers])
-        self.transport.write(response.body(detail.encode() + b"\n", False))
+        response.start(status, [(b"content-type", kind), *headers])
+        self.transport.write(response.body(body, False))
         self.transport.close(linger=True)
 
     @property

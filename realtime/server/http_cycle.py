@@ -1,7 +1,6 @@
 """One HTTP request, the application that answers it, and the response: ASGI's HTTP cycle."""
 
 import asyncio
-import random
 from enum import Enum
 from typing import Any, Protocol
 
@@ -292,9 +291,8 @@ class RequestCycle:
         response = self.response
         if not response.is_between_events:
             return
-        limits = self.server.limits
-        delay = random.randint(limits.retry_min, max(limits.retry_min, limits.retry_max))
-        self.transport.write(response.body(b"retry: %d\n" % delay, False))
+        retry = b"retry: %d\n" % self.server.limits.retry_delay()
+        self.transport.write(response.body(retry, False))
         response.close = True
         self._finish()
         self._cancel_later()

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import random
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
@@ -22,7 +23,9 @@ class Limits:
     """
 
     max_connections: int = limit(
-        20_000, "open connections of one worker; more are answered with 503 and Retry-After"
+        20_000,
+        "open connections of one worker; more are answered with 503 and Retry-After, "
+        "an EventSource with 200 and `retry:`",
     )
     max_header_bytes: int = limit(65_536, "a request's line and headers; longer: 431")
     max_target_bytes: int = limit(8_192, "a request's line, most of it the target; longer: 414")
@@ -72,6 +75,10 @@ class Limits:
     )
     retry_min: int = limit(1_000, "shortest reconnection delay an event stream ends with, in ms")
     retry_max: int = limit(5_000, "longest of the same, in ms")
+
+    def retry_delay(self) -> int:
+        """Return a random reconnection delay in milliseconds: not all come back at once."""
+        return random.randint(self.retry_min, max(self.retry_min, self.retry_max))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from realtime.server.access_log import logger
 from realtime.server.http_connection import HTTPConnection
+from realtime.server.refused_connection import RefusedConnection
 from realtime.server.sockets import BACKLOG
 from realtime.server.state import ServerState
 from realtime.server.transport import SocketTransport, Transport
@@ -27,9 +28,6 @@ ACCEPT_BATCH = 32
 
 SPARE_FILES = 128
 """File descriptors kept for the application when connections are counted against the limit."""
-
-RETRY_AFTER = b"5"
-"""Seconds after which a client that was refused for too many connections may come back."""
 
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -135,9 +133,13 @@ class Listener:
 
     def accepted(self, transport: Transport) -> None:
         """Speak HTTP on a new connection, or refuse it where there are too many."""
-        connection = HTTPConnection(self._server, transport)
-        if len(self._server.connections) > self._max_connections:
-            connection.refuse(503, "Too many connections.", (b"retry-after", RETRY_AFTER))
+        if len(self._server.connections) < self._max_connections:
+            HTTPConnection(self._server, transport)
+            return
+        has_time = self._server.timeouts.has_room
+        refused = RefusedConnection(self._server, transport)
+        if not has_time:
+            refused.give_up()
 
     def close(self) -> None:
         """Accept no more; what is connected stays, and what waits to be accepted is."""

@@ -22,6 +22,9 @@ CHECKS_BEFORE_PING: Final = 2
 SLICE: Final = 100
 """Periodic checks before the event loop gets a turn."""
 
+MAX_LINGERING: Final = 64
+"""Peers at once that are given time, though no limit counts them: each has a file descriptor."""
+
 AGAIN_SECONDS = 10.0
 """Seconds that a cancelled application gets for its `finally` before it is cancelled again."""
 
@@ -63,6 +66,7 @@ class Timeouts:
         self.bodies: dict[Any, float] = {}  # connections whose application waits for a body,
         # and when it would have begun to wait had all come at the minimum rate
         self.lingering: set[Any] = set()  # transports of which only the peer's end is awaited
+        self.refused: set[Any] = set()  # connections too many, which are told so after their head
         self.stalled: dict[Any, float] = {}  # transports with output waiting, since when
         self.paused: dict[Paused, None] = {}  # transports that are not being read
         self._turns = max(1, round(ping_interval / 2 / INTERVAL))
@@ -70,6 +74,11 @@ class Timeouts:
         self._turn = 0
         self._next = 0
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def has_room(self) -> bool:
+        """Return whether one more peer may be given time to send its request or read its answer."""
+        return len(self.lingering) + len(self.refused) < MAX_LINGERING
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Sweep from now on."""

@@ -18,7 +18,6 @@ from realtime.server.timeouts import Timeouts
 
 READ_SIZE = 65_536  # bytes taken from a socket at once
 CLOSING_GRACE = 2.0  # seconds in which a peer that is refused may read the answer
-MAX_LINGERING = 64  # peers that are given this time at once; descriptors that no limit counts
 Address = list[Any] | None  # host and port as a scope wants them; None for a Unix socket
 
 
@@ -263,8 +262,7 @@ class SocketTransport:
             self._finish()
 
     def _finish(self) -> None:
-        is_room = len(self._timeouts.lingering) < MAX_LINGERING
-        if not self._linger or self._ended or not is_room:
+        if not self._linger or self._ended or not self._timeouts.has_room:
             self.abort()
             return
         with contextlib.suppress(OSError):

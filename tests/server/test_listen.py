@@ -16,7 +16,7 @@ import pytest
 
 from realtime.server import listen
 from realtime.server.listen import Listener
-from realtime.server.transport import MAX_LINGERING
+from realtime.server.timeouts import MAX_LINGERING
 
 from ..support.attempts import three_tries
 from ..support.servers import free_port
