@@ -1,10 +1,10 @@
 """A server that speaks the providers' streaming protocols, as a test tells it to."""
 
 import asyncio
+import contextlib
 import json
 import random
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -32,6 +32,7 @@ class Upstream:
         self.cut = False  # close without the last chunk
         self.hangs = False  # after the parts, until the client closes
         self.requests: list[Request] = []
+        self.connections: set[asyncio.Task[Any]] = set()
         self.port = 0
 
     @property
@@ -52,6 +53,18 @@ class Upstream:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection; one request."""
+        task = asyncio.current_task()
+        assert task is not None
+        self.connections.add(task)
+        try:
+            await self._read(reader, writer)
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+            self.connections.discard(task)
+
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin1").split("\r\n")
             headers = {
@@ -60,7 +73,6 @@ class Upstream:
             }
             body = await reader.readexactly(int(headers.get("content-length", 0)))
         except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
             return
         request = Request(head[0].split()[1], headers, json.loads(body))
         self.requests.append(request)
@@ -73,7 +85,6 @@ class Upstream:
         request.closed_at = asyncio.get_running_loop().time()
         answering.cancel()
         await asyncio.gather(answering, return_exceptions=True)
-        writer.close()
 
     async def _answer(self, writer: asyncio.StreamWriter, request: Request) -> None:
         kind = "application/json" if self.status >= 400 else "text/event-stream"
@@ -95,7 +106,7 @@ class Upstream:
         writer.close()
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def upstream() -> AsyncIterator[Upstream]:
     """An upstream on a free port."""
     fake = Upstream()
@@ -108,7 +119,11 @@ async def upstream() -> AsyncIterator[Upstream]:
         async with asyncio.timeout(20):
             while fake.open:
                 await asyncio.sleep(0.01)
-            await asyncio.sleep(0)
+            if connections := list(fake.connections):  # about to end, or nothing was asked on them
+                await asyncio.wait(connections, timeout=1)
+                for connection in connections:
+                    connection.cancel()
+                await asyncio.wait(connections)
 
 
 def sse(data: Any, event: str | None = None) -> bytes:
