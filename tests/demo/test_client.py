@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ..support.attempts import three_tries
 from ..support.servers import wait_until
 from .support import Demo
 
@@ -44,7 +45,7 @@ class Client:
         """The events of this kind so far."""
         return [item for item in self.page.evaluate("said") if item["kind"] == kind]
 
-    def reaches(self, state: str, seconds: float = 10.0) -> dict[str, Any]:
+    def reaches(self, state: str, seconds: float = 20.0) -> dict[str, Any]:
         """Wait for a state that comes next; what was said with it."""
         found = wait_until(
             lambda: [item for item in self.said("state") if item["state"] == state],
@@ -124,12 +125,16 @@ def test_a_server_that_falls_silent_is_left_and_found_again(demo: Demo, page: An
 
 
 def test_a_restart_is_over_soon(demo: Demo, page: Any) -> None:
-    client = Client(page, "TopicSocket", "room.restart")
-    client.reaches("live")
-    demo.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: client.said("state"), 20, "the close")
-    assert client.said("state")[0]["reason"] == "The server restarts."  # by 1012
-    client.reaches("live", 2)
+    def restart() -> None:
+        page.evaluate("window.client?.close()")  # of an attempt before
+        client = Client(page, "TopicSocket", "room.restart")
+        client.reaches("live")
+        demo.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: client.said("state"), 20, "the close")
+        assert client.said("state")[0]["reason"] == "The server restarts."  # by 1012
+        client.reaches("live", 2)
+
+    three_tries(restart)
 
 
 def test_a_sign_out_elsewhere_ends_the_connections_here(
@@ -142,6 +147,6 @@ def test_a_sign_out_elsewhere_ends_the_connections_here(
     other = open_page("alice", demo.url)
     other.get_by_role("button", name="Sign out").click()
     for client in clients:
-        client.reaches("signed-out", RECHECK_SECONDS + 5)
+        client.reaches("signed-out", RECHECK_SECONDS + 15)
     other.wait_for_timeout(1_500)
     assert [client.said("state") for client in clients] == [[], []]

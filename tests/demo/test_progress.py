@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import httpx
 import pytest
 
 from ..conftest import _site_template  # noqa: F401 - this folder has no database of its own
+from ..support.attempts import three_tries_of
 from ..support.clients import bearer, eventually, open_stream
 from ..support.sites import site_for_module
 
@@ -22,7 +24,11 @@ def here(_site_template: dict[str, str]) -> Iterator[SimpleNamespace]:  # noqa: 
 
 def get(here: Any, query: str, **headers: str) -> httpx.Response:
     headers = {**bearer(here.tokens["alice"]), **headers}
-    return httpx.get(f"{here.url}/progress?{query}", headers=headers, timeout=10)
+    return httpx.get(f"{here.url}/progress?{query}", headers=headers, timeout=20)
+
+
+def has_ended(here: Any, steps: int) -> bool:
+    return any(f"The job of {steps} steps has ended" in line for line in here.log)
 
 
 async def test_steps_and_done(here):
@@ -65,21 +71,29 @@ def test_progress_needs_a_signed_in_user(here):
 
 async def test_a_disconnect_reaches_finally_within_a_second(here):
     headers = bearer(here.tokens["alice"])
-    url = f"{here.url}/progress?steps=777&interval=0.05"
-    async with open_stream(url, headers=headers) as stream:
-        await stream.next()
-        await stream.next()
-    await eventually(
-        lambda: any("The job of 777 steps has ended" in line for line in here.log), 1, "finally"
-    )
+    numbers = count(700)
+
+    async def leave() -> None:
+        steps = next(numbers)
+        url = f"{here.url}/progress?steps={steps}&interval=0.05"
+        async with open_stream(url, headers=headers) as stream:
+            await stream.next()
+            await stream.next()
+        await eventually(lambda: has_ended(here, steps), 1, "finally")
+
+    await three_tries_of(leave)
 
 
 async def test_also_while_it_works_and_sends_nothing(here):
     headers = bearer(here.tokens["alice"])
-    url = f"{here.url}/progress?steps=778&interval=30"
-    async with open_stream(url, headers=headers) as stream:
-        with pytest.raises(TimeoutError):
-            await stream.next(0.3)
-    await eventually(
-        lambda: any("The job of 778 steps has ended" in line for line in here.log), 1, "finally"
-    )
+    numbers = count(710)
+
+    async def leave() -> None:
+        steps = next(numbers)
+        url = f"{here.url}/progress?steps={steps}&interval=30"
+        async with open_stream(url, headers=headers) as stream:
+            with pytest.raises(TimeoutError):
+                await stream.next(0.3)
+        await eventually(lambda: has_ended(here, steps), 1, "finally")
+
+    await three_tries_of(leave)
