@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from .access.authentication import authenticate as authenticate
     from .access.permissions import default_rule as default_rule
     from .access.permissions import require as require
+    from .access.user_info import default_info as default_info
+    from .access.user_info import sender_meta as sender_meta
     from .delivery.heads import aposition as aposition
     from .delivery.heads import position as position
     from .delivery.progress import Progress as Progress
@@ -59,6 +61,7 @@ __version__ = "0.1.0"
 _PLACES: Final = {
     "access.authentication": "authenticate",
     "access.permissions": "require default_rule",
+    "access.user_info": "default_info sender_meta",
     "delivery.heads": "position aposition",
     "delivery.progress": "Progress",
     "delivery.publish": "publish apublish publish_now send_to_user asend_to_user",

@@ -3,6 +3,7 @@
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from asgiref.sync import async_to_sync
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin import helpers
@@ -19,6 +20,7 @@ from django.utils.translation import ngettext
 
 from . import models
 from .access.tokens import create_token
+from .access.user_info import sender_meta
 from .conf import settings
 from .delivery.publish import publish
 from .eventlog import get_event_log
@@ -144,9 +146,9 @@ class TopicAdmin(ReadOnlyAdmin):
             values = form.cleaned_data
             try:
                 data = decode_data(values["json"])
-                event = publish(
-                    values["topic"], data, type=values["type"], ephemeral=values["ephemeral"]
-                )
+                meta = async_to_sync(sender_meta)(request.user)
+                options = {"type": values["type"], "ephemeral": values["ephemeral"]}
+                event = publish(values["topic"], data, meta=meta, **options)
             except RealtimeError as error:
                 form.add_error(FIELD_OF.get(type(error)), str(error))
             else:
@@ -175,8 +177,8 @@ class EventAdmin(ReadOnlyAdmin):
     search_fields = ("topic__name", "type", "data")
     ordering = ("-pk",)
     show_full_result_count = False  # a count of the whole log is slow on PostgreSQL
-    fields = ("event_id", "topic", "type", "pretty_data", "created")
-    readonly_fields = ("event_id", "pretty_data")
+    fields = ("event_id", "topic", "type", "pretty_data", "meta", "created")
+    readonly_fields = ("event_id", "pretty_data", "meta")
 
     @admin.display(description=_("id"))
     def event_id(self, event: models.Event) -> str:

@@ -100,7 +100,7 @@ class DottedPath(Setting[Any]):
 
     def find_problem(self, value: Any) -> tuple[str, str] | None:
         """Return what is wrong with a value, without importing anything."""
-        if isinstance(value, str) or callable(value):
+        if isinstance(value, str) or callable(value) or (value is None and self.is_nullable):
             return None
         return f"is {value!r}.", "A dotted path, as 'app.module.name'."
 
@@ -146,6 +146,7 @@ class Settings:
     MAX_EVENT_BYTES = Setting(65_536, "bytes of JSON, UTF-8",
         "One event's data. More is refused with `DataTooLarge` (HTTP 413, error `too_large`); "
         "nothing is stored.")
+    MAX_META_BYTES = Setting(1_024, "bytes of JSON, UTF-8", "One event's metadata; more, as above.")
     RETENTION_SECONDS = Setting[int | None](7 * 86_400, "seconds",
         "Older events are dropped by the next pruning; a reader that still "
         "needed them gets a reset. `None`: age drops nothing.", is_nullable=True)
@@ -259,6 +260,9 @@ class Settings:
     PERMISSION = DottedPath("realtime.access.permissions.default_rule", "dotted path",
         "`async def rule(user, topic, action) -> bool`. Only `True` permits; a rule that raises "
         "denies.")
+    PRESENCE_INFO = DottedPath("realtime.access.user_info.default_info", "dotted path",
+        "`async def info(user) -> dict | None`: what others see of who publishes (`sender`); for "
+        "each event. `None`: nothing.", is_nullable=True)
     ALLOWED_ORIGINS = Origins([], "origins",
         'Besides the same origin (scheme, host, port): `"https://app.example.com"`, lower case and '
         'without a path, or `"*"`: any page, and then its session cookie does not count. Others '

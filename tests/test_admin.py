@@ -337,6 +337,9 @@ def test_publish(boss):
     answer = send(boss, type="said")
     row = Event.objects.get()
     assert (row.topic.name, row.type, row.data) == ("room.a", "said", '{"text":"hi"}')
+    assert json.loads(row.meta)["sender"]["username"] == "boss"
+    shown = page(boss, reverse("admin:realtime_event_change", args=[row.pk]))
+    assert "&quot;sender&quot;" in shown
     assert f"Published to room.a: {row.topic.epoch}-1" in answer.content.decode()
 
 

@@ -125,7 +125,7 @@ def test_none_is_a_value_only_where_the_table_says_so():
     nullable = {name for name, each in Settings.table().items() if each.is_nullable}
     assert nullable == {
         *("DATABASE_ANSWER_SECONDS", "IDENTITY_CACHE_SECONDS", "PRUNE_INTERVAL_SECONDS"),
-        *("RETENTION_EVENTS", "RETENTION_SECONDS"),
+        *("PRESENCE_INFO", "RETENTION_EVENTS", "RETENTION_SECONDS"),
     }
     assert isinstance(Settings.RETENTION_EVENTS, Setting)
     with override_settings(REALTIME={"RETENTION_EVENTS": None}):

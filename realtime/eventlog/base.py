@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from django.core.checks import CheckMessage
 
@@ -16,12 +16,12 @@ class NewEvent(NamedTuple):
     topic: str
     type: str
     data: str  # JSON text
-    meta: Mapping[str, Any] | None = None  # set by the server, such as the sender
+    meta: str | None = None  # JSON text of an object, set by the server, such as the sender
     key: str | None = None  # of an idempotent publisher
 
     def to_event(self, epoch: str = "", offset: int = 0) -> Event:
         """Return the event as it is with this place in the log; without one it is ephemeral."""
-        return Event(self.topic, self.type, self.data, epoch, offset)
+        return Event(self.topic, self.type, self.data, epoch, offset, self.meta)
 
 
 class Page(NamedTuple):

@@ -260,14 +260,15 @@ class DatabaseLog(EventLog):
         )
         if upto is not None:
             rows = rows.filter(offset__lte=upto)
-        values = rows.order_by("offset").values_list("offset", "type", "data", "epoch")
+        values = rows.order_by("offset").values_list("offset", "type", "data", "epoch", "meta")
         events: list[Event] = []
         room = settings.LOG_PAGE_BYTES
-        for offset, type, data, epoch in values[:limit]:
-            room -= len(data.encode())
+        for offset, type, data, epoch, meta in values[:limit]:
+            event = Event(name, type, data, epoch, offset, meta)
+            room -= event.size
             if events and room < 0:
                 break
-            events.append(Event(name, type, data, epoch, offset))
+            events.append(event)
         return events
 
 

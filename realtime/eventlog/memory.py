@@ -83,7 +83,7 @@ class MemoryLog(EventLog):
                 epoch = self._make_epoch()
                 self._heads[name] = Position(epoch, self._heads[name].offset)
                 self._kept[name] = [
-                    Event(name, event.type, event.data, epoch, event.offset)
+                    Event(name, event.type, event.data, epoch, event.offset, event.meta)
                     for event in self._kept[name]
                 ]
             return len(names)

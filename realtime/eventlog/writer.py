@@ -75,13 +75,14 @@ def _statements(alias: str) -> Statements:
     head, name = quote("head"), quote("name")
     # The database's clock, by which retention asks too.
     now, _ = models.Topic.objects.using(alias).query.get_compiler(alias).compile(Now())
-    columns = ", ".join(map(quote, ("topic_id", "offset", "type", "data", "created", "batch")))
+    names = ("topic_id", "offset", "type", "data", "meta", "created", "batch")
+    columns = ", ".join(map(quote, names))
     update = f"UPDATE {topics} SET {head} = {head} + %s WHERE {name} = %s"
     found = f"{quote('id')}, {quote('epoch')}, {head}"
     has_returning = connections[alias].vendor != "mysql"
     return Statements(
         f"{update} RETURNING {found}" if has_returning else update,
-        f"INSERT INTO {events} ({columns}) VALUES (%s, %s, %s, %s, {now}, %s)",
+        f"INSERT INTO {events} ({columns}) VALUES (%s, %s, %s, %s, %s, {now}, %s)",
         f"UPDATE {topics} SET {quote('epoch')} = %s WHERE {quote('id')} = %s",
         None if has_returning else f"SELECT {found} FROM {topics} WHERE {name} = %s FOR UPDATE",
     )
@@ -144,7 +145,8 @@ def end_epoch(topic: str, known: Position, event: Event | None = None) -> None:
     has_lost = Q(head__lt=known.offset)
     if event is not None:
         stored = models.Event.objects.filter(topic=OuterRef("pk"), offset=known.offset)
-        has_lost |= Q(Exists(stored.exclude(type=event.type, data=event.data)))
+        same = {"type": event.type, "data": event.data, "meta": event.meta}
+        has_lost |= Q(Exists(stored.exclude(**same)))
     rows = models.Topic.objects.using(alias()).filter(name=topic)
     if rows.filter(has_lost, epoch=known.epoch).update(epoch=new_epoch()):
         logger.error(WENT_BACK, topic, known, rows.values_list("head", flat=True).first())
@@ -154,10 +156,8 @@ def insert(new: Append) -> None:
     """Insert the events within the transaction that is open."""
     by_topic: dict[str, list[int]] = {}
     for index, event in enumerate(new.batch):
-        if event.meta is not None or event.key is not None:
-            raise RealtimeConfigurationError(
-                "DatabaseLog does not keep an event's meta and key yet: leave them None."
-            )
+        if event.key is not None:
+            raise RealtimeConfigurationError("DatabaseLog does not keep a key yet: leave it None.")
         by_topic.setdefault(event.topic, []).append(index)
     stored: dict[int, Event] = {}
     rows = []
@@ -179,7 +179,7 @@ def insert(new: Append) -> None:
                 cursor.execute(_statements(alias()).begin_epoch, [epoch, pk])
             for offset, index in enumerate(indices, head - len(indices) + 1):
                 event = new.batch[index]
-                rows.append((pk, offset, event.type, event.data, new.number))
+                rows.append((pk, offset, event.type, event.data, event.meta, new.number))
                 stored[index] = event.to_event(epoch, offset)
             first = first or (pk, stored[indices[0]])
         insert = _statements(alias()).insert

@@ -8,14 +8,23 @@ from .position import Position
 class Event:
     """One event on a topic. `offset` is 0 for an ephemeral event, which has no id."""
 
-    __slots__ = ("_encoded", "data", "epoch", "offset", "topic", "type")
+    __slots__ = ("_encoded", "data", "epoch", "meta", "offset", "topic", "type")
 
-    def __init__(self, topic: str, type: str, data: str, epoch: str = "", offset: int = 0) -> None:
+    def __init__(
+        self,
+        topic: str,
+        type: str,
+        data: str,
+        epoch: str = "",
+        offset: int = 0,
+        meta: str | None = None,
+    ) -> None:
         self.topic = topic
         self.type = type
         self.data = data  # JSON text
         self.epoch = epoch
         self.offset = offset
+        self.meta = meta  # JSON text of an object, set by the server, such as the sender
         self._encoded: dict[tuple[Callable[..., bytes], Callable[..., bytes] | None], bytes] = {}
 
     @property
@@ -25,8 +34,9 @@ class Event:
 
     @property
     def size(self) -> int:
-        """Return how many bytes the data has in UTF-8."""
-        return len(self.data) if self.data.isascii() else len(self.data.encode())
+        """Return how many bytes the data and the metadata have in UTF-8."""
+        text = self.data if self.meta is None else self.data + self.meta
+        return len(text) if text.isascii() else len(text.encode())
 
     @property
     def id(self) -> str | None:
@@ -68,8 +78,8 @@ class Event:
     def __hash__(self) -> int:
         return hash(self._key())
 
-    def _key(self) -> tuple[str, str, int, str, str]:
-        return (self.topic, self.epoch, self.offset, self.type, self.data)
+    def _key(self) -> tuple[str, str, int, str, str, str | None]:
+        return (self.topic, self.epoch, self.offset, self.type, self.data, self.meta)
 
     def __repr__(self) -> str:
         return f"<Event {self.topic} {self.id or 'ephemeral'} {self.type} {self.data[:60]}>"

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -51,6 +52,26 @@ def encode_data(data: object, max_bytes: int, convert: Convert | None = None) ->
         raise DataTooLarge(
             f"The data is {size} bytes of JSON, more than the {max_bytes} of MAX_EVENT_BYTES; "
             "publish a reference to it instead."
+        )
+    return text
+
+
+def encode_meta(meta: object, max_bytes: int, convert: Convert | None = None) -> str:
+    """Return the JSON text of an event's metadata, which is an object.
+
+    Raises `InvalidData`, or `DataTooLarge` over `max_bytes` of UTF-8.
+    """
+    if not isinstance(meta, dict):
+        raise InvalidData(f"The meta is {meta!r:.60}: give a dict.")
+    try:
+        text = encode_data(meta, sys.maxsize, convert)
+    except InvalidData as error:
+        raise InvalidData(f"As meta: {error}") from None
+    size = len(text.encode())
+    if size > max_bytes:
+        raise DataTooLarge(
+            f"The meta is {size} bytes of JSON, more than the {max_bytes} of MAX_META_BYTES; "
+            "give a reference instead."
         )
     return text
 

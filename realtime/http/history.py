@@ -10,7 +10,7 @@ from ..eventlog import get_event_log
 from ..eventlog.base import Page
 from ..events.position import Position
 from ..exceptions import NotAllowed
-from ..streaming.json_columns import encode_event_line
+from ..streaming.json_columns import encode_event_line, encode_event_line_with_meta
 from ..streaming.ndjson import NDJSONResponse
 from ..streaming.response import StreamResponse
 
@@ -27,20 +27,34 @@ class HistoryResponse(StreamResponse):
 
     @classmethod
     async def begin(
-        cls, identity: Identity, topic: str, after: Position, limit: int | None
+        cls,
+        identity: Identity,
+        topic: str,
+        after: Position,
+        limit: int | None,
+        *,
+        has_meta: bool = False,
     ) -> "HistoryResponse":
         """Read the first page; raises `HistoryGone` as long as that can be said in the answer."""
         heads = await get_event_log().heads([topic])
         last = heads[topic].offset if topic in heads else 0
         page = await get_event_log().read(topic, after, _page_size(limit))
-        return cls(identity, topic, page, last, limit)
+        return cls(identity, topic, page, last, limit, has_meta=has_meta)
 
     def __init__(
-        self, identity: Identity, topic: str, page: Page, last: int, limit: int | None
+        self,
+        identity: Identity,
+        topic: str,
+        page: Page,
+        last: int,
+        limit: int | None,
+        *,
+        has_meta: bool = False,
     ) -> None:
         self._identity = identity
         self._topic = topic
         self._is_permitted = True
+        self._encode = encode_event_line_with_meta if has_meta else encode_event_line
         super().__init__(self._events(page, last, limit))
 
     async def recheck(self, identity: Identity | None) -> None:
@@ -61,7 +75,7 @@ class HistoryResponse(StreamResponse):
                 if not self._is_permitted:
                     raise NotAllowed(f"No longer allowed to read {self._topic!r}.")
                 if events:
-                    yield "".join(map(encode_event_line, events)).encode()
+                    yield "".join(map(self._encode, events)).encode()
                 left = None if left is None else left - len(events)
                 if not events or left == 0 or events[-1].offset >= last:
                     return

@@ -45,7 +45,8 @@ class PublishConsumer(AsyncConsumer):
                 return
             identity = await authenticate_token(token)
             await require(identity.user, topic, "publish")
-            event = await publish_body(topic, body, query(scope).get("type", [DEFAULT_TYPE])[-1])
+            kind = query(scope).get("type", [DEFAULT_TYPE])[-1]
+            event = await publish_body(identity.user, topic, body, kind)
         except ANSWERED_ERRORS as caught:
             error = answer_to(caught)
             headers = error.headers | cors_headers(scope)

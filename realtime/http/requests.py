@@ -18,7 +18,8 @@ from django.views.decorators.csrf import csrf_exempt
 from ..access.authentication import authenticate
 from ..access.identity import Identity
 from ..access.origins import check_origin, cors_headers
-from ..access.permissions import require
+from ..access.permissions import User, require
+from ..access.user_info import sender_meta
 from ..conf import settings
 from ..delivery.publish import publish_now
 from ..events.event import Event
@@ -206,11 +207,12 @@ def max_body_bytes() -> int:
     return int(settings.MAX_EVENT_BYTES * BODY_OVERHEAD)
 
 
-async def publish_body(topic: str, body: bytes, type: str) -> Event:
-    """Publish a request's body: the data as JSON (UTF-8).
+async def publish_body(user: User, topic: str, body: bytes, type: str) -> Event:
+    """Publish a request's body, the data as JSON (UTF-8), with `user` as its sender.
 
     Raises `DataTooLarge` for a body that can't be an event before it is parsed.
     """
     if len(body) > (limit := max_body_bytes()):
         raise DataTooLarge(f"The body is over {limit} bytes; publish a reference instead.")
-    return await publish_now(topic, decode_data(body), type=type)
+    data = decode_data(body)
+    return await publish_now(topic, data, type=type, meta=await sender_meta(user))

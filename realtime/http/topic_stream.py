@@ -36,6 +36,7 @@ class TopicStreamResponse(EventStreamResponse):
         *,
         combined: bool = False,
         is_resumed: bool = False,
+        has_meta: bool = False,
     ) -> None:
         # The ids of a combined stream depend on its other topics: each is made for one client.
         self._lane = None if combined else fastlane(scope)
@@ -44,6 +45,8 @@ class TopicStreamResponse(EventStreamResponse):
         self._after = after
         self._combined = combined
         self._is_resumed = is_resumed
+        self._has_meta = has_meta
+        self._encode = encode_event_with_meta if has_meta else encode_event
         super().__init__(self._events(), keeps_alive=True)  # without a second task
 
     async def recheck(self, identity: Identity | None) -> None:
@@ -83,7 +86,7 @@ class TopicStreamResponse(EventStreamResponse):
             opening += b"".join(encode_reset(*item, self._id(positions)) for item in lost)
             if self._lane is not None and self.is_untouched:
                 self._lane.arm(opening)
-                subscription.sink = Sink(encode_event, self._lane)
+                subscription.sink = Sink(self._encode, self._lane)
             yield opening
             while True:
                 items = await subscription.read(settings.KEEPALIVE_SECONDS)
@@ -105,25 +108,39 @@ class TopicStreamResponse(EventStreamResponse):
             positions[item.topic] = item.position
             return encode_reset(item.topic, item.position, self._id(positions))
         if not self._combined:
-            return item.encoded(encode_event)
+            return item.encoded(self._encode)
         if not item.offset:
-            return encode_multiplexed_event(item, None)
+            return encode_multiplexed_event(item, None, has_meta=self._has_meta)
         positions[item.topic] = item.position
-        return encode_multiplexed_event(item, self._id(positions))
+        return encode_multiplexed_event(item, self._id(positions), has_meta=self._has_meta)
 
 
 def encode_event(event: Event) -> bytes:
     """Return an event of a stream over one topic. Its data is JSON, and so has no line break."""
-    name = "" if event.type == DEFAULT_TYPE else f"event: {event.type}\n"
-    event_id = f"id: {event.id}\n" if event.offset else ""
-    return f"{name}{event_id}data: {event.data}\n\n".encode()
+    return _encode(event, event.id, event.data)
 
 
-def encode_multiplexed_event(event: Event, stream_id: str | None) -> bytes:
+def encode_event_with_meta(event: Event) -> bytes:
+    """Return an event of a stream over one topic whose data is `{"data", "meta"}`."""
+    return _encode(event, event.id, f'{{"data":{event.data}{_meta(event)}}}')
+
+
+def encode_multiplexed_event(
+    event: Event, stream_id: str | None, *, has_meta: bool = False
+) -> bytes:
     """Return an event of a stream over several topics; `stream_id` covers all of them."""
+    meta = _meta(event) if has_meta else ""
+    return _encode(event, stream_id, f'{{"topic":"{event.topic}","data":{event.data}{meta}}}')
+
+
+def _encode(event: Event, event_id: str | None, data: str) -> bytes:
     name = "" if event.type == DEFAULT_TYPE else f"event: {event.type}\n"
-    event_id = f"id: {stream_id}\n" if stream_id is not None else ""
-    return f'{name}{event_id}data: {{"topic":"{event.topic}","data":{event.data}}}\n\n'.encode()
+    id_line = "" if event_id is None else f"id: {event_id}\n"
+    return f"{name}{id_line}data: {data}\n\n".encode()
+
+
+def _meta(event: Event) -> str:
+    return "" if event.meta is None else f',"meta":{event.meta}'
 
 
 def encode_reset(topic: str, position: Position, stream_id: str) -> bytes:

@@ -70,7 +70,8 @@ async def publish_event(request: HttpRequest, topic: str) -> HttpResponseBase:
     body = request.body
     identity = await writer(request)
     await require(identity.user, topic, "publish")
-    event = await publish_body(topic, body, request.GET.get("type", DEFAULT_TYPE))
+    kind = request.GET.get("type", DEFAULT_TYPE)
+    event = await publish_body(identity.user, topic, body, kind)
     return JsonResponse({"id": event.id}, status=201)
 
 
@@ -82,7 +83,9 @@ async def history(request: HttpRequest, topic: str) -> HttpResponseBase:
     limit = after_and_limit(request)["limit"]
     identity = await reader(request, [topic])
     try:
-        response = await HistoryResponse.begin(identity, topic, after, limit)
+        response = await HistoryResponse.begin(
+            identity, topic, after, limit, has_meta=_wants_meta(request)
+        )
     except HistoryGone as error:
         position = (await positions_now([topic]))[topic]
         return JsonResponse({"detail": str(error), "id": str(position)}, status=410)
@@ -121,6 +124,10 @@ def _after(request: HttpRequest) -> str | None:
     return request.headers.get("Last-Event-ID") or request.GET.get("after")
 
 
+def _wants_meta(request: HttpRequest) -> bool:
+    return request.GET.get("meta") == "1"
+
+
 async def _stream(
     request: HttpRequest,
     identity: Identity,
@@ -139,7 +146,13 @@ async def _stream(
     live = [topic for topic in topics if topic not in after]
     after = {**after, **await positions_now(live)} if live else after
     response = TopicStreamResponse(
-        scope_of(request), identity, topics, after, combined=combined, is_resumed=not live
+        scope_of(request),
+        identity,
+        topics,
+        after,
+        combined=combined,
+        is_resumed=not live,
+        has_meta=_wants_meta(request),
     )
     response.headers["Vary"] = "Cookie, Authorization"
     return response

@@ -73,6 +73,12 @@ def encode_event_line(event: Event) -> str:
     return f'{{"id":"{event.id}","event":{dumps(event.type)},"data":{event.data}}}\n'
 
 
+def encode_event_line_with_meta(event: Event) -> str:
+    """Return a kept event as `encode_event_line` does, and its `meta` if it has any."""
+    meta = "" if event.meta is None else f',"meta":{event.meta}'
+    return f"{encode_event_line(event)[:-2]}{meta}}}\n"
+
+
 def encode_column(values: Sequence[Any]) -> list[bytes]:
     """Return the JSON of each value."""
     return to_utf8("\n".join(_encode(values))).split(b"\n")  # JSON has none inside

@@ -56,9 +56,20 @@ def event_text(event: Event) -> str:
     )
 
 
+def event_text_with_meta(event: Event) -> str:
+    """Return the text of an event's frame with its `meta`, if it has any."""
+    meta = "" if event.meta is None else f',"meta":{event.meta}'
+    return f"{event_text(event)[:-1]}{meta}}}"
+
+
 def encode_event(event: Event) -> bytes:
     """Return the body of an event's frame, in UTF-8."""
     return event_text(event).encode()
+
+
+def encode_event_with_meta(event: Event) -> bytes:
+    """Return the body of an event's frame with its `meta`, in UTF-8."""
+    return event_text_with_meta(event).encode()
 
 
 def reset_text(topic: str, position: Position) -> str:

@@ -33,6 +33,9 @@ class Socket:
     #: chosen; a browser that has offered some fails where none is.
     subprotocols: ClassVar[Sequence[str]] = ()
 
+    #: Whether its events have their `meta`.
+    has_meta: bool = False
+
     scope: Scope
     base_send: Send
     _state = ConsumerState.CONNECTING  # as a class attribute: a socket keeps only what differs
@@ -81,7 +84,8 @@ class Socket:
 
     async def event(self, event: Event) -> None:
         """Write one event of a subscribed topic to the socket."""
-        await self.send_text(frames.event_text(event))
+        text = frames.event_text_with_meta if self.has_meta else frames.event_text
+        await self.send_text(text(event))
 
     async def reset(self, reset: Reset) -> None:
         """Tell the client that history is gone."""

@@ -1,9 +1,10 @@
-"""The WebSocket consumers that serve topics."""
+"""The WebSocket consumers that serve topics. `?meta=1` asks for the events' metadata."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar
 
 from ..access.permissions import require
+from ..access.user_info import sender_meta
 from ..conf import settings
 from ..delivery.publish import publish_now
 from ..delivery.topic_subscriber import Reset, Started
@@ -11,7 +12,7 @@ from ..events.payload import DEFAULT_TYPE
 from ..events.position import parse_position
 from ..events.topic import validate_topic
 from ..exceptions import InvalidData, InvalidPosition
-from ..utils.asgi import query
+from ..utils.asgi import Scope, query
 from . import messages as frames
 from .consumers import WebSocketConsumer
 
@@ -27,6 +28,7 @@ class TopicConsumer(WebSocketConsumer):
         self.after = query(self.scope).get("after", [None])[-1]
         if self.after is not None:
             parse_position(self.after)
+        self.has_meta = _wants_meta(self.scope)
 
     async def authorize(self) -> None:
         await require(self.user, self.topic, "read")
@@ -53,6 +55,9 @@ class MultiplexConsumer(WebSocketConsumer):
 
     authentication = "optional"
     heartbeat = True
+
+    async def _check_request(self) -> None:
+        self.has_meta = _wants_meta(self.scope)
 
     async def received(self, content: Any) -> None:
         kind = frames.type_of(content)
@@ -107,7 +112,7 @@ class MultiplexConsumer(WebSocketConsumer):
 
 
 async def publish_from(consumer: WebSocketConsumer, topic: str, content: Mapping[str, Any]) -> None:
-    """Publish what a client sent over its socket, and tell it the id."""
+    """Publish what a client sent over its socket, with its user as sender, and tell it the id."""
     await require(consumer.user, topic, "publish")
     if "data" not in content:
         raise InvalidData("A publish message needs 'data'.")
@@ -115,5 +120,10 @@ async def publish_from(consumer: WebSocketConsumer, topic: str, content: Mapping
     if not isinstance(ephemeral, bool):
         raise InvalidData("'ephemeral' is true or false.")
     kind = content.get("event", DEFAULT_TYPE)
-    event = await publish_now(topic, content["data"], type=kind, ephemeral=ephemeral)
+    meta = await sender_meta(consumer.user)  # never the client's word
+    event = await publish_now(topic, content["data"], type=kind, ephemeral=ephemeral, meta=meta)
     await consumer.send_text(frames.reply("published", frames.ref_of(content), id=event.id))
+
+
+def _wants_meta(scope: Scope) -> bool:
+    return query(scope).get("meta", [""])[-1] == "1"

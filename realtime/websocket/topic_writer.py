@@ -8,7 +8,7 @@ from ..delivery.subscription import Subscription
 from ..delivery.topic_subscriber import Reset
 from ..server.extensions import FastLane
 from ..utils.aio import cancel_and_wait, spawn
-from .messages import CLOSE_ERROR, encode_event
+from .messages import CLOSE_ERROR, encode_event, encode_event_with_meta
 from .socket import Socket
 
 logger = logging.getLogger("realtime.consumers")
@@ -27,11 +27,13 @@ class TopicWriter:
     def start(self, lane: FastLane | None) -> None:
         """Write from now on, first what has come since the subscription began.
 
-        `lane` takes what `encode_event` makes: give None for a socket whose events look otherwise.
+        `lane` takes events in their standard form: give None for a socket whose events look
+        otherwise.
         """
         subscription = self.subscription
         if subscription.on_ready is None:
-            subscription.sink = Sink(encode_event, lane) if lane is not None else None
+            encode = encode_event_with_meta if self._socket.has_meta else encode_event
+            subscription.sink = Sink(encode, lane) if lane is not None else None
             subscription.on_ready = self._write_soon
             self._write_soon()
 

@@ -183,6 +183,23 @@ def test_from_another_thread(listener):
     assert listener.take(1) == [event]
 
 
+@pytest.mark.parametrize("way", [publish, async_to_sync(apublish), async_to_sync(publish_now)])
+@pytest.mark.parametrize("ephemeral", [False, True])
+def test_metadata_goes_with_the_event(listener, way, ephemeral):
+    event = way("a", 1, meta={"at": datetime.date(2026, 1, 2)}, ephemeral=ephemeral)
+    assert event.meta == '{"at":"2026-01-02"}'
+    assert listener.take(1) == [event]
+    assert list(EventRow.objects.values_list("meta", flat=True)) == [event.meta] * (not ephemeral)
+
+
+@override_settings(REALTIME={"MAX_META_BYTES": 10})
+def test_too_much_metadata_stores_nothing():
+    publish("a", 1, meta={"a": "12"})
+    with pytest.raises(DataTooLarge, match="MAX_META_BYTES"):
+        publish("a", 1, meta={"a": "123"})
+    assert EventRow.objects.count() == 1
+
+
 def test_publish_now(listener):
     event = async_to_sync(publish_now)("a", 1)
     assert stored() == [("a", 1, "message", "1")]

@@ -62,6 +62,21 @@ def test_both_panes_of_both_tabs_show_what_is_said(
     assert positions[0] == positions[1] != "0"
 
 
+def test_the_room_shows_who_the_server_says_it_was(
+    demo: Demo, open_page: Callable[..., Any]
+) -> None:
+    alice = open_page("alice", demo.url, "/?room=sender")
+    say(alice, "mine")
+    demo.manage("publish", "room.sender", json.dumps({"user": "alice", "text": "forged"}))
+    shows(alice, "mine", "forged")
+    for pane in PANES:
+        items = alice.locator(f'[data-pane="{pane}"] [data-log] li')
+        expect(items.locator("strong")).to_have_text(["alice", "alice"])
+        expect(items).to_have_class(["own", ""])
+        expect(items.first.get_by_label("The server says so.")).to_be_visible()
+        expect(items.last.get_by_label("The server says so.")).to_have_count(0)
+
+
 def test_typing_is_seen_and_passes(demo: Demo, open_page: Callable[..., Any]) -> None:
     alice = open_page("alice", demo.url, "/?room=typing")
     bob = open_page("bob", demo.url, "/?room=typing")

@@ -591,11 +591,24 @@ def test_what_follows_an_append_may_fail(caplog):
     assert "ZeroDivisionError" in caplog.text
 
 
-@pytest.mark.parametrize("more", [{"meta": {"sender": 1}}, {"key": "k"}], ids=str)
-def test_what_has_no_column_is_refused(more):
+def test_a_key_is_refused():
     with pytest.raises(ImproperlyConfigured, match="does not keep"):
-        log.append([NewEvent("a", "message", "1", **more)])
+        log.append([NewEvent("a", "message", "1", key="k")])
     assert models.Topic.objects.count() == 0
+
+
+def test_metadata_is_kept_and_read_beside_rows_without():
+    meta = '{"sender":{"id":1,"username":"ž"}}'
+    new = [NewEvent("a", "message", "1"), NewEvent("a", "message", "2", meta)]
+    appended = log.append(new)
+    assert [event.meta for event in appended] == [None, meta]
+    assert read("a", OLDEST).events == appended
+
+
+@override_settings(REALTIME={"LOG_PAGE_BYTES": 50})
+def test_a_page_is_bounded_with_its_metadata():
+    log.append([NewEvent("a", "message", "1", '{"x":"' + "x" * 20 + '"}')] * 3)
+    assert len(read("a", OLDEST).events) == 1
 
 
 class ReplicaForReads:

@@ -15,6 +15,7 @@ from realtime.delivery.publish import publish_now
 from realtime.delivery.subscription import Subscription
 from realtime.delivery.topic_subscriber import Reset
 from realtime.eventlog import database, known_heads, writer
+from realtime.eventlog.base import NewEvent
 from realtime.eventlog.known_heads import KnownHeads, is_behind
 from realtime.events.event import Event
 from realtime.events.position import Position
@@ -146,6 +147,14 @@ def test_several_that_find_it_begin_one_epoch(caplog):
     assert caplog.text.count("The log of a went back") == 1
     assert models.Topic.objects.get(name="a").epoch != epoch
     assert offsets("a") == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("meta", "is_another"), [(None, True), ('{"sender":1}', False)])
+def test_the_same_data_of_another_sender_is_another_event(meta, is_another):
+    [event] = log.append([NewEvent("a", "message", "1", '{"sender":1}')])
+    known = Event("a", "message", "1", event.epoch, 1, meta)
+    writer.end_epoch("a", known.position, known)
+    assert (models.Topic.objects.get(name="a").epoch != event.epoch) is is_another
 
 
 @pytest.mark.parametrize("head", [5, 7])

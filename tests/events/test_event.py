@@ -16,6 +16,12 @@ def test_an_ephemeral_event_has_none():
     assert Event("t", "typing", "1").id is None
 
 
+def test_metadata_counts_in_its_size_and_tells_events_apart():
+    one, other = (Event("t", "message", '"ž"', "abc", 7, meta) for meta in (None, '{"a":"ž"}'))
+    assert (one.size, other.size) == (4, 14)
+    assert one != other
+
+
 def test_it_is_encoded_once_for_each_encoder():
     calls = []
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.events.payload import decode_data, encode_data, validate_type
+from realtime.events.payload import decode_data, encode_data, encode_meta, validate_type
 from realtime.exceptions import DataTooLarge, InvalidData, InvalidEventType
 
 LIMIT = 65_536
@@ -27,6 +27,29 @@ class Text(str):
     """A subclass, as Django's SafeString."""
 
     __slots__ = ()
+
+
+def test_the_limit_of_metadata_is_in_bytes_of_utf8_and_exact():
+    meta = {"sender": "ž" * 5}
+    assert encode_meta(meta, 23) == '{"sender":"žžžžž"}'
+    with pytest.raises(
+        DataTooLarge, match="meta is 23 bytes of JSON, more than the 22 of MAX_META"
+    ):
+        encode_meta(meta, 22)
+
+
+@pytest.mark.parametrize(
+    ("meta", "says"),
+    [
+        ([], r"The meta is \[\]: give a dict"),
+        ("alice", "The meta is 'alice': give a dict"),
+        ({1: 2}, "As meta: .* has the key 1"),
+        ({"sender": object()}, "As meta: .* holds a builtins.object"),
+    ],
+)
+def test_metadata_is_a_json_object(meta, says):
+    with pytest.raises(InvalidData, match=says):
+        encode_meta(meta, LIMIT)
 
 
 def nested(depth: int) -> list[Any]:

@@ -48,6 +48,9 @@ def test_all_that_is_kept(here):
     assert [event["id"] for event in events] == ids
     assert events[0] == {"id": ids[0], "event": "message", "data": {"n": 0, "é": "\n"}}
     assert events[-1] == {"id": ids[-1], "event": "end", "data": "end"}
+    with_meta = lines(get(here, f"/topics/{topic}/history?meta=1"))
+    assert {event.pop("meta")["sender"]["username"] for event in with_meta} == {"alice"}
+    assert with_meta == events
     after = lines(get(here, f"/topics/{topic}/history?after={ids[2]}"))
     assert after == events[3:]
     for limit in (0, 1, 4, 5, 11, 99):

@@ -269,6 +269,43 @@ def test_a_plain_get_of_a_websocket_says_what_is_missing(here, path):
     assert "does not pass the headers Upgrade and Connection on" in answer.json()["detail"]
 
 
+async def test_a_stream_has_metadata_where_it_is_asked_for(here):
+    """Live and from the log; of what has none, and of rows of an earlier release, nothing."""
+    topic = "public.meta"
+    code = "import realtime; result = realtime.publish({!r}, {{'a': 0}}).id"
+    await asyncio.to_thread(here.shell.run, code.format(topic))
+    url = f"{here.url}/topics/{topic}/events?after=0"
+    many = f"{here.url}/events?topic={topic}&after={topic}%3D0"
+    async with (
+        open_stream(f"{url}&meta=1") as one,
+        open_stream(f"{many}&meta=1") as combined,
+        open_stream(url) as plain,
+    ):
+        assert await one.take(1) == [{"data": {"a": 0}}]
+        assert await combined.take(1) == [{"topic": topic, "data": {"a": 0}}]
+        event_id = await post(here, topic, 1)
+        live = await one.next()
+        assert (live.event, live.id) == ("message", event_id)
+        said = json.loads(live.data)
+        assert said["data"] == 1
+        assert said["meta"]["sender"]["username"] == "alice"
+        assert await combined.take(1) == [{"topic": topic, **said}]
+        assert await plain.take(2) == [{"a": 0}, 1]
+    async with open_stream(f"{url}&meta=1") as again:
+        assert await again.take(2) == [{"data": {"a": 0}}, said]
+
+
+async def test_the_sender_of_a_post_with_a_session_is_its_user(here):
+    topic = "room.session"
+    with signed_in(here, "bob") as client:
+        answer = await asyncio.to_thread(client.post, f"/topics/{topic}/events", json="hi")
+        assert answer.status_code == 201
+    url = f"{here.url}/topics/{topic}/events?after=0&meta=1"
+    async with open_stream(url, headers=alice(here)) as stream:
+        [said] = await stream.take(1)
+    assert said["meta"]["sender"]["username"] == "bob"
+
+
 # -- several topics
 
 

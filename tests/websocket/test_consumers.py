@@ -408,6 +408,55 @@ async def test_a_wrong_request_on_many_topics_is_answered(here, message, code):
         assert (answer["type"], answer["code"], answer["ref"]) == ("error", code, "it")
 
 
+# -- metadata
+
+FORGED = {"sender": {"id": 1, "username": "root"}}
+
+
+def sender_of(frame: Any) -> Any:
+    """The name of who the server says has sent an event."""
+    return frame["meta"]["sender"]["username"]
+
+
+async def test_the_server_says_who_has_sent_what_a_client_publishes(here):
+    """Live and from the log, by WebSocket and by POST, whatever the client itself says."""
+    topic, token = "room.sender", here.tokens["alice"]
+    one = f"{here.ws_url}/ws/topics/{topic}?meta=1&token={here.tokens['bob']}&after=0"
+    async with connect(one) as bob, connect(f"{here.ws_url}/ws?token={token}") as alice:
+        said = {"type": "publish", "topic": topic, "meta": FORGED, "sender": FORGED}
+        live = []
+        for more in ({"data": 1}, {"data": 2, "ephemeral": True}):
+            await send(alice, said | more)
+            live.append(await receive(bob))
+        await asyncio.to_thread(publish, here, token, topic, 3, meta="1", sender="root")
+        live.append(await receive(bob))
+        await asyncio.to_thread(here.shell.run, f"import realtime; realtime.publish({topic!r}, 4)")
+        live.append(await receive(bob))
+    assert [frame["data"] for frame in live] == [1, 2, 3, 4]
+    assert [sender_of(frame) for frame in live[:3]] == ["alice"] * 3
+    assert set(live[3]) == {"type", "topic", "id", "event", "data"}
+    async with connect(one) as bob:
+        assert [await receive(bob) for _ in range(3)] == [frame for frame in live if "id" in frame]
+
+
+async def test_metadata_goes_to_those_that_ask_for_it(here):
+    topic, token = "room.asked", here.tokens["alice"]
+    query = f"token={here.tokens['bob']}"
+    async with (
+        connect(f"{here.ws_url}/ws?{query}&meta=1") as asks,
+        connect(f"{here.ws_url}/ws?{query}") as does_not,
+    ):
+        for socket in (asks, does_not):
+            answer = await ask(socket, {"type": "subscribe", "topic": topic})
+            assert answer["type"] == "subscribed"
+        for number in range(3):
+            await asyncio.to_thread(publish, here, token, topic, number)
+            frame = await receive(asks)
+            assert sender_of(frame) == "alice"
+            del frame["meta"]
+            assert await receive(does_not) == frame
+
+
 # -- row 6
 
 

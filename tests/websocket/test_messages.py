@@ -12,6 +12,7 @@ from realtime.events.position import START, Position
 from realtime.websocket.messages import (
     PING,
     encode_event,
+    encode_event_with_meta,
     error_text,
     event_text,
     reply,
@@ -40,6 +41,14 @@ def test_event_text_is_json_whatever_the_event(kind, text):
 def test_an_ephemeral_event_has_no_id():
     said = json.loads(event_text(Event("t", "typing", "true")))
     assert said == {"type": "event", "topic": "t", "event": "typing", "data": True}
+
+
+@pytest.mark.parametrize("meta", [None, '{"sender":{"id":1}}'])
+def test_metadata_stands_at_the_end_of_its_frame(meta):
+    event = Event("t", "message", "{}", "abc", 7, meta)
+    said = json.loads(encode_event_with_meta(event))
+    assert said.pop("meta", None) == (meta and json.loads(meta))
+    assert encode_event(event) == json.dumps(said, separators=(",", ":")).encode()
 
 
 @pytest.mark.parametrize("position", [START, Position("abc", 9)])

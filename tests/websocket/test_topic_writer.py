@@ -21,6 +21,8 @@ from ..support.lanes import FakeLane
 class Socket:
     """Remembers what was sent."""
 
+    has_meta = False
+
     def __init__(self) -> None:
         self.sent: list[Any] = []
         self.is_open = asyncio.Event()

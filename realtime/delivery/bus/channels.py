@@ -235,9 +235,7 @@ def to_message(message: Message) -> dict[str, Any]:
         "type": EVENTS_TYPE,
         "process": this_process(),
         "topic": message[0].topic,
-        "events": [
-            {"event": e.type, "data": e.data, "epoch": e.epoch, "offset": e.offset} for e in message
-        ],
+        "events": list(map(_to_fields, message)),
     }
 
 
@@ -260,10 +258,25 @@ def from_message(message: Mapping[str, Any]) -> tuple[str, Message] | None:
         return None
     topic = _get(message, "topic", str)
     events = [
-        Event(topic, *(_get(each, name, kind) for name, kind in EVENT_FIELDS.items()))
+        Event(topic, *(_get(each, name, kind) for name, kind in _fields_of(each).items()))
         for each in _get(message, "events", list)
     ]
     return (topic, events) if events else None
+
+
+def _to_fields(event: Event) -> dict[str, Any]:
+    fields = {
+        "event": event.type,
+        "data": event.data,
+        "epoch": event.epoch,
+        "offset": event.offset,
+    }
+    return fields if event.meta is None else fields | {"meta": event.meta}
+
+
+def _fields_of(each: object) -> dict[str, type]:
+    has_meta = isinstance(each, Mapping) and "meta" in each
+    return EVENT_FIELDS | {"meta": str} if has_meta else EVENT_FIELDS
 
 
 def _get(message: object, name: str, kind: type) -> Any:

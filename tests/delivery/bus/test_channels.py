@@ -23,6 +23,7 @@ from ...support.hubs import from_elsewhere, stage, turns
 
 LOGGED = Event("room.a", "message", '{"a":"ž"}', "abcd1234", 2**63 - 1)
 EPHEMERAL = Event("room.a", "typing", "true")
+WITH_META = Event("room.a", "message", "1", "abcd1234", 1, '{"sender":"ž"}')
 HEARTBEAT = Heartbeat("other.1", 2.0, True, ["other.2"])
 Play = Callable[[ChannelsBus, FakeLayer, list[tuple[str, Message]]], Awaitable[None]]
 
@@ -386,7 +387,9 @@ def _elsewhere(monkeypatch):
     monkeypatch.setattr(base, "_HOST", "elsewhere")
 
 
-@pytest.mark.parametrize("events", [[LOGGED], [EPHEMERAL], [LOGGED, EPHEMERAL, LOGGED]])
+@pytest.mark.parametrize(
+    "events", [[LOGGED], [EPHEMERAL], [LOGGED, EPHEMERAL, LOGGED], [WITH_META, LOGGED]]
+)
 def test_events_go_round(events, monkeypatch):
     sent = msgpack.unpackb(msgpack.packb(to_message(events)))  # as the Redis layers send it
     monkeypatch.setattr(base, "_HOST", "elsewhere")
@@ -457,6 +460,8 @@ def changed(changes):
         ({"event": 1}, "'event' should be str"),
         ({"data": {"a": 1}}, "'data' should be str"),
         ({"data": b"1"}, "'data' should be str"),
+        ({"meta": None}, "'meta' should be str"),
+        ({"meta": {"sender": 1}}, "'meta' should be str"),
         ({"epoch": 3}, "'epoch' should be str"),
         ({"offset": "7"}, "'offset' should be int, got '7'"),
         ({"offset": None}, "'offset' should be int"),

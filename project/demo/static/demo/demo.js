@@ -8,7 +8,7 @@ const PANELS = { answer: mountAnswer, room: mountRoom };
 const meta = (name) => document.querySelector(`meta[name="${name}"]`).content;
 const context = {
   base: meta("base"),
-  username: meta("username"),
+  userId: meta("user-id"),
   csrfToken: meta("csrf-token"),
 };
 

@@ -9,7 +9,8 @@
  * Both keep their position, come back by themselves, and dispatch:
  *
  *     state    { state, retryAt, reason }   `retryAt` as Date.now() counts, or null
- *     event    { id, type, data }           `id` is null for an ephemeral event
+ *     event    { id, type, data, meta }     `id` is null for an ephemeral event; `meta` is what the
+ *                                           server knows of it, null without the option
  *     reset    { id, detail }               the history between here and `id` is gone
  *     repeat   { id }                       an id came twice, which the server promises not to do
  *     rtt      { milliseconds }             TopicSocket only
@@ -60,11 +61,13 @@ class TopicConnection extends EventTarget {
    * @param {string} topic
    * @param {object} [options]
    * @param {?string} [options.after] an event id; "0" for all that is kept; null for live only
+   * @param {boolean} [options.meta] whether to ask for what the server knows of an event
    * @param {string} [options.base] what the paths of the server follow, with a slash at its end: a path, or another site
    */
-  constructor(topic, { after = null, base = "/" } = {}) {
+  constructor(topic, { after = null, meta = false, base = "/" } = {}) {
     super();
     this.topic = topic;
+    this.meta = meta;
     this.position = after;
     this.base = new URL(base, document.baseURI);
     const options = { signal: this.#closed.signal };
@@ -102,6 +105,7 @@ class TopicConnection extends EventTarget {
   _url(path) {
     const url = new URL(path, this.base);
     if (this.position !== null) url.searchParams.set("after", this.position);
+    if (this.meta) url.searchParams.set("meta", "1");
     return url;
   }
 
@@ -174,14 +178,14 @@ class TopicConnection extends EventTarget {
     else this._ended("refused", refusal.detail || `The server answered ${refusal.status}.`);
   }
 
-  _event(id, type, data) {
+  _event(id, type, { data, meta = null }) {
     if (id !== null) {
       if (this.#ids.has(id)) this._dispatch("repeat", { id });
       this.#ids.add(id);
       if (this.#ids.size > REMEMBERED_IDS) this.#ids.delete(this.#ids.values().next().value);
       this.position = id;
     }
-    this._dispatch("event", { id, type, data });
+    this._dispatch("event", { id, type, data, meta });
   }
 
   _reset(id, detail) {
@@ -323,7 +327,7 @@ export class TopicSocket extends TopicConnection {
     this.#unanswered = 0;
     switch (frame.type) {
       case "event":
-        this._event(frame.id ?? null, frame.event, frame.data);
+        this._event(frame.id ?? null, frame.event, frame);
         break;
       case "reset":
         this._reset(frame.id, frame.detail);
@@ -397,11 +401,11 @@ export class TopicStream extends TopicConnection {
         const same = `${type}\n${data}`;
         const ephemeral = lastEventId === this.position && same !== this.#last;
         if (!ephemeral) this.#last = same;
-        this._event(ephemeral ? null : lastEventId, type, JSON.parse(data));
+        this._event(ephemeral ? null : lastEventId, type, this.#parse(data));
       });
     }
     for (const type of this.#ephemeralTypes) {
-      source.addEventListener(type, (event) => this._event(null, type, JSON.parse(event.data)));
+      source.addEventListener(type, (event) => this._event(null, type, this.#parse(event.data)));
     }
     source.addEventListener("reset", (event) => {
       this._reset(event.lastEventId, "History no longer reaches back to where this was.");
@@ -411,5 +415,10 @@ export class TopicStream extends TopicConnection {
   _drop() {
     this.#source?.close();
     this.#source = null;
+  }
+
+  #parse(text) {
+    const value = JSON.parse(text);
+    return this.meta ? value : { data: value };
   }
 }

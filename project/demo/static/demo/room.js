@@ -19,12 +19,12 @@ const STATES = {
   refused: "refused",
 };
 
-/** @param {HTMLElement} panel  @param {{username: string, base: string}} context */
-export function mountRoom(panel, { username, base }) {
+/** @param {HTMLElement} panel  @param {{userId: string, base: string}} context */
+export function mountRoom(panel, { userId, base }) {
   const find = (selector) => panel.querySelector(selector);
   const panes = {
-    socket: new Pane(find('[data-pane="socket"]'), username),
-    stream: new Pane(find('[data-pane="stream"]'), username),
+    socket: new Pane(find('[data-pane="socket"]'), userId),
+    stream: new Pane(find('[data-pane="stream"]'), userId),
   };
   const outbox = new Outbox(find("[data-outbox]"), () => socket);
   const composer = find("[data-composer]");
@@ -39,7 +39,7 @@ export function mountRoom(panel, { username, base }) {
     socket?.close();
     stream?.close();
     const topic = `room.${room}`;
-    const options = { after: "0", base };
+    const options = { after: "0", meta: true, base };
     socket = new TopicSocket(topic, { ...options, heartbeatSeconds: HEARTBEAT_SECONDS });
     stream = new TopicStream(topic, { ...options, ephemeralTypes: ["typing"] });
     panes.socket.show(socket);
@@ -80,7 +80,7 @@ export function mountRoom(panel, { username, base }) {
       return;
     }
     refused.textContent = "";
-    outbox.send({ user: username, text, at: Date.now(), key: newKey() });
+    outbox.send({ text, at: Date.now(), key: newKey() });
     composer.reset();
     lastTyping = 0;
   });
@@ -89,7 +89,7 @@ export function mountRoom(panel, { username, base }) {
     if (Date.now() - lastTyping < TYPING_EVERY_MS) return;
     lastTyping = Date.now();
     // Nobody misses it: whether it arrives does not matter.
-    socket.publish({ user: username }, { type: "typing", ephemeral: true }).catch(() => {});
+    socket.publish(null, { type: "typing", ephemeral: true }).catch(() => {});
   });
 
   roomForm.addEventListener("submit", (event) => {
@@ -129,9 +129,9 @@ class Pane {
   #showTimer = 0;
   #typing = new Map(); // name -> timer
 
-  constructor(element, username) {
+  constructor(element, userId) {
     const find = (selector) => element.querySelector(selector);
-    this.username = username;
+    this.userId = userId;
     this.state = find("[data-state]");
     this.stateText = find("[data-state-text]");
     this.countdown = find("[data-countdown]");
@@ -198,14 +198,16 @@ class Pane {
     this.warning.hidden = false;
   }
 
-  #received({ id, type, data }) {
-    if (type === "typing") {
-      this.#isTyping(data?.user);
-      return;
-    }
+  #received({ id, type, data, meta }) {
+    const sender = meta?.sender ?? null;
+    if (sender && !this.#isOwn(sender)) this.#isTyping(nameOf(sender), type === "typing");
+    if (type === "typing") return;
     this.#count += 1;
-    this.#isTyping(data?.user, false);
-    this.#show({ id, data });
+    this.#show({ id, data, sender });
+  }
+
+  #isOwn(sender) {
+    return String(sender.id) === this.userId;
   }
 
   /** A history of thousands comes at once: it is drawn in batches, and never more than fits. */
@@ -226,19 +228,21 @@ class Pane {
     this.count.textContent = this.#count;
   }
 
-  #item({ id, data, divider }) {
+  #item({ id, data, sender, divider }) {
     const item = document.createElement("li");
     if (divider) {
       item.className = "divider";
       item.textContent = divider;
       return item;
     }
-    const { user, text, at } = readMessage(data);
+    const { claimed, text, at } = readMessage(data);
+    const user = sender ? nameOf(sender) : claimed;
     item.dataset.id = id;
     item.title = id;
-    item.classList.toggle("own", user === this.username);
+    item.classList.toggle("own", sender !== null && this.#isOwn(sender));
     item.style.setProperty("--hue", hueOf(user));
     item.append(textElement("strong", user), " ");
+    if (sender) item.append(senderMark(), " ");
     if (at) {
       const time = textElement("time", at.toLocaleTimeString([], { timeStyle: "short" }));
       time.dateTime = at.toISOString();
@@ -249,7 +253,6 @@ class Pane {
   }
 
   #isTyping(user, yes = true) {
-    if (typeof user !== "string" || user === this.username) return;
     clearTimeout(this.#typing.get(user));
     this.#typing.delete(user);
     if (yes && this.#typing.size < 20) {
@@ -324,12 +327,29 @@ class Outbox {
   }
 }
 
+/** What the server says of who has sent an event. */
+function nameOf(sender) {
+  return sender.username ?? `user ${sender.id}`;
+}
+
+/** Tells the server's word from a name that the message itself has, which may be anybody's. */
+function senderMark() {
+  const mark = textElement("span", "✓");
+  mark.className = "sender";
+  mark.title = "The server says so.";
+  mark.setAttribute("role", "img");
+  mark.setAttribute("aria-label", mark.title);
+  return mark;
+}
+
 /** Anybody may publish any JSON value to a room: show it, whatever it is. */
 function readMessage(data) {
-  if (typeof data?.text !== "string") return { user: "data", text: JSON.stringify(data), at: null };
+  if (typeof data?.text !== "string") {
+    return { claimed: "data", text: JSON.stringify(data), at: null };
+  }
   const at = new Date(Number.isFinite(data.at) ? data.at : NaN);
   return {
-    user: typeof data.user === "string" ? data.user : "somebody",
+    claimed: typeof data.user === "string" ? data.user : "somebody",
     text: data.text,
     at: Number.isNaN(at.getTime()) ? null : at,
   };
