@@ -133,6 +133,13 @@ async def replace_workers(site: Site, rng: Random) -> None:
     site.server.process.send_signal(signal.SIGHUP)
 
 
+async def jump(site: Site, rng: Random) -> None:
+    """Set the workers' clocks wrong by up to an hour and back, as a host does that was asleep."""
+    site.set_clock(rng.uniform(-3600, 3600))
+    await asyncio.sleep(_seconds(rng))
+    site.set_clock(0)
+
+
 async def take_descriptors(site: Site, rng: Random) -> None:
     """Let the workers open no more files for a while."""
     await _limit(site, rng, resource.RLIMIT_NOFILE, lambda pid: len(os.listdir(f"/proc/{pid}/fd")))
@@ -180,6 +187,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "worker: killed": kill_worker,
     "worker: stopped for a while": stop_worker,
     "workers: replaced": replace_workers,
+    "workers: clock jumps": jump,
     "workers: no more descriptors": take_descriptors,
     "workers: no more memory": take_memory,
 }

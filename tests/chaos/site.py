@@ -1,12 +1,14 @@
 """The site that is broken: two workers behind proxies to their database and to Valkey."""
 
 import asyncio
+import os
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import psycopg
@@ -19,6 +21,7 @@ from .proxy import Proxy
 # A thread that is started without memory may never report back, and hold the event loop: such a
 # worker is replaced, and within the time that a recovery may take.
 TIMEOUT: Final = ("--worker-timeout", "6")
+CLOCK: Final = Path(__file__).parent / "clock"  # what lets the workers' clocks be set
 
 
 @dataclass
@@ -30,9 +33,15 @@ class Site:
     redis: Proxy
     database: Proxy | None  # SQLite has none
     database_url: str  # past the proxy
+    clock: Path  # a file with the seconds by which the workers' clocks are wrong
+
+    def set_clock(self, seconds: float) -> None:
+        """Set the wall clocks of the site's processes wrong by so much."""
+        self.clock.write_text(str(seconds))
 
     def heal(self) -> None:
-        """End every fault of the proxies."""
+        """End every fault of the proxies, and set the clocks right."""
+        self.set_clock(0)
         self.redis.heal()
         if self.database is not None:
             self.database.heal()
@@ -59,13 +68,16 @@ async def broken_site() -> AsyncIterator[Site]:
     valkey = await asyncio.to_thread(Valkey)
     with tempfile.TemporaryDirectory(prefix="realtime-chaos-") as data_dir:
         env = await asyncio.to_thread(prepare_site, database_url, data_dir)
+        clock = Path(data_dir, "clock")
+        path = os.pathsep.join([str(CLOCK), os.environ.get("PYTHONPATH", "")])
+        env |= {"PYTHONPATH": path, "CHAOS_CLOCK": str(clock)}
         connect = partial(asyncio.open_connection, "127.0.0.1", valkey.port)
         try:
             async with Proxy(connect) as redis:
                 env["REDIS_URL"] = f"redis://127.0.0.1:{redis.port}/0"
                 if not ON_POSTGRESQL:
                     async with _serving(env) as server:
-                        yield Site(server, valkey, redis, None, database_url)
+                        yield Site(server, valkey, redis, None, database_url, clock)
                     return
                 url = conninfo_to_dict(database_url)
                 socket = f"{url['host']}/.s.PGSQL.{url.get('port', 5432)}"
@@ -73,7 +85,7 @@ async def broken_site() -> AsyncIterator[Site]:
                     name = f"{url['user']}@127.0.0.1:{database.port}/{url['dbname']}"
                     env["DATABASE_URL"] = f"postgresql://{name}"
                     async with _serving(env) as server:
-                        yield Site(server, valkey, redis, database, database_url)
+                        yield Site(server, valkey, redis, database, database_url, clock)
         finally:
             await asyncio.to_thread(valkey.stop)
 

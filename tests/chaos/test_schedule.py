@@ -1,14 +1,19 @@
 """Twenty fixed schedules, by the command; and that its report can fail."""
 
+import os
 import subprocess
 import sys
+import time
+from pathlib import Path
+from subprocess import PIPE
 
 import httpx
 import pytest
 
 from ..main_job import WebSocketSubscriber
-from ..support.servers import ROOT
+from ..support.servers import ROOT, wait_until
 from .schedule import Outcome, Publisher, compare
+from .site import CLOCK
 
 
 @pytest.mark.timeout(180)
@@ -16,6 +21,29 @@ def test_nothing_is_lost_doubled_or_disordered_whatever_breaks() -> None:
     command = [sys.executable, "-m", "tests.chaos", "--schedules", "20", "--processes", "2"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_clock_is_set_wrong_and_right_again(tmp_path: Path) -> None:
+    file = tmp_path / "clock"
+    code = "import datetime as d, time\nwhile input(): print(d.datetime.now().timestamp())"
+    env = {**os.environ, "PYTHONPATH": str(CLOCK), "CHAOS_CLOCK": str(file)}
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", code], env=env, text=True, stdin=PIPE, stdout=PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def is_wrong() -> bool:
+            process.stdin.write("and now?\n")
+            process.stdin.flush()
+            return float(process.stdout.readline()) < time.time() - 1800
+
+        assert not is_wrong()
+        file.write_text("-3600")
+        wait_until(is_wrong)
+        file.write_text("0")
+        wait_until(lambda: not is_wrong())
+        process.kill()
 
 
 LOG = [("e-1", "a"), ("e-2", "b"), ("e-3", "c")]

@@ -1,0 +1,35 @@
+"""Set the clock of a worker wrong, by the seconds that stand in the file `CHAOS_CLOCK`.
+
+Python imports this module in every process that has its folder on PYTHONPATH. The wall clock alone
+is changed: the clock that sleeps and time limits are measured by never jumps.
+"""
+
+import os
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import time_machine
+
+LOOK_SECONDS = 0.02
+
+
+def _follow(path: Path) -> None:
+    known, travel = 0.0, None
+    while True:
+        time.sleep(LOOK_SECONDS)
+        with suppress(OSError, ValueError):  # nothing stands in it while it is written
+            seconds = float(path.read_text())
+            if seconds == known:
+                continue
+            if travel is not None:
+                travel.stop()
+                travel = None
+            if seconds:
+                travel = time_machine.travel(time.time() + seconds)
+                travel.start()
+            known = seconds
+
+
+threading.Thread(target=_follow, args=[Path(os.environ["CHAOS_CLOCK"])], daemon=True).start()
