@@ -13,11 +13,15 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
+
+import psycopg
+from psycopg.sql import SQL, Identifier
 
 from .contestants import ROOT, SESSION, TOKEN, Ours
 from .machine import describe, raise_file_limit
@@ -27,15 +31,25 @@ from .report import Report
 from .runner import placed, plan_steps, run
 
 COMPARED: Final = (
-    *("websocket", "sse", "lagging", "echo", "connect", "ndjson", "publish", "token", "memory"),
+    *("websocket", "sse", "lagging", "echo", "connect", "opens", "ndjson", "publish"),
+    *("token", "memory"),
 )
 ONCE: Final = frozenset({"memory"})
 MEMORY: Final = "Memory per idle"
 TOLERATED: Final = 1.03  # the ratio of new to old above which a job may fail
 AGREEING: Final = 6 / 7  # the share of the pairs that has to be worse too
-FULL: Final = Plan(sizes=(1_000,), seconds=2.0, is_sdk_measured=False)
+FULL: Final = Plan(sizes=(1_000,), opens=(1_000,), seconds=2.0, is_sdk_measured=False)
 QUICK: Final = replace(
-    FULL, seconds=0.5, rest=0.5, storm=500, idle=500, missed=100, rows=50_000, prompts=20, quiet=0.5
+    FULL,
+    seconds=0.5,
+    rest=0.5,
+    storm=500,
+    opens=(500,),
+    idle=500,
+    missed=100,
+    rows=50_000,
+    prompts=20,
+    quiet=0.5,
 )
 PER: Final = {  # what one operation is, by a measurement's unit
     "deliveries/s": "delivery",
@@ -176,8 +190,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report = Report()
     plan = QUICK if options.quick else FULL
     raise_file_limit()
-    with tempfile.TemporaryDirectory(prefix="compare-") as name:
-        folder = Path(name)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="compare-")))
         contestants, names = [], []
         for label, commit in ((OLD, options.old), (NEW, options.new)):
             root = folder / label
@@ -185,14 +199,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
             topics = ("room.benches", "public.bench")
             contestants.append(Commit("ours", label, (SESSION, TOKEN), *topics, root=root))
         report.meta.append(describe(plan, " ".join(sys.argv[1:])))
+        plan = placed(plan)
+        if options.postgresql:
+            from .engines import postgresql
+
+            # Beside the client, so that the server has its core alone.
+            name_databases(contestants, stack.enter_context(postgresql(folder)))
         steps = list(plan_steps(options.jobs, contestants, options.pairs, ONCE))
-        run(steps, contestants, placed(plan), report, self_test=False)
+        run(steps, contestants, plan, report, self_test=False)
     rows = list(rows_of(report))
     print(f"\nProcessor time of the server: {names[0]} (old), {names[1]} (new)\n\n{table(rows)}\n")
     print(*report.errors, report.counts(), sep="\n")
     if options.output:
         options.output.write_text(json.dumps(as_json(*names, report, rows), indent=1) + "\n")
     return 1 if not report.is_clean or any(row.verdict.is_failure for row in rows) else 0
+
+
+def name_databases(contestants: Sequence[Commit], url: str) -> None:
+    """Make each a database of its own on that PostgreSQL."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        for contestant in contestants:
+            name = contestant.label.lower()
+            connection.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
+            contestant.database = f"{url.rpartition('/')[0]}/{name}"
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -206,6 +235,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="short runs: a hint, no judgement")
     parser.add_argument(
         "--jobs", nargs="+", choices=COMPARED, default=COMPARED, metavar="JOB", help=str(COMPARED)
+    )
+    parser.add_argument(
+        "--postgresql", action="store_true", help="both on a PostgreSQL that is started for it"
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="the JSON file to write")
     options = parser.parse_args(arguments)

@@ -25,7 +25,9 @@ from .wire import (
 ROOT: Final = Path(__file__).resolve().parent.parent
 NO_AUTH: Final = "no auth"
 NOT_INHERITED: Final = (
-    *("DATABASE_URL", "REDIS_URL", "CHANNEL_LAYER", "EVENT_LOG", "DEBUG", "DEMO", "FILES_DIR"),
+    *("DATABASE_URL", "REDIS_URL", "CHANNEL_LAYER", "BUS", "EVENT_LOG"),
+    *("NATS_URL", "REDIS_LOG_URL"),
+    *("DEBUG", "DEMO", "FILES_DIR", "LIMITS"),
     # Nor is a model's provider asked by mistake: that costs money.
     *("LLM_PROVIDER", "LLM_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL"),
     *("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"),
@@ -153,16 +155,19 @@ class Server:
 class Ours(Contestant):
     """`manage.py serve`."""
 
+    database = ""  # its URL; without one a file of SQLite
+
     def prepare(self, folder: Path, redis_url: str, users: int, rows: int) -> None:
         self.env = {
             "DJANGO_SETTINGS_MODULE": "project.settings",
             "SECRET_KEY": "only for benchmarks",
             "ALLOWED_HOSTS": "127.0.0.1",
-            "DATABASE_URL": f"sqlite:///{folder / 'ours.sqlite3'}",
+            "DATABASE_URL": self.database or f"sqlite:///{folder / 'ours.sqlite3'}",
             "DATA_DIR": str(folder),
             "FILES_DIR": str(folder / "files"),
             "REDIS_URL": redis_url,
             "LOG_LEVEL": "WARNING",
+            "LIMITS": "off",  # a few clients send what else thousands do
         }
         self.seed("-m", "benchmarks.seed", "project.settings", str(users), str(rows))
 

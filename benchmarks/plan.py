@@ -16,7 +16,9 @@ class Plan:
     seconds: float = 2.5
     echoers: int = 50
     storm: int = 2_000
+    opens: tuple[int, ...] = (1_000, 5_000)  # event streams, to a fresh server each
     rest: float = 1.5  # in which a server may clear away those who have left
+    start: float = 2.5  # in which one with readers finds out whether it is alone: two beats
     idle: int = 2_000
     stall: int = 10_000
     publishers: int = 8
@@ -45,7 +47,7 @@ class Plan:
     @property
     def users(self) -> int:
         """As many as there are connections that need one."""
-        return max(self.storm, self.idle)
+        return max(self.storm, self.idle, *self.opens)
 
 
 SHORT = Plan(
@@ -53,7 +55,9 @@ SHORT = Plan(
     seconds=0.3,
     workers=(1, 2),
     storm=100,
+    opens=(100, 300),
     rest=0.5,
+    start=0.0,
     idle=200,
     stall=300,
     shared=200,

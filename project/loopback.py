@@ -32,9 +32,9 @@ def plain_cookies(get_response: View | AsyncView) -> View | AsyncView:
     """
 
     def with_plain_cookies(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-        host, _ = split_domain_port(request.META.get("HTTP_HOST", ""))
-        if response.cookies and is_loopback(host) and not request.is_secure():
-            for cookie in response.cookies.values():
+        if response.cookies and not request.is_secure():
+            host, _ = split_domain_port(request.META.get("HTTP_HOST", ""))
+            for cookie in response.cookies.values() if is_loopback(host) else ():
                 cookie["secure"] = ""
         return response
 

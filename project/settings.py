@@ -57,8 +57,9 @@ if DEMO or DEBUG:
     ALLOWED_HOSTS += ["localhost", "127.0.0.1", "[::1]"]
 
 INSTALLED_APPS = [
-    "realtime",  # before daphne: its runserver is this server's
-    "daphne",
+    # Before staticfiles, for its runserver. Without "daphne", which imports Twisted: commands and
+    # the supervisor start in half the time.
+    "realtime",
     "realtime.llm",
     "project.demo",
     "django.contrib.admin",
@@ -189,6 +190,35 @@ if CHANNEL_LAYER.startswith("redis") and not REDIS_URL:
 CHANNEL_LAYERS = {"default": LAYERS[CHANNEL_LAYER]}
 
 REALTIME: dict[str, object] = {"ALLOWED_ORIGINS": words("ALLOWED_ORIGINS")}
+REALTIME["TOPICS"] = {pattern: {"PRESENCE": True} for pattern in ("room.*", "user.*")}
+REALTIME["BUS"] = os.environ.get("BUS") or "channels"
+REALTIME["NOTIFY_DATABASE_URL"] = os.environ.get("NOTIFY_DATABASE_URL", "")
+REALTIME["NATS_URL"] = os.environ.get("NATS_URL", "")
+REALTIME["REDIS_BUS_URL"] = REDIS_URL
+if not flag("LIMITS", True):
+    REALTIME |= dict.fromkeys(
+        ("RATE_MESSAGES", "RATE_PUBLISHES", "RATE_SUBSCRIBES", "RATE_AUTHENTICATES")
+    )
+    for key in ("USER", "TOKEN", "ADDRESS"):
+        names = ("RATE_PUBLISHES", "RATE_TOPICS", "RATE_OPENS", "MAX_CONNECTIONS")
+        REALTIME |= dict.fromkeys(f"{name}_PER_{key}" for name in names)
+LOGS = {
+    "database": "realtime.eventlog.database.DatabaseLog",
+    "redis": "realtime.eventlog.redis.log.RedisLog",
+    "memory": "realtime.eventlog.memory.MemoryLog",
+}
+EVENT_LOG = os.environ.get("EVENT_LOG") or "database"
+if EVENT_LOG not in LOGS:
+    raise ImproperlyConfigured(f"EVENT_LOG={EVENT_LOG!r}: use {', '.join(LOGS)}.")
+REALTIME["EVENT_LOG"] = LOGS[EVENT_LOG]
+if EVENT_LOG == "redis":
+    REALTIME["REDIS_LOG_URL"] = os.environ.get("REDIS_LOG_URL") or REDIS_URL
+    if not REALTIME["REDIS_LOG_URL"]:
+        raise ImproperlyConfigured("EVENT_LOG=redis needs REDIS_LOG_URL or REDIS_URL.")
+    REALTIME["REDIS_LOG_TRUST_RESTART"] = flag("REDIS_LOG_TRUST_RESTART")
+
+REALTIME["METRICS_DIR"] = str(DATA_DIR / "metrics")
+REALTIME["METRICS_PUBLIC"] = flag("METRICS_PUBLIC")
 
 # The language model behind /chat: the named provider, or the one whose key is there.
 LLM_PROVIDER = os.environ.get("LLM_PROVIDER", "")
@@ -224,10 +254,19 @@ STATIC_URL = f"{ROOT_PATH}/static/"
 STATIC_ROOT = DATA_DIR / "static"
 SERVESTATIC_USE_FINDERS = True  # no collectstatic needed; nginx may still serve STATIC_ROOT
 
+LOG_FORMAT = os.environ.get("LOG_FORMAT") or "text"
+FORMATTERS: dict[str, dict[str, str]] = {
+    "text": {"format": "{asctime} {levelname} {name} {message}", "style": "{"},
+    "json": {"()": "realtime.JSONFormatter"},
+}
+if LOG_FORMAT not in FORMATTERS:
+    raise ImproperlyConfigured(f"LOG_FORMAT={LOG_FORMAT!r}: use {', '.join(FORMATTERS)}.")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": FORMATTERS,
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
+    # A line for the end of each connection.
+    "loggers": {"realtime.connections": {"level": "INFO" if LOG_FORMAT == "json" else "WARNING"}},
     "root": {"handlers": ["console"], "level": os.environ.get("LOG_LEVEL", "INFO")},
 }

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from .access.authentication import authenticate as authenticate
     from .access.permissions import default_rule as default_rule
     from .access.permissions import require as require
+    from .access.scopes import require_unscoped as require_unscoped
+    from .access.tokens import create_token as create_token
     from .access.user_info import default_info as default_info
+    from .access.user_info import publisher_of as publisher_of
     from .access.user_info import sender_meta as sender_meta
     from .delivery.heads import aposition as aposition
     from .delivery.heads import position as position
@@ -21,6 +24,10 @@ if TYPE_CHECKING:
     from .delivery.publish import publish as publish
     from .delivery.publish import publish_now as publish_now
     from .delivery.publish import send_to_user as send_to_user
+    from .delivery.publish_many import Publication as Publication
+    from .delivery.publish_many import apublish_many as apublish_many
+    from .delivery.publish_many import publish_many as publish_many
+    from .delivery.publish_many import publish_many_now as publish_many_now
     from .delivery.subscription import Subscription as Subscription
     from .delivery.topic_subscriber import Reset as Reset
     from .delivery.topic_subscriber import Started as Started
@@ -30,8 +37,10 @@ if TYPE_CHECKING:
     from .events.topic import user_topic as user_topic
     from .exceptions import HistoryGone as HistoryGone
     from .exceptions import InvalidData as InvalidData
+    from .exceptions import InvalidKey as InvalidKey
     from .exceptions import InvalidPrompt as InvalidPrompt
     from .exceptions import InvalidTopic as InvalidTopic
+    from .exceptions import KeyReused as KeyReused
     from .exceptions import NotAllowed as NotAllowed
     from .exceptions import NotIdentified as NotIdentified
     from .exceptions import ProviderError as ProviderError
@@ -40,6 +49,11 @@ if TYPE_CHECKING:
     from .http.requests import error_response as error_response
     from .http.requests import json_errors as json_errors
     from .http.requests import require_user as require_user
+    from .metrics.json_formatter import JSONFormatter as JSONFormatter
+    from .presence.members import ais_online as ais_online
+    from .presence.members import amembers as amembers
+    from .presence.members import is_online as is_online
+    from .presence.members import members as members
     from .streaming.csv_export import CSVResponse as CSVResponse
     from .streaming.files import FileStreamResponse as FileStreamResponse
     from .streaming.ndjson import NDJSONResponse as NDJSONResponse
@@ -53,6 +67,7 @@ if TYPE_CHECKING:
     from .streaming.zip_export import files_below as files_below
     from .utils.postgresql import WatchedConnection as WatchedConnection
     from .websocket.consumers import WebSocketConsumer as WebSocketConsumer
+    from .websocket.renewal import renew as renew
     from .websocket.topic_consumers import MultiplexConsumer as MultiplexConsumer
     from .websocket.topic_consumers import TopicConsumer as TopicConsumer
 
@@ -61,10 +76,13 @@ __version__ = "0.1.0"
 _PLACES: Final = {
     "access.authentication": "authenticate",
     "access.permissions": "require default_rule",
-    "access.user_info": "default_info sender_meta",
+    "access.scopes": "require_unscoped",
+    "access.tokens": "create_token",
+    "access.user_info": "default_info publisher_of sender_meta",
     "delivery.heads": "position aposition",
     "delivery.progress": "Progress",
     "delivery.publish": "publish apublish publish_now send_to_user asend_to_user",
+    "delivery.publish_many": "publish_many apublish_many publish_many_now Publication",
     "delivery.subscription": "Subscription",
     "delivery.topic_subscriber": "Started Reset",
     "events.event": "Event",
@@ -72,10 +90,12 @@ _PLACES: Final = {
     "events.position": "Position",
     "events.topic": "user_topic",
     "exceptions": (
-        "RealtimeError NotAllowed NotIdentified InvalidData InvalidTopic InvalidPrompt HistoryGone "
-        "TooManyRequests ProviderError"
+        "RealtimeError NotAllowed NotIdentified InvalidData InvalidKey InvalidTopic InvalidPrompt "
+        "HistoryGone KeyReused TooManyRequests ProviderError"
     ),
     "http.requests": "require_user json_errors error_response",
+    "metrics.json_formatter": "JSONFormatter",
+    "presence.members": "members amembers is_online ais_online",
     "streaming.csv_export": "CSVResponse",
     "streaming.files": "FileStreamResponse",
     "streaming.ndjson": "NDJSONResponse after_and_limit",
@@ -85,6 +105,7 @@ _PLACES: Final = {
     "streaming.zip_export": "ZipResponse files_below",
     "utils.postgresql": "WatchedConnection",
     "websocket.consumers": "WebSocketConsumer",
+    "websocket.renewal": "renew",
     "websocket.topic_consumers": "TopicConsumer MultiplexConsumer",
 }
 _MODULES: Final = {name: module for module, names in _PLACES.items() for name in names.split()}

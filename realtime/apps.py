@@ -12,6 +12,7 @@ from django.dispatch import Signal
 from django.urls import get_resolver
 from django.utils.translation import gettext_lazy as _
 
+from .metrics import collect
 from .utils import reconnect
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class RealtimeConfig(AppConfig):
     def ready(self) -> None:
         from . import checks
         from .access.signals import connect_signals  # models must be loaded first
+        from .delivery.hub import heads_checked
+        from .delivery.relay import relay_outbox
 
         layers = getattr(settings, "CHANNEL_LAYERS", {}).values()
         if any("serializer_format" in layer.get("CONFIG", {}) for layer in layers):
@@ -37,8 +40,10 @@ class RealtimeConfig(AppConfig):
         reconnect.install()
         checks.register_checks()
         connect_signals()
+        heads_checked.connect(relay_outbox)
         server_starting.connect(prepare_threads_when_used)
         server_starting.connect(load_urls)
+        server_starting.connect(begin_metrics)
 
 
 def on_startup(server: "Server") -> None:
@@ -66,6 +71,11 @@ def load_urls(**kwargs: Any) -> None:
     """
     if getattr(settings, "ROOT_URLCONF", None):
         _ = get_resolver().url_patterns
+
+
+def begin_metrics(server: "Server", **kwargs: Any) -> None:
+    """Count with the other processes, where they share a folder."""
+    collect.begin(server.state.loop)
 
 
 def require_no_errors(server: "Server") -> None:

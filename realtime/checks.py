@@ -18,17 +18,27 @@ from django.db import connections, router
 from django.utils.module_loading import import_string
 
 from . import models
-from .access.checks import check_hosts, show_inline_middleware
-from .conf import MOVED_PATHS, DottedPath, Setting, Settings, given, settings
-from .delivery.bus.checks import check_layer, check_layer_keys, check_layer_timeout
+from .access.checks import check_hosts, check_user_topics, show_inline_middleware
+from .conf import Settings, settings
+from .conf.setting import MOVED_PATHS, DottedPath, Setting, given
+from .conf.topic_patterns import TOPIC_KEYS
+from .conf.topics import TopicSettings
+from .delivery.bus.checks import BUS_CHECKS
 from .eventlog import get_event_log
 from .eventlog.base import EventLog
+from .eventlog.checks import check_sql_publishers
 from .exceptions import RealtimeConfigurationError
+from .limits.checks import check_addresses
+from .presence.checks import check_presence
 from .websocket.consumers import WebSocketConsumer
 
 GENERATIONS: Final = "realtime_generation"  # the table of `realtime.llm`
 LLM_PREFIX: Final = "LLM_"  # settings of `realtime.llm`, which checks them itself
 NAMESAKE: Final = "realtime"  # Supabase's client, which installs the same import name
+ASYNC_FUNCTIONS: Final = {
+    "PERMISSION": "async def rule(user, topic, action) -> bool",
+    "RATE_FOR": "async def rate(identity, action) -> str | None",
+}
 Check = Callable[..., list[CheckMessage]]
 
 
@@ -36,7 +46,8 @@ def register_checks() -> None:
     """Register what Django calls; called when the app registry is ready."""
     for check in CHECKS:
         checks.register(check, "realtime")
-    checks.register(check_generations, "realtime", checks.Tags.database)
+    for check in DATABASE_CHECKS:
+        checks.register(check, "realtime", checks.Tags.database)
     show_inline_middleware()
 
 
@@ -56,6 +67,8 @@ def check_table(table: Mapping[str, Setting[Any]], names: Iterable[str]) -> list
         if name not in table:
             close = get_close_matches(str(name), table, n=1)
             hint = f"Did you mean {close[0]!r}?" if close else "See docs/settings.md."
+            if name in TOPIC_KEYS:
+                hint = f'A key of topics: REALTIME = {{"TOPICS": {{"room.*": {{"{name}": ...}}}}}}'
             found.append(Error(f"REALTIME has no setting {name!r}.", hint=hint, id="realtime.E002"))
         elif problem := table[name].find_problem(given()[name]):
             message, hint = problem
@@ -72,6 +85,18 @@ def with_usable_settings(check: Check) -> Check:
         if any(message.id in unusable for message in check_settings()):
             return []
         return check(**kwargs)
+
+    return wrapper
+
+
+def with_usable_log(check: Check) -> Check:
+    """Skip a check that would fail on what is reported of the settings, the log's class too."""
+
+    @with_usable_settings
+    @wraps(check)
+    def wrapper(**kwargs: Any) -> list[CheckMessage]:
+        unusable = {"realtime.E006", "realtime.E008"}
+        return [] if any(each.id in unusable for each in _check_paths()) else check(**kwargs)
 
     return wrapper
 
@@ -134,24 +159,38 @@ def check_namesake(**kwargs: Any) -> list[CheckMessage]:
     return [Warning(message, hint=hint, id="realtime.W010")]
 
 
-@with_usable_settings
+@with_usable_log
 def check_event_log(**kwargs: Any) -> list[CheckMessage]:
     """Report what the event log finds wrong, such as a database that can't hold it."""
-    unusable = {"realtime.E006", "realtime.E008"}
-    if any(message.id in unusable for message in _check_paths()):
-        return []
     return get_event_log().check()
 
 
 @with_usable_settings
 def check_retention(**kwargs: Any) -> list[CheckMessage]:
     """Report a log that is never pruned: it fills the disk."""
-    by_age, by_count = settings.RETENTION_SECONDS, settings.RETENTION_EVENTS
-    if by_age is not None or by_count is not None:
-        return []
+    rows = {"": TopicSettings.of({})}
+    rows |= {f" of {each.text!r}": TopicSettings.of(each.own) for each in settings.TOPICS}
     hint = "Set RETENTION_SECONDS or RETENTION_EVENTS."
-    message = "Events are kept for ever: the log grows until the disk is full."
-    return [Warning(message, hint=hint, id="realtime.W004")]
+    return [
+        Warning(
+            f"Events{which} are kept for ever: the log grows until the disk is full.",
+            hint=hint,
+            id="realtime.W004",
+        )
+        for which, row in rows.items()
+        if row.retention_seconds is None and row.retention_events is None
+    ]
+
+
+@with_usable_settings
+def check_process_lease(**kwargs: Any) -> list[CheckMessage]:
+    """Report a lease that a process outlives by being late once."""
+    beat, lease = settings.PROCESS_BEAT_SECONDS, settings.PROCESS_LEASE_SECONDS
+    if beat is None or lease > 2 * beat:
+        return []
+    message = f"PROCESS_LEASE_SECONDS = {lease} is not over two of PROCESS_BEAT_SECONDS = {beat}."
+    hint = "Keep it several beats, or processes that are late once are taken for gone."
+    return [Warning(message, hint=hint, id="realtime.W011")]
 
 
 @with_usable_settings
@@ -198,15 +237,20 @@ def check_generations(databases: Any = None, **kwargs: Any) -> list[CheckMessage
 CHECKS = (
     check_settings,
     check_moved_paths,
-    *map(with_usable_settings, (check_layer, check_layer_timeout, check_layer_keys)),
+    *map(with_usable_settings, BUS_CHECKS),
     check_hosts,
+    with_usable_settings(check_user_topics),
+    with_usable_settings(check_presence),
     check_origins,
     check_event_log,
     check_retention,
+    check_process_lease,
+    with_usable_settings(check_addresses),
     check_runserver,
     check_namesake,
     check_language_models,
 )
+DATABASE_CHECKS = (check_generations, with_usable_log(check_sql_publishers))
 
 
 def _check_paths() -> list[CheckMessage]:
@@ -223,9 +267,9 @@ def _check_paths() -> list[CheckMessage]:
         if name == "EVENT_LOG" and not (inspect.isclass(value) and issubclass(value, EventLog)):
             message = "REALTIME['EVENT_LOG'] is not a subclass of realtime.eventlog.base.EventLog."
             found.append(Error(message, hint=hint, id="realtime.E008"))
-        if name == "PERMISSION" and not _is_async(value):
-            message = "REALTIME['PERMISSION'] is not an async function."
-            hint = "Write `async def rule(user, topic, action) -> bool`."
+        if name in ASYNC_FUNCTIONS and value is not None and not _is_async(value):
+            message = f"REALTIME[{name!r}] is not an async function."
+            hint = f"Write `{ASYNC_FUNCTIONS[name]}`."
             found.append(Error(message, hint=hint, id="realtime.E007"))
     return found
 

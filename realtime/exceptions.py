@@ -5,6 +5,10 @@ RealtimeError
 ├── InvalidData             not a JSON value, or too large
 │   └── DataTooLarge
 ├── InvalidEventType        an event's type that no wire format could carry
+├── InvalidKey              an idempotency key that is empty, too long or of no use here
+├── KeyReused               an idempotency key that came with something else before
+├── SeveralPartitions       topics of one batch that a cluster can't store together
+├── PresenceOff             it is not kept who reads a topic
 ├── InvalidPosition         an event id that this log never wrote
 ├── InvalidHost             a host that is not one of this site's
 ├── InvalidPrompt           a language model can't be asked this
@@ -14,12 +18,16 @@ RealtimeError
 ├── NotIdentified           nobody is signed in, or the credentials are no good
 ├── NotAllowed              signed in, but not permitted
 ├── TooManyRequests         as much as is allowed is under way already
+│   └── RateLimited         it comes faster than it may
 └── ProviderError           a language model's provider failed to answer
     └── ProviderUnavailable
 
 RealtimeConfigurationError  a setting is wrong (an ImproperlyConfigured)
 └── MissingPackage          what is used needs a package that is not installed (an ImportError)
 """
+
+from collections.abc import Iterable
+from math import ceil
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -38,6 +46,11 @@ class RealtimeError(Exception):
     @property
     def headers(self) -> dict[str, str]:
         """Return the header fields that belong to the answer."""
+        return {}
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """Return what else its error frame has."""
         return {}
 
 
@@ -66,6 +79,51 @@ class InvalidEventType(RealtimeError, ValueError):
     code = "bad_event"
 
 
+class InvalidKey(RealtimeError, ValueError):
+    """The idempotency key is empty, too long, holds control characters or is of no use here."""
+
+    code = "bad_key"
+
+
+class KeyReused(RealtimeError):
+    """The publisher's key came with another type or other data before; nothing was stored."""
+
+    code = "key_reused"
+    status = 409
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"The key {key!r} came with another type or other data before: nothing was stored. Use "
+            "a new key for each event, and the same one only to send the same again."
+        )
+
+
+class SeveralPartitions(RealtimeError):
+    """The topics of a batch are on several nodes of a Redis cluster; nothing was stored."""
+
+    code = "several_partitions"
+
+    def __init__(self, topics: Iterable[str]) -> None:
+        super().__init__(
+            f"{', '.join(sorted({*topics}))} are in several partitions of the log's cluster, which "
+            "can't store their events together: nothing was stored. Publish to each topic by "
+            "itself, or give the log one partition (REDIS_LOG_PARTITIONS = 1)."
+        )
+
+
+class PresenceOff(RealtimeError):
+    """It is not kept who reads the topic."""
+
+    code = "presence_off"
+    status = 404
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(
+            f"It is not kept who is on {topic!r}. Where it should be, its pattern in TOPICS has "
+            "'PRESENCE': True."
+        )
+
+
 class InvalidPosition(RealtimeError, ValueError):
     """The event id is not one that this log could have written."""
 
@@ -91,7 +149,10 @@ class OutcomeUnknown(RealtimeError):
     status = 503
 
     def __init__(self) -> None:
-        super().__init__("The event may have been stored: the database did not answer in time.")
+        super().__init__(
+            "The event may have been stored: the database did not answer in time. With a key it "
+            "can be published again, and is stored once."
+        )
 
 
 class DatabaseUnavailable(RealtimeError):
@@ -144,14 +205,32 @@ class TooManyRequests(RealtimeError):
     status = 429
     close_code = 4429
 
-    def __init__(self, detail: str, retry_after: int) -> None:
+    def __init__(self, detail: str, retry_after: float) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
 
     @property
     def headers(self) -> dict[str, str]:
-        """Return when to come back (RFC 9110, section 10.2.3)."""
-        return {"Retry-After": str(self.retry_after)}
+        """Return when to come back, in whole seconds (RFC 9110, section 10.2.3)."""
+        return {"Retry-After": str(ceil(self.retry_after))}
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """Return when to come back."""
+        return {"retry_after": self.retry_after}
+
+
+class RateLimited(TooManyRequests):
+    """It comes faster than it may (`RATE_...`); this one was refused, and nothing else.
+
+    `is_hammering`: so many were refused that its sender does not hear.
+    """
+
+    code = "rate_limited"
+
+    def __init__(self, detail: str, retry_after: float, *, is_hammering: bool = False) -> None:
+        super().__init__(detail, retry_after)
+        self.is_hammering = is_hammering
 
 
 class ProviderError(RealtimeError):

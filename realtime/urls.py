@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from .http import health, views
+from .http import health, metrics_view, views
 from .http.views import websocket_only
 
 __all__ = ["urlpatterns", "websocket_only"]
@@ -12,10 +12,12 @@ app_name = "realtime"
 urlpatterns = [
     path("topics/<topic>/events", views.topic_view, name="topic"),
     path("topics/<topic>/history", views.history, name="history"),
-    path("events", views.events, name="events"),
+    path("topics/<topic>/presence", views.presence, name="presence"),
+    path("events", views.events_view, name="events"),
     path("ws", websocket_only),
     path("ws/topics/<topic>", websocket_only),
     path("realtime/tickets", views.tickets, name="tickets"),
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
+    path("metrics", metrics_view.metrics, name="metrics"),
 ]

@@ -1,8 +1,11 @@
 """Fixtures: real servers, users, tokens."""
 
+import gc
+import logging
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +23,12 @@ from realtime.utils.threads import DATABASE
 from .support.databases import new_database_url
 from .support.servers import SiteServer, Valkey, prepare_site, serving
 
-# A busy machine may take any time for an example.
-hypothesis_settings.register_profile("patient", hypothesis_settings.default, deadline=None)
+# A busy machine may take any time for an example. Each run draws others (where the variable CI is
+# set, the same): many runs look at many, `--hypothesis-profile=thorough` in one.
+for _profile, _examples in ("patient", 25), ("thorough", 500):
+    hypothesis_settings.register_profile(
+        _profile, hypothesis_settings.default, deadline=None, max_examples=_examples
+    )
 hypothesis_settings.load_profile("patient")
 
 # Of httpx, for what a test gives no time-out: 5 s are not enough where a machine stands still.
@@ -31,6 +38,9 @@ for _name in ("connect", "read", "write", "pool"):
 # Hundreds of processes are started, and each would compile the package anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# What asyncio's debug mode says of a slow step is about the machine; tests count what is logged.
+logging.getLogger("asyncio").addFilter(lambda record: not str(record.msg).startswith("Executing"))
 
 PROCESSES = 3  # for two cores: much of a test is waiting
 # One after the other: they measure, or need much of the machine. They begin first.
@@ -138,3 +148,14 @@ def valkey() -> Iterator[Valkey]:
     running = Valkey()
     yield running
     running.stop()
+    # redis-py and channels_redis drop connections unclosed, as where the server is killed while
+    # they connect: collected here, and not in the middle of another test.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+@pytest.fixture
+def one_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broadcast lets the loop run at its end alone, however slow the machine is."""
+    monkeypatch.setattr("realtime.delivery.fanout.SLICE_SECONDS", 60.0)

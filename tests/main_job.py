@@ -1,9 +1,10 @@
 """The main job on real input, with faults: `python -m tests.main_job`.
 
-Two workers behind one port and a real Valkey; 200 WebSocket and 200 SSE subscribers on 5 topics;
-4 publishers with 1,000 events. A third of the way Valkey is killed and restarted, and at two
-thirds one worker is killed with SIGKILL. Every subscriber reconnects with its position. At the end
-what each of them has is compared with the log in the database, event by event.
+Two workers behind one port and a real broker, Valkey or that of the bus that `--bus` names; 200
+WebSocket and 200 SSE subscribers on 5 topics; 4 publishers with 1,000 events. A third of the way
+the broker is killed and restarted, and at two thirds one worker is killed with SIGKILL. Every
+subscriber reconnects with its position. At the end what each of them has is compared with the log
+that `--log` names, event by event.
 """
 
 import argparse
@@ -20,12 +21,14 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import httpx
 import httpx_sse
 import websockets
 
+from .support.brokers import BROKERS, Broker
 from .support.databases import new_database_url
 from .support.servers import TOKENS, SiteServer, Valkey, manage, prepare_site, serving
 
@@ -159,18 +162,18 @@ async def publish(
             await asyncio.sleep(PACE_SECONDS)
 
 
-Faults: TypeAlias = Callable[[SiteServer, Valkey, list[str], int], Coroutine[Any, Any, None]]
+Faults: TypeAlias = Callable[[SiteServer, Broker, list[str], int], Coroutine[Any, Any, None]]
 
 
-async def break_things(server: SiteServer, valkey: Valkey, done: list[str], total: int) -> None:
-    """Kill Valkey at a third, a worker at two thirds."""
+async def break_things(server: SiteServer, broker: Broker, done: list[str], total: int) -> None:
+    """Kill the broker at a third, a worker at two thirds."""
     while len(done) < total / 3:
         await asyncio.sleep(0.01)
-    await asyncio.to_thread(valkey.kill)
-    print(f"  {len(done)} published: Valkey killed", flush=True)
+    await asyncio.to_thread(broker.kill)
+    print(f"  {len(done)} published: broker killed", flush=True)
     await asyncio.sleep(1)
-    await asyncio.to_thread(valkey.start)
-    print(f"  {len(done)} published: Valkey started again, empty", flush=True)
+    await asyncio.to_thread(broker.start)
+    print(f"  {len(done)} published: broker started again, empty", flush=True)
     while len(done) < total * 2 / 3:
         await asyncio.sleep(0.01)
     pid = server.worker_pids()[0]
@@ -179,7 +182,7 @@ async def break_things(server: SiteServer, valkey: Valkey, done: list[str], tota
     assert len(done) < total, "everything was published before the worker was killed"
 
 
-async def restart(server: SiteServer, valkey: Valkey, done: list[str], total: int) -> None:
+async def restart(server: SiteServer, broker: Broker, done: list[str], total: int) -> None:
     """Replace the workers one at a time, as a deployment does."""
     while len(done) < total / 3:
         await asyncio.sleep(0.01)
@@ -192,7 +195,7 @@ async def restart(server: SiteServer, valkey: Valkey, done: list[str], total: in
 
 async def drive(
     server: SiteServer,
-    valkey: Valkey,
+    broker: Broker,
     token: str,
     faults: Faults,
     *,
@@ -219,7 +222,7 @@ async def drive(
         jobs: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
         for number in range(events):
             jobs.put_nowait((names[number % topics], number))
-        breaking = asyncio.create_task(faults(server, valkey, done, events))
+        breaking = asyncio.create_task(faults(server, broker, done, events))
         await asyncio.gather(*(publish(server.url, token, jobs, done) for _ in range(4)))
         await breaking
         heads = {line.split()[0]: line for line in sorted(done, key=_offset)}
@@ -258,36 +261,52 @@ def compare(
 
 
 def run(
-    faults: Faults = break_things, *, sockets: int = 200, topics: int = 5, events: int = 1_000
+    faults: Faults = break_things,
+    *,
+    bus: str = "channels",
+    log: str = "database",
+    sockets: int = 200,
+    topics: int = 5,
+    events: int = 1_000,
 ) -> Report:
     """The whole job, with servers of its own."""
     with tempfile.TemporaryDirectory(prefix="realtime-main-job-") as data_dir:
         env = prepare_site(new_database_url(), data_dir)
-        valkey = Valkey()
+        broker = BROKERS[bus]()
+        # Another Redis than the broker: that one is killed, and comes back empty.
+        redis = Valkey(Path(data_dir, "log"), appendonly="yes") if log == "redis" else None
+        env |= {"EVENT_LOG": log, "REDIS_LOG_URL": redis.url if redis else ""}
         started = time.monotonic()
         try:
-            killed = ["redis.exceptions.ConnectionError"] if faults is break_things else []
-            site = {**env, "REDIS_URL": valkey.url}
+            killed = broker.expected if faults is break_things else []
+            site = env | broker.env
             with serving(site, "--workers", "2", expected=killed) as server:
-                print(f"  2 workers on {server.url}, Valkey on port {valkey.port}", flush=True)
+                print(f"  2 workers on {server.url}, bus {bus}, log {log}", flush=True)
                 size = {"sockets": sockets, "topics": topics, "events": events}
-                job = drive(server, valkey, TOKENS["alice"], faults, **size)
+                job = drive(server, broker, TOKENS["alice"], faults, **size)
                 subscribers, acknowledged = asyncio.run(job)
+            listed = manage("shell", "--no-imports", "-c", f"topics = {topics}{_LOG}", env=env)
         finally:
-            valkey.stop()
-        log = json.loads(manage("shell", "--no-imports", "-c", _LOG, env=env).splitlines()[-1])
-        report = compare(subscribers, acknowledged, log)
+            broker.stop()
+            if redis is not None:
+                redis.stop()
+        report = compare(subscribers, acknowledged, json.loads(listed.splitlines()[-1]))
         report.seconds = time.monotonic() - started
         return report
 
 
 _LOG = """
-import json
-from realtime.models import Topic
-print(json.dumps({
-    topic.name: [f"{topic.epoch}-{event.offset}" for event in topic.events.order_by("offset")]
-    for topic in Topic.objects.all()
-}))
+import asyncio, json
+from realtime.eventlog import get_event_log
+from realtime.events.position import OLDEST
+async def ids(topic):
+    found, position = [], OLDEST
+    while page := (await get_event_log().read(topic, position, 1_000)).events:
+        found, position = found + [event.id for event in page], page[-1].position
+    return found
+async def listed():
+    return {f"room.{n}": await ids(f"room.{n}") for n in range(topics)}
+print(json.dumps(asyncio.run(listed())))
 """
 
 
@@ -297,6 +316,8 @@ def _offset(event_id: str) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bus", choices=BROKERS, default=os.environ.get("BUS") or "channels")
+    parser.add_argument("--log", choices=["database", "redis"], default="database")
     parser.add_argument("--sockets", type=int, default=200, help="subscribers of each kind")
     parser.add_argument("--topics", type=int, default=5)
     parser.add_argument("--events", type=int, default=1_000)

@@ -9,7 +9,7 @@ import pytest
 
 from realtime.apps import load_urls
 
-from .support.servers import ROOT
+from .support.servers import ROOT, environment
 
 
 def test_urls_of_a_site_are_imported(
@@ -61,3 +61,17 @@ print("fine")
 def test_a_server_has_urls_before_it_is_ready_and_prepares_threads_when_they_are_used() -> None:
     done = subprocess.run([sys.executable, "-c", LAZY], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "fine\n", done.stderr
+
+
+def test_a_command_of_the_project_imports_no_twisted() -> None:
+    """It takes as long as all the rest."""
+    code = (
+        "import sys, django\n"
+        "django.setup()\n"
+        "import realtime.management.commands.serve\n"
+        "print([name for name in sys.modules if name.startswith('twisted')])\n"
+    )
+    env = environment({"DJANGO_SETTINGS_MODULE": "project.settings"})
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[]\n", done.stdout + done.stderr

@@ -17,11 +17,16 @@ from typing import Any
 from xml.etree import ElementTree
 
 import psutil
+import psycopg
 import pytest
 
-from benchmarks import broadcasts, compare, download, environment, parsers, runner
+from benchmarks import broadcasts, compare, download, environment, instrumented, parsers, runner
 from benchmarks.contestants import ROOT, everyone
+from benchmarks.costs import Cost
 from benchmarks.download import MIB, Count, Lines, read_all
+from benchmarks.engines import ENGINES, Figures, postgresql
+from benchmarks.engines import table as engines_table
+from benchmarks.held import frames_of
 from benchmarks.jobs import JOBS, ONCE, chat, lagging
 from benchmarks.jobs.growth import END, END_BYTES, Archive
 from benchmarks.load import FILLS, Crowd, Tally, message
@@ -41,6 +46,8 @@ from benchmarks.wire import (
     text_frame,
     websocket_request,
 )
+from realtime.conf import settings as realtime_settings
+from realtime.delivery.published import REFUSED
 
 UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
 STREAM = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -174,7 +181,8 @@ def test_the_command_measures_our_server(tmp_path: Path) -> None:
         "Memory growth for NDJSON of 50,000 rows",
     }
     ways = report.runs["Published over 8 WebSockets"]
-    assert set(ways) == {"Ours (in the log)", "Ours (without the log)"}
+    logs = ("in the log", "in the log in Redis", "without the log")
+    assert set(ways) == {f"Ours ({log})" for log in logs}
     (slow,) = report.runs["Memory growth, a client stops reading 200 MiB"]["Ours"]
     assert slow.series[-1][0] >= SHORT.pause
     assert [found.tally.expected for found in report.measurements].count(0) == 8  # latencies, SDK
@@ -568,11 +576,58 @@ def test_two_commits_are_measured_and_judged(tmp_path: Path) -> None:
     assert done.returncode == row["is_failure"], done.stderr
 
 
+def test_each_commit_has_a_database_of_its_own(tmp_path: Path) -> None:
+    pair = [compare.Commit("ours", label, (), "", "") for label in ("Old", "New")]
+    with postgresql(tmp_path) as url:
+        compare.name_databases(pair, url)
+        for commit, name in zip(pair, ("old", "new"), strict=True):
+            with psycopg.connect(commit.database) as connection:
+                assert connection.info.dbname == name
+
+
 @needs_git
 def test_a_commit_that_is_not_there_is_named() -> None:
     done = run_command("0000000", "HEAD", module="benchmarks.compare")
     assert done.returncode == 1
     assert "0000000" in done.stderr
+
+
+def test_what_a_switch_costs_is_the_median_ratio_of_neighbours() -> None:
+    cost = Cost("counting", "a publication", [100.0, 200.0, 400.0], [102.0, 201.0, 404.0])
+    assert cost.ratios == [1.02, 1.005, 1.01]
+    assert cost.is_within
+    assert not cost._replace(on=[102.0, 203.0, 408.0]).is_within
+
+
+def test_the_switches_turn_the_counting_and_the_limits_off_and_on_again() -> None:
+    before = REFUSED.value("other")
+    instrumented.counting(False)
+    REFUSED.inc("other")
+    instrumented.limits(False)
+    try:
+        assert realtime_settings.RATE_PUBLISHES is None
+        assert realtime_settings.MAX_TOPICS == 50
+        assert REFUSED.value("other") == before
+    finally:
+        instrumented.counting(True)
+        instrumented.limits(True)
+    REFUSED.inc("other")
+    assert REFUSED.value("other") == before + 1
+    assert realtime_settings.RATE_PUBLISHES is not None
+
+
+def test_of_the_joins_each_has_to_be_told_once_and_all_have_to_be_counted() -> None:
+    def holds(joined: Sequence[int], connections: int, frames: int = 1) -> bool:
+        users = [{"id": number} for number in joined]
+        frame = {"type": "presence", "joined": users, "left": [], "connections": connections}
+        empty = {**frame, "joined": []}
+        texts = [json.dumps(each).encode() for each in (*[empty] * (frames - 1), frame)]
+        return frames_of("many", {1: texts}, topics=20, seconds=1).holds
+
+    assert holds(range(100), 102)
+    assert not holds(range(100), 101)
+    assert not holds([*range(99), 98], 102)
+    assert not holds(range(100), 102, frames=3)
 
 
 def test_the_cost_of_an_operation_is_the_servers_processor_time() -> None:
@@ -919,3 +974,13 @@ def test_a_page_is_written_without_measuring(report: Report, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     assert "Figures are medians of 4" in output.read_text()
     assert (output.parent / "plots" / "memory.svg").exists()
+
+
+def test_engines_are_compared_by_medians_with_the_first():
+    turns = [Figures(10.0, 20.0, 300.0), Figures(1.0, 2.0, 100.0), Figures(11.0, 40.0, 200.0)]
+    found = {ENGINES[0]: turns, ENGINES[4]: [Figures(5.0, 10.0, 400.0)]}
+    rows = engines_table(found).splitlines()[2:]
+    assert [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows] == [
+        ["channels", "database", "10.0", "20.0", "1.00", "200", "1.00"],
+        ["redis", "redis", "5.00", "10.0", "0.50", "400", "2.00"],
+    ]

@@ -22,7 +22,7 @@ from django.urls import path
 from django.utils import timezone
 
 from realtime import checks as our_checks
-from realtime.conf import MOVED_PATHS
+from realtime.conf.setting import MOVED_PATHS
 from realtime.llm.models import Generation
 from realtime.models import Event
 from realtime.websocket.consumers import WebSocketConsumer
@@ -63,6 +63,7 @@ def test_e001_not_a_dict(value):
         ("MAX_TOPIC", "Did you mean 'MAX_TOPICS'?"),
         ("KEEPALIVE", "Did you mean 'KEEPALIVE_SECONDS'?"),
         ("ALLOWED_ORIGIN", "Did you mean 'ALLOWED_ORIGINS'?"),
+        ("PRESENCE", 'A key of topics: REALTIME = {"TOPICS": {"room.*": {"PRESENCE": ...}}}'),
         ("xyzzy", "See docs/settings.md."),
         (42, "See docs/settings.md."),
     ],
@@ -93,6 +94,8 @@ def test_e002_unknown_key(name, hint):
         ("RETENTION_EVENTS", 1000.5),
         ("RETENTION_SECONDS", False),
         ("RETENTION_SECONDS", "week"),
+        ("RETENTION_SECONDS", 10**12),
+        ("RETENTION_EVENTS", 10**400),
         ("CHANNEL_LAYER", 1),
         ("CHANNEL_LAYER", ["default"]),
         ("EVENT_LOG", 1),
@@ -104,6 +107,10 @@ def test_e002_unknown_key(name, hint):
         ("ALLOWED_ORIGINS", ["app.example.com"]),
         ("ALLOWED_ORIGINS", ["https://app.example.com/"]),
         ("ALLOWED_ORIGINS", ["https://ok.example.com", "https://App.example.com"]),
+        ("TOPICS", None),
+        ("TOPICS", {"room.*": {"STATE": 1}}),
+        ("TOPICS", {"room.*": {}, "room.a": {}}),
+        ("TOPICS", {"room.*": {"RETENTION_SECONDS": 1e12}}),
     ],
 )
 def test_e003_wrong_value(name, value):
@@ -119,7 +126,9 @@ def test_e003_wrong_value(name, value):
         ("TICKET_SECONDS", 1.5),
         ("RETENTION_SECONDS", None),
         ("RETENTION_SECONDS", 3600.0),
+        ("RETENTION_SECONDS", 100 * 365 * 86_400),
         ("RETENTION_EVENTS", None),
+        ("RETENTION_EVENTS", 2**53),
         ("PRUNE_INTERVAL_SECONDS", None),
         ("IDENTITY_CACHE_SECONDS", None),
         ("CHANNEL_LAYER", "other"),
@@ -127,6 +136,7 @@ def test_e003_wrong_value(name, value):
         ("ALLOWED_ORIGINS", []),
         ("ALLOWED_ORIGINS", ("https://app.example.com", "http://localhost:3000")),
         ("ALLOWED_ORIGINS", ["https://[::1]:8443", "capacitor://localhost", "null"]),
+        ("TOPICS", {"room.*": {"RETENTION_EVENTS": 1, "STATE": True}, "*": {}}),
     ],
 )
 def test_right_values(name, value):
@@ -176,6 +186,8 @@ def test_e007_the_rule_has_to_be_async():
     assert ids(REALTIME={"PERMISSION": "tests.test_checks.sync_rule"}) == ["realtime.E007"]
     assert ids(REALTIME={"PERMISSION": "tests.test_checks.async_rule"}) == []
     assert ids(REALTIME={"PERMISSION": RuleObject()}) == []
+    assert ids(REALTIME={"RATE_FOR": sync_rule}) == ["realtime.E007"]
+    assert ids(REALTIME={"RATE_FOR": async_rule}) == []
 
 
 @pytest.mark.parametrize(
@@ -351,6 +363,43 @@ def test_w004_retention(seconds, events, found):
     assert ids(REALTIME=realtime) == found
 
 
+def test_w004_retention_of_topics():
+    forever = {"RETENTION_SECONDS": None, "RETENTION_EVENTS": None}
+    with override_settings(REALTIME={"TOPICS": {"a": {"STATE": True}, "audit.*": forever}}):
+        [message] = run()
+    assert message.id == "realtime.W004"
+    assert "of 'audit.*' are kept for ever" in message.msg
+
+
+# -- realtime.W013: patterns that open users' own topics
+
+
+@pytest.mark.parametrize(
+    ("topics", "found"),
+    [
+        ({"*": {"READ": "users"}}, ["realtime.W013"]),
+        ({"user.*": {"READ": "anyone"}}, ["realtime.W013"]),
+        ({"user.*": {}, "*": {"READ": "users"}}, []),
+        ({"user.*": {"READ": "staff", "PUBLISH": "nobody"}}, []),
+        ({"room.*": {"READ": "anyone"}}, []),
+    ],
+)
+def test_w013_topics_of_users(topics, found):
+    assert ids(REALTIME={"TOPICS": topics}) == found
+
+
+# -- realtime.W011: the lease of processes
+
+
+@pytest.mark.parametrize(
+    ("beat", "lease", "found"),
+    [(2.0, 4.0, ["realtime.W011"]), (2.0, 4.1, []), (60.0, 10.0, ["realtime.W011"]), (None, 1, [])],
+)
+def test_w011_process_lease(beat, lease, found):
+    realtime = {"PROCESS_BEAT_SECONDS": beat, "PROCESS_LEASE_SECONDS": lease}
+    assert ids(REALTIME=realtime) == found
+
+
 # -- the site
 
 
@@ -372,6 +421,13 @@ def test_check_for_deployment_has_one_thing_to_say_of_the_project():
     env |= {"SSL_REDIRECT": "1"}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
     assert "no issues" in done.stdout
+
+
+def test_format_of_logs_that_is_none_is_said():
+    env = environment({"DATABASE_URL": "sqlite:///:memory:", "LOG_FORMAT": "xml"})
+    command = [sys.executable, "-c", "import project.settings"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert "LOG_FORMAT='xml': use text, json.\n" in done.stderr
 
 
 OPTIONS = """
@@ -484,3 +540,15 @@ def test_w008_answers_in_the_database_without_the_app():
         [message] = our_checks.check_generations(databases=["default"])
         assert message.id == "realtime.W008"
         assert our_checks.check_generations(databases=None) == []
+
+
+def test_no_two_modules_give_their_messages_one_id():
+    found: dict[str, set[str]] = {}
+    root = ROOT / "realtime"
+    for file in root.rglob("*.py"):
+        for id in re.findall(r'id="(realtime\.[EW]\d+)"', file.read_text()):
+            found.setdefault(id, set()).add(str(file.relative_to(root)))
+    several = {id: names for id, names in found.items() if len(names) > 1}
+    # The wrong or missing URL of the bus, whichever it is.
+    buses = {f"delivery/bus/{name}.py" for name in ("nats", "postgres", "redis")}
+    assert several == {"realtime.E020": buses}

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,16 +34,22 @@ from docs.examples import (
     progress_view,
     sse_publish,
     sse_view,
+    tokens,
+    tokens_socket,
     websocket_echo,
     websocket_topic,
 )
+from realtime.access.authentication import authenticate_token
+from realtime.access.permissions import may
+from realtime.access.tokens import create_token
 from realtime.conf import Settings
 from realtime.delivery.publish import apublish, publish
 from realtime.llm.conf import Settings as LLMSettings
 from realtime.llm.providers.dummy import DummyProvider
 from realtime.server.limits import Limits
-from realtime.testing import event_stream, memory_log, websocket
+from realtime.testing import ConnectionRefused, event_stream, memory_log, websocket
 
+from .support import asgi
 from .support.attempts import three_tries
 from .support.clients import eventually
 from .support.databases import ON_POSTGRESQL
@@ -86,7 +92,7 @@ def test_a_page_shows_the_files(page):
     for name, _, shown in BLOCK.findall(text):
         assert shown == (EXAMPLES / name).read_text(), f"{page.name} shows another {name}"
     named = len(BLOCK.findall(text))
-    code = len(re.findall(r"^```(?:python|js|html)$", text, re.M))
+    code = len(re.findall(r"^```(?:python|js|html|sql)$", text, re.M))
     assert code == named, f"{page.name} has code that is no file of docs/examples/"
 
 
@@ -223,6 +229,32 @@ async def test_websocket_topic(alice):
 
 
 @in_database
+async def test_tokens(alice):
+    token = await asyncio.to_thread(tokens.token_for, alice, SimpleNamespace(pk=7))
+    identity = await authenticate_token(token)
+    assert await may(identity.user, "orders.7", "read") is False  # the rule's; a token adds nothing
+    with override_settings(REALTIME={"TOPICS": {"orders.*": {"READ": "users"}}}):
+        assert await may(identity.user, "orders.7", "read") is True
+        assert await may(identity.user, "orders.8", "read") is False
+
+
+@in_database
+async def test_tokens_socket(alice):
+    routes = URLRouter([path("ws/orders", tokens_socket.Orders.as_asgi())])
+    with override_settings(REALTIME={"TOPICS": {"orders.*": {"READ": "users"}}}):
+        scopes = ["read:orders.*", "read:room.*"]
+        good, bad = [
+            (await asyncio.to_thread(create_token, alice, scopes=each))[0] for each in scopes
+        ]
+        async with websocket(routes, f"/ws/orders?token={good}") as socket:
+            await apublish("orders.all", 1)
+            assert (await socket.receive_json())["data"] == 1
+        with pytest.raises(ConnectionRefused, match="no scope"):
+            async with websocket(routes, f"/ws/orders?token={bad}"):
+                pass
+
+
+@in_database
 async def test_llm_view_and_provider(application, alice):
     with override_settings(REALTIME={"LLM_PROVIDER": llm_provider.Shouting}):
         async with event_stream(application, "/ask?prompt=be+loud", user=alice) as stream:
@@ -251,6 +283,17 @@ async def test_llm_resumable(application, alice, async_client):
 
 async def test_llm_test():
     await llm_test.test_what_we_do_with_an_answer()
+
+
+@in_database
+async def test_site_tests(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mysite", ModuleType("mysite"))
+    monkeypatch.setitem(sys.modules, "mysite.asgi", asgi)
+    site_tests = importlib.import_module("docs.examples.site_tests")
+    rooms = site_tests.RoomTests()
+    await rooms.test_a_room_over_both_transports()
+    await rooms.test_strangers_stay_outside()
+    await sync_to_async(site_tests.PublishTests().test_what_is_published)()
 
 
 async def test_progress_view(application):

@@ -13,10 +13,11 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 LAYERS: Final = [
     {"exceptions", "conf"},
-    {"events", "utils", "server"},
-    {"models", "eventlog", "streaming"},
+    {"events", "metrics", "utils", "server"},
+    {"models", "processes", "eventlog", "streaming"},
     {"delivery"},
     {"access"},
+    {"limits", "presence"},
     {"http", "websocket"},
     {
         "admin",

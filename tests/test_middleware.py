@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import SyncToAsync, sync_to_async
+from django.contrib import messages
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, override_settings
@@ -38,8 +39,19 @@ async def who(request: HttpRequest) -> HttpResponse:
     return HttpResponse((await request.auser()).get_username())
 
 
+async def say(request: HttpRequest) -> HttpResponse:
+    messages.info(request, request.GET["text"])
+    return HttpResponse("said")
+
+
+async def heard(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(" ".join(str(message) for message in messages.get_messages(request)))
+
+
 urlpatterns = [
     path("plain/", plain),
+    path("say/", say),
+    path("heard/", heard),
     path("exempt/", csrf_exempt(plain)),
     path("count/", count),
     path("who/", who),
@@ -113,6 +125,31 @@ async def test_csrf(both: None, in_session: bool) -> None:
             assert (await client.post("/plain/", {"csrfmiddlewaretoken": token})).status_code == 200
             wrong = {"csrfmiddlewaretoken": "b" * 32}
             assert (await client.post("/plain/", wrong)).status_code == 403
+
+
+async def test_messages_are_kept_until_they_are_read(both: None) -> None:
+    client = AsyncClient()
+    for text in ("one", "two"):
+        await client.get("/say/", {"text": text})
+    await client.get("/plain/")
+    assert [(await client.get("/heard/")).content for _ in range(2)] == [b"one two", b""]
+
+
+async def test_no_storage_is_made_for_messages_that_nobody_asks_for(
+    ours: None, monkeypatch: Any
+) -> None:
+    made = []
+    make = middleware.default_storage
+
+    def default_storage(request: HttpRequest) -> Any:
+        made.append(request.path)
+        return make(request)
+
+    monkeypatch.setattr(middleware, "default_storage", default_storage)
+    client = AsyncClient()
+    for url in ("/plain/", "/say/?text=one", "/heard/"):
+        await client.get(url)
+    assert made == ["/say/", "/heard/"]
 
 
 @pytest.mark.parametrize("url", ["/plain/", "/exempt/"])

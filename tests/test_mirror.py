@@ -9,23 +9,27 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE, TESTS = ROOT / "realtime", ROOT / "tests"
 
 WITHOUT_TESTS = {
+    "admin/admin_pages.py": "both admins' pages",
     "delivery/bus/base.py": "abstract; test_channels tries what has a body",
-    "eventlog/base.py": "abstract; test_database tries the one there is",
     "http/readiness.py": "test_health, over real sockets",
     "llm/apps.py": "tests/test_checks.py and tests/llm/test_generation.py go through it",
-    "llm/conf.py": "test_conf has both tables",
+    "llm/conf.py": "conf/test_setting has both tables",
     "llm/models.py": "tests/llm/test_migrations.py",
     "llm/store.py": "tests/llm/test_generation.py, over real sockets",
     "llm/providers/upstream.py": "tests/llm/test_upstream.py, with both SDKs",
     "management/commands/runserver.py": "Daphne's, with another class",
+    "processes/status.py": "test_registry",
     "routing.py": "a table; test_consumers goes through it",
     "server/__main__.py": "test_cli and test_server start it",
     "urls.py": "a table; test_views goes through it",
+    "utils/commit_group.py": "delivery/test_pending and eventlog/test_held_back",
     "websocket/heartbeat.py": "test_consumers, over real sockets",
     "websocket/topic_consumers.py": "test_consumers tries them beside their base",
 }
 WITHOUT_SOURCE = {
+    "delivery/bus/test_servers.py": "one suite for all buses that have a server",
     "delivery/test_subscription_properties.py": "test_subscription's by chance",
+    "limits/test_limits.py": "all of them as clients meet them",
     "llm/test_migrations.py": "the table's way from the core",
     "llm/test_providers.py": "the package's own module",
     "llm/test_upstream.py": "llm/providers/upstream.py and both SDKs",

@@ -1,5 +1,8 @@
 """`realtime.models`: what the tables promise to the code above them."""
 
+import os
+import subprocess
+import sys
 from io import StringIO
 
 import pytest
@@ -11,6 +14,9 @@ from realtime.access.tokens import create_token
 from realtime.events.payload import MAX_TYPE_LENGTH
 from realtime.events.topic import MAX_TOPIC_LENGTH
 from realtime.models import AccessToken, Event, Ticket, Topic
+
+from .support.databases import new_database_url
+from .support.servers import ROOT
 
 pytestmark = pytest.mark.django_db
 
@@ -71,3 +77,51 @@ def test_names_for_people():
         f"ticket {ticket.pk}",
     ]
     assert secret not in repr(named)
+
+
+UPGRADE = """
+import django
+django.setup()
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.db import connection
+from django.utils import timezone
+from realtime.access.identity import digest
+from realtime.access.scopes import scopes_of
+from realtime.access.tokens import _find_tokens, create_token
+from realtime.models import AccessToken
+
+def insert(secret):
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO realtime_accesstoken (user_id, name, digest, created)"
+            " VALUES (%s, 'phone', %s, %s)",
+            [user.pk, digest(secret), timezone.now()],
+        )
+
+call_command("migrate", verbosity=0)
+call_command("migrate", "realtime", "0010", verbosity=0)
+user = User.objects.create_user("alice")
+insert("rt_before")
+call_command("migrate", verbosity=0)
+insert("rt_by_a_server_of_the_release_before")
+for identity in _find_tokens(["rt_before", "rt_by_a_server_of_the_release_before"]):
+    assert (identity.user, scopes_of(identity.user), identity.expires) == (user, "", None)
+create_token(None, name="service", scopes="read:a")
+call_command("migrate", "realtime", "0010", verbosity=0)
+call_command("migrate", verbosity=0)
+assert AccessToken.objects.count() == 2  # the release before knows no services
+print("as expected")
+"""
+
+
+def test_tokens_of_the_release_before_are_good_after_the_upgrade():
+    env = {
+        **os.environ,
+        "DATABASE_URL": new_database_url(),
+        "SECRET_KEY": "test",
+        "DJANGO_SETTINGS_MODULE": "project.settings",
+    }
+    command = [sys.executable, "-c", UPGRADE]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=90)
+    assert done.stdout.endswith("as expected\n"), done.stderr[-2000:]

@@ -1,6 +1,8 @@
 """The command that changes the code: its operators, its judgement, and its lists."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,6 +130,22 @@ def test_a_test_that_fails_without_the_mutant_kills_nothing():
 @pytest.mark.parametrize("end", [TIMEOUT, NO_START])
 def test_what_does_not_end_or_start_is_killed(end):
     assert Runs(None, end).judge(["a"], ["c"]) == end
+
+
+def test_a_command_that_is_killed_leaves_no_test_that_runs():
+    script = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from tests.mutate.trial import start_group\n"
+        "command = ['sh', '-c', 'echo begun; sleep 20; echo ended']\n"
+        "with start_group(command, Path(), os.environ, sys.stdout) as process:\n"
+        "    process.wait()\n"
+    )
+    command_line = [sys.executable, "-c", script]
+    with subprocess.Popen(command_line, cwd=command.ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"begun\n"
+        process.kill()
+        assert process.stdout.read() == b""  # which ends when the last process does
 
 
 def test_the_tests_that_mirror_the_file_come_first():

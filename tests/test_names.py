@@ -47,6 +47,6 @@ def test_no_module_is_long():
 def test_flat_modules_have_names_that_django_or_channels_look_for():
     flat = {path.stem for path in modules() if len(path.parts) == 1}
     assert flat == {
-        *("__init__", "admin", "apps", "checks", "conf", "exceptions", "middleware", "models"),
+        *("__init__", "apps", "checks", "exceptions", "middleware", "models"),
         *("routing", "testing", "urls"),
     }

@@ -135,7 +135,7 @@ PARSERS: dict[str, Use] = {
     "check_origin": lambda text: check_origin(scope_with("origin")(text)),
     "check_host": lambda text: host_of(scope_with("host")(text)),
     "Accept": lambda text: accepts_event_stream(
-        cast(Any, SimpleNamespace(headers={"Accept": text}))
+        cast(Any, SimpleNamespace(META={"HTTP_ACCEPT": text}))
     ),
     "forwarded for": lambda text: FORWARDED.read(
         [(b"x-forwarded-for", text.encode())], None, False

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any, Final
 
 from realtime import Subscription, publish_now
-from realtime.delivery.fanout import Sink
+from realtime.delivery.synced import Sink
 from realtime.server.fastlane import SocketLane
 from realtime.testing import memory_log
 from realtime.websocket.messages import encode_event
@@ -22,9 +22,9 @@ PAGE: Final = ROOT / "docs" / "architecture.md"
 PACKAGE: Final = ROOT / "realtime"
 # Passed on every way, and no station of it: settings, the event itself, tasks and batches.
 ASIDE: Final = re.compile(
-    r"conf\.py|exceptions\.py|events/(event|position|topic)\.py|utils/\w+\.py|testing\.py"
+    r"conf/\w+\.py|exceptions\.py|events/(event|position|topic)\.py|(utils|metrics)/\w+\.py|testing\.py"
     r"|eventlog/(__init__|base)\.py|server/(extensions|websocket_frames|frames)\.py|__init__\.py"
-    r"|websocket/messages\.py|delivery/(peers|outbox|topic_subscriber|subscription)\.py"
+    r"|websocket/messages\.py|delivery/(peers|outbox|topic_subscriber|subscription|synced|published)\.py"
     r"|delivery/bus/\w+\.py"
 )
 
@@ -111,4 +111,4 @@ def test_the_files_of_the_page_exist():
     files = re.findall(r"`((?:[a-z]+/)+\w+\.py)`", PAGE.read_text())
     assert [name for name in files if not (PACKAGE / name).exists()] == []
     questions = PAGE.read_text().split("## Where do I look when")[1].split("\n## ")[0]
-    assert questions.count("\n| ") == 11  # ten, below their head
+    assert questions.count("\n| ") == 12  # eleven, below their head

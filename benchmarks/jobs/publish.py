@@ -10,7 +10,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Final
 
@@ -41,6 +41,9 @@ def run(contestant: Contestant, plan: Plan) -> Iterator[Measurement]:
         yield by_post(server, plan)
         for name, extra in LOGS[contestant.name].items():
             yield by_websocket(server, plan, name, extra)
+    if contestant.name == "ours":
+        with contestant.serving(plan.server_core, env={"EVENT_LOG": "redis"}) as server:
+            yield by_websocket(server, plan, "in the log in Redis", {})
 
 
 def by_post(server: Server, plan: Plan) -> Measurement:
@@ -54,7 +57,7 @@ def by_post(server: Server, plan: Plan) -> Measurement:
         path = f"/topics/{contestant.topic}/events"
         request = post_request(server.host, path, body, contestant.publish_headers)
         with Load(server.process) as load:
-            rate = publish(crowd, request, plan.publishers, plan.seconds)
+            rate = publish(crowd, [request] * plan.publishers, plan.seconds)
     return Measurement(
         f"Published by {plan.publishers} publishers",
         contestant.label,
@@ -67,10 +70,11 @@ def by_post(server: Server, plan: Plan) -> Measurement:
     )
 
 
-def publish(crowd: Crowd, request: bytes, publishers: int, seconds: float) -> float:
-    """Closed loops of POSTs for so long; the rate of those answered."""
-    sockets = [socket.create_connection((crowd.host, crowd.port)) for _ in range(publishers)]
+def publish(crowd: Crowd, requests: Sequence[bytes], seconds: float) -> float:
+    """Closed loops of POSTs for so long, one of each request; the rate of those answered."""
+    sockets = [socket.create_connection((crowd.host, crowd.port)) for _ in requests]
     by_fd = {sock.fileno(): sock for sock in sockets}
+    request_of = dict(zip(by_fd, requests, strict=True))
     answers = {fd: AnswerParser() for fd in by_fd}
     for fd in by_fd:
         by_fd[fd].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -78,8 +82,8 @@ def publish(crowd: Crowd, request: bytes, publishers: int, seconds: float) -> fl
     started = now = time.perf_counter()
     answered = received = 0
     sent = len(sockets)
-    for sock in sockets:
-        sock.sendall(request)
+    for fd, sock in by_fd.items():
+        sock.sendall(request_of[fd])
     last = started
     while answered < sent or received < answered:
         events = crowd.epoll.poll(STALL_SECONDS, EVENTS)
@@ -96,7 +100,7 @@ def publish(crowd: Crowd, request: bytes, publishers: int, seconds: float) -> fl
                     raise Refused(f"the POST got {status}: {answers[fd].body[:200]!r}")
                 answered, last = answered + 1, now
                 if now - started < seconds:
-                    by_fd[fd].sendall(request)
+                    by_fd[fd].sendall(request_of[fd])
                     sent += 1
     crowd.tally.expected += answered
     crowd.tally.received += received
@@ -112,6 +116,7 @@ def by_websocket(server: Server, plan: Plan, name: str, extra: dict[str, bool]) 
     contestant = server.contestant
     with dial(server, plan.publishers) as crowd:
         crowd.settle()
+        time.sleep(plan.start)  # the first seconds are not what a server does all day
         with Load(server.process) as load:
             rate = converse(crowd, plan.seconds, extra, contestant.acknowledges)
     return Measurement(

@@ -14,6 +14,7 @@ TITLES: Final = {
     "lagging": "Fan-out past full sockets",
     "echo": "Echo",
     "connect": "Connecting",
+    "opens": "Opening event streams",
     "publish": "Publishing",
     "workers": "1, 2 and 4 workers",
     "memory": "Memory per connection",

@@ -7,7 +7,10 @@ class Welcome(Echo):
     """Greets the user, then echoes."""
 
     async def connected(self) -> None:
-        await self.send_json({"type": "welcome", "user": self.user.get_username()})
+        welcome = {"type": "welcome", "user": self.user.get_username()}
+        if (end := self.identity.ends_at) is not None:
+            welcome["expires"] = end
+        await self.send_json(welcome)
 
 
 class ByQuery(Welcome):

@@ -5,8 +5,10 @@ from typing import Final
 
 from django.conf import settings as django_settings
 from django.http import parse_cookie
+from django.utils import timezone
 
 from ..conf import settings
+from ..exceptions import NotIdentified
 from ..utils.asgi import Scope, header, query
 from ..utils.batching import Batcher
 from ..utils.threads import DATABASE
@@ -20,8 +22,8 @@ from .identity import (
     digest,
 )
 from .sessions import find_sessions
-from .tickets import use_ticket
-from .tokens import find_tokens
+from .tickets import TICKET_PREFIX, use_ticket
+from .tokens import REFUSAL, find_tokens
 
 
 async def authenticate(
@@ -50,7 +52,17 @@ async def authenticate_token(token: str) -> Identity:
     """Return the identity an access token stands for; raise `NotIdentified`."""
     if len(token) > MAX_CREDENTIAL_LENGTH:
         token = ""  # none of ours; not worth a hash
-    return await _remembered("token", token, _tokens)
+    identity = await _remembered("token", token, _tokens)
+    if identity.expires is not None and identity.expires <= timezone.now():
+        raise NotIdentified(REFUSAL)  # since it was looked up
+    return identity
+
+
+async def authenticate_message(token: str) -> Identity:
+    """Return the identity of an access token or a ticket; raise `NotIdentified`."""
+    if token.startswith(TICKET_PREFIX):
+        return await DATABASE.run(use_ticket, token)
+    return await authenticate_token(token)
 
 
 async def _remembered(

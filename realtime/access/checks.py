@@ -1,4 +1,4 @@
-"""System checks of who is let in: hosts, and Django's own about middleware."""
+"""System checks of who is let in: hosts, topics of users, and Django's own about middleware."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -8,6 +8,10 @@ from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Tags, Warning
 from django.core.checks.registry import registry
 from django.utils.module_loading import import_string
+
+from ..conf import settings
+from ..conf.topics import topic_settings
+from ..events.topic import user_topic
 
 INLINE: Final = "realtime.middleware."
 
@@ -19,6 +23,17 @@ def check_hosts(**kwargs: Any) -> list[CheckMessage]:
     hint = "Set ALLOWED_HOSTS to the names the site is reached by."
     message = "DEBUG is off and ALLOWED_HOSTS empty: every request gets a 400."
     return [Warning(message, hint=hint, id="realtime.W001")]
+
+
+def check_user_topics(**kwargs: Any) -> list[CheckMessage]:
+    """Report a pattern of topics by which users may read what is sent to others."""
+    topic = user_topic(1)
+    if topic_settings(topic).read not in ("anyone", "users"):
+        return []
+    pattern = next(each.text for each in settings.TOPICS if each.matches(topic))
+    message = f"By {pattern!r} in TOPICS others may read what is sent to a user, as {topic!r}."
+    hint = "Put 'user.*': {} before it; or silence this, where it is meant."
+    return [Warning(message, hint=hint, id="realtime.W013")]
 
 
 def show_inline_middleware() -> None:

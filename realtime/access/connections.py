@@ -3,53 +3,73 @@
 import asyncio
 import json
 import logging
+import time
+from collections.abc import Iterable
+from datetime import datetime
 from typing import Final, Protocol
+
+from django.utils import timezone
 
 from ..conf import settings
 from ..delivery.subscription import Subscription
 from ..events.event import Event
+from ..metrics.series import Gauge
 from ..models import AccessToken
+from ..processes.status import get_status
 from ..utils.aio import PerLoop, spawn
 from ..utils.threads import DATABASE
 from .authentication import identity_cache
 from .identity import Identity, digest
+from .inspection import ConnectionInfo, answer
 from .signals import TOPIC
-from .users import find_user
+from .users import find_identities
 
 logger = logging.getLogger("realtime.revocation")
 
+END_MARGIN: Final = 0.05  # seconds: a timer may fire a little before the clock says so
 CHUNK: Final = 20  # identities looked up in one turn of a database thread
 
 
 class Connection(Protocol):
-    """A live socket or stream that is in somebody's name."""
+    """A live socket or stream of an identity."""
+
+    def describe(self) -> ConnectionInfo:
+        """Return what an operator may want to know of it."""
 
     async def recheck(self, identity: Identity | None) -> None:
-        """Ask the permission rule again, with the user as it is now; None: nobody any more."""
+        """Ask the permission rule again, with the user as it is now; None if signed out."""
 
     async def fail(self) -> None:
-        """Close: whether it may go on can't be told. The client may come back."""
+        """Close it, since its rights can't be checked; the client may come back."""
 
 
 class ConnectionRegistry:
     """This process's live connections, by the identity they are open for."""
 
     def __init__(self) -> None:
-        self.connections: dict[Identity, dict[Connection, None]] = {}
+        # With when each began, in seconds since the epoch.
+        self.connections: dict[Identity, dict[Connection, float]] = {}
+        self._ends: dict[Identity, tuple[datetime, asyncio.TimerHandle]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     def add(self, identity: Identity, connection: Connection) -> None:
         """Check `connection` from now on."""
-        self.connections.setdefault(identity, {})[connection] = None
+        connections = self.connections.setdefault(identity, {})
+        if connection not in connections:  # else it was only checked again
+            connections[connection] = time.time()
+            get_status().connections += 1
+        self._time_end(identity)
         if not self._tasks:
             self._tasks = [spawn(self._listen()), spawn(self._sweep())]
 
     def discard(self, identity: Identity, connection: Connection) -> None:
         """Check it no more."""
         connections = self.connections.get(identity, {})
-        connections.pop(connection, None)
+        if connections.pop(connection, None) is not None:
+            get_status().connections -= 1
         if not connections:
             self.connections.pop(identity, None)
+            self._forget_end(identity)
         if not self.connections and self._tasks:
             for task in self._tasks:
                 task.cancel()
@@ -57,16 +77,12 @@ class ConnectionRegistry:
             identity_cache.is_trusted = False
             identity_cache.forget()
 
-    async def check(self, user_ids: set[str] | None = None, pause: float = 0.0) -> None:
-        """Look up all identities, or those of some users, and tell their connections.
+    async def check(self, identities: Iterable[Identity] | None = None, pause: float = 0.0) -> None:
+        """Look up all identities, or some, and tell their connections.
 
         `pause` is waited between chunks of them, in seconds.
         """
-        identities = [
-            identity
-            for identity in self.connections
-            if user_ids is None or str(identity.user.pk) in user_ids
-        ]
+        identities = list(self.connections if identities is None else identities)
         for start in range(0, len(identities), CHUNK):
             chunk = identities[start : start + CHUNK]
             for identity, fresh in zip(chunk, await _refresh(chunk), strict=True):
@@ -89,10 +105,57 @@ class ConnectionRegistry:
                 for connection in connections:
                     spawn(connection.fail())
 
+    def disconnect(self, user_id: str) -> None:
+        """Close what a user has open. Whoever is still signed in can come back."""
+        for identity in list(self.connections):
+            if str(identity.user.pk) == user_id:
+                self._tell(identity, None)
+
     def _tell(self, identity: Identity, fresh: Identity | Exception | None) -> None:
-        for connection in list(self.connections.get(identity, ())):
+        connections = list(self.connections.get(identity, ()))
+        if connections and isinstance(fresh, Identity):
+            self._time_end(fresh)
+        for connection in connections:
             # Each by itself: to tell a client that does not read may take for ever.
-            spawn(_recheck(connection, fresh))
+            spawn(self._recheck(connection, identity, fresh))
+
+    async def _recheck(
+        self, connection: Connection, identity: Identity, fresh: Identity | Exception | None
+    ) -> None:
+        if connection not in self.connections.get(identity, ()):
+            return  # it has left meanwhile, or has another identity
+        try:
+            if isinstance(fresh, Exception):
+                raise fresh
+            await connection.recheck(fresh)
+        except Exception:
+            # Unknown means denied.
+            logger.exception("A connection could not be checked again, and is closed")
+            await connection.fail()
+
+    def _time_end(self, identity: Identity) -> None:
+        """Have it checked when its token ends, at the earliest end that was heard of."""
+        end = identity.expires
+        if end is None or (identity in self._ends and self._ends[identity][0] <= end):
+            return
+        self._forget_end(identity)
+        seconds = max(0.0, (end - timezone.now()).total_seconds()) + END_MARGIN
+        timer = asyncio.get_running_loop().call_later(seconds, self._has_ended, identity)
+        self._ends[identity] = end, timer
+
+    def _forget_end(self, identity: Identity) -> None:
+        if identity in self._ends:
+            self._ends.pop(identity)[1].cancel()
+
+    def _has_ended(self, identity: Identity) -> None:
+        del self._ends[identity]
+        spawn(self._check_ended(identity))
+
+    async def _check_ended(self, identity: Identity) -> None:
+        try:
+            await self.check([identity])  # it may have been given more time
+        except Exception as error:
+            self._tell(identity, error)  # it is not known to have
 
     async def _listen(self) -> None:
         """Hear of changes as they happen."""
@@ -130,7 +193,7 @@ class ConnectionRegistry:
                 logger.warning("Can't check live connections; trying again", exc_info=True)
 
     async def _hear(self, events: list[Event]) -> None:
-        # Staff may publish anything to any topic, this one included.
+        # Superusers may publish anything to any topic, this one included.
         said = [json.loads(event.data) for event in events]
         changes = [change for change in said if isinstance(change, dict)]
         for change in changes:
@@ -138,20 +201,19 @@ class ConnectionRegistry:
                 self.end_session(str(session))
             if user_id := change.get("sessions_of"):
                 self.end_sessions_of(str(user_id))
-        if users := {str(change["user"]) for change in changes if "user" in change}:
-            identity_cache.forget(lambda identity: str(identity.user.pk) in users)
-            await self.check(users)
+            if user_id := change.get("disconnect"):
+                self.disconnect(str(user_id))
+            if question := change.get("inspect"):
+                spawn(answer(self.connections, question))
+        users = {str(change["user"]) for change in changes if "user" in change}
+        tokens = {str(change["token"]) for change in changes if "token" in change}
 
+        def is_stale(identity: Identity) -> bool:
+            return str(identity.user.pk) in users or identity.token_key in tokens
 
-async def _recheck(connection: Connection, fresh: Identity | Exception | None) -> None:
-    try:
-        if isinstance(fresh, Exception):
-            raise fresh
-        await connection.recheck(fresh)
-    except Exception:
-        # Unknown means denied.
-        logger.exception("A connection could not be checked again, and is closed")
-        await connection.fail()
+        if users or tokens:
+            identity_cache.forget(is_stale)
+            await self.check(filter(is_stale, self.connections))
 
 
 async def _refresh(identities: list[Identity]) -> list[Identity | Exception | None]:
@@ -162,17 +224,12 @@ async def _refresh(identities: list[Identity]) -> list[Identity | Exception | No
     Raises what the database raises while it does not answer: that says nothing of anybody.
     """
     try:
-        return await DATABASE.run_twice(lambda: [_find(each) for each in identities])
+        return [*await DATABASE.run_twice(find_identities, identities)]
     except Exception as error:
         if len(identities) > 1:  # one that fails must not keep the others from being checked
             return [found for each in identities for found in await _refresh([each])]
         await DATABASE.run_twice(AccessToken.objects.exists)
         return [error]
-
-
-def _find(identity: Identity) -> Identity | None:
-    user = find_user(identity.source, identity.key)
-    return None if user is None else Identity(user, identity.source, identity.key)
 
 
 def get_connections() -> ConnectionRegistry:
@@ -181,3 +238,15 @@ def get_connections() -> ConnectionRegistry:
 
 
 _registries: Final = PerLoop(ConnectionRegistry)
+
+
+def _count_users() -> int:
+    users = {identity.user.pk for identity in get_connections().connections}
+    return len(users - {None})
+
+
+USERS: Final = Gauge(
+    "realtime_users",
+    "Users with a connection; one who has some in two processes counts twice.",
+    read=_count_users,
+)

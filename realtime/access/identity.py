@@ -1,7 +1,8 @@
 """The identity: a user, and which credential says so."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
 from django.contrib.auth.models import AnonymousUser
@@ -20,6 +21,22 @@ class Identity:
     user: User
     source: Literal["session", "token", "ticket", "anonymous"]
     key: str = ""
+    # When the token ends, by which alone it is not another one: it may be changed.
+    expires: datetime | None = field(default=None, compare=False)
+
+    @property
+    def ends_at(self) -> str | None:
+        """Return when its token ends, in ISO 8601; None where no end is known."""
+        return None if self.expires is None else self.expires.isoformat()
+
+    @property
+    def token_key(self) -> str | None:
+        """Of the access token it rests on, if it does; a ticket may rest on one."""
+        if self.source == "token":
+            return self.key
+        if self.source == "ticket" and self.key.startswith("token:"):
+            return self.key.removeprefix("token:")
+        return None
 
     @property
     def session_key(self) -> str | None:

@@ -13,7 +13,7 @@ from ..delivery.publish import publish
 from ..models import AccessToken
 from .identity import digest
 
-TOPIC: Final = "realtime.revocation"  # what has changed; for staff only, by the default rule
+TOPIC: Final = "realtime.revocation"  # what has changed; for superusers alone
 
 
 def connect_signals() -> None:
@@ -29,6 +29,15 @@ def connect_signals() -> None:
     if apps.is_installed("django.contrib.sessions"):
         session = apps.get_model("sessions", "Session")
         post_delete.connect(_session_deleted, sender=session, dispatch_uid="realtime-session")
+
+
+def disconnect_user(user: Any) -> None:
+    """End the live connections of a user, in all processes.
+
+    Whoever is still signed in, or has a token, can come back: deactivate the user before, or revoke
+    the token, to keep them out.
+    """
+    _publish(disconnect=str(user.pk))
 
 
 def _publish(**change: str) -> None:
@@ -48,7 +57,11 @@ def _user_deleted(*, instance: Any, **kwargs: Any) -> None:
 
 
 def _token_changed(*, instance: AccessToken, created: bool = False, **kwargs: Any) -> None:
-    if not created:
+    if created:
+        return
+    if instance.user_id is None:
+        _publish(token=str(instance.pk))
+    else:
         _publish(user=str(instance.user_id))
 
 

@@ -2,26 +2,31 @@
 
 import secrets
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from django.utils import timezone
 
 from ..conf import settings
 from ..exceptions import NotIdentified
+from ..metrics.series import Counter
 from ..models import Ticket
 from ..utils.threads import DATABASE
 from .identity import MAX_CREDENTIAL_LENGTH, Identity, digest
-from .users import find_user
+from .users import find_identity
+
+ISSUED: Final = Counter("realtime_tickets_issued_total", "Tickets that were made.")
+TICKET_PREFIX: Final = "tk_"  # tells it from a token where either may stand
 
 
 async def create_ticket(identity: Identity) -> str:
     """Return a single-use ticket for a URL, good for `TICKET_SECONDS`; unused ones are swept here.
 
-    It is no better than what it stands for: when that token is revoked or that session ends, what
-    the ticket has opened is closed.
+    It is no better than what it stands for: it has the scopes and the end of that token, and when
+    the token is revoked or that session ends, what the ticket has opened is closed.
     """
-    ticket = secrets.token_urlsafe(24)
+    ticket = TICKET_PREFIX + secrets.token_urlsafe(24)
     await DATABASE.run(_store_ticket, identity, ticket)
+    ISSUED.inc()
     return ticket
 
 
@@ -40,11 +45,11 @@ def use_ticket(ticket: str) -> Identity:
     now = timezone.now()
     rows = Ticket.objects.filter(digest=digest(ticket[:MAX_CREDENTIAL_LENGTH]), expires__gt=now)
     found = rows.first()
-    user = find_user("ticket", found.origin) if found is not None else None
+    identity = find_identity("ticket", found.origin) if found is not None else None
     # The delete decides: of two that come with the same ticket, one finds it gone.
-    if found is None or not rows.delete()[0] or user is None:
+    if found is None or not rows.delete()[0] or identity is None:
         raise NotIdentified(
             "The ticket is unknown, used or older than "
             f"{settings.TICKET_SECONDS} s: get a new one by POST."
         )
-    return Identity(user, "ticket", found.origin)
+    return identity

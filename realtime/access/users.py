@@ -1,20 +1,40 @@
-"""The user of an identity, as it is now."""
+"""An identity as it is now: its user, and what its token may and until when."""
 
-from .identity import ANONYMOUS
+from collections.abc import Sequence
+from typing import Any
+
+from .identity import ANONYMOUS, Identity
 from .permissions import User
 from .sessions import find_session
-from .tokens import is_active, valid_tokens
+from .tokens import user_of_token, valid_tokens
 
 
-def find_user(source: str, key: str) -> User | None:
-    """Return the user that an identity stands for now; None when it stands for nobody any more."""
-    if source == "session":
-        user = find_session(key).user
-        return user if user.is_authenticated else None
-    if source == "token":
-        token = valid_tokens().filter(pk=key).select_related("user").first()
-        return token.user if token and is_active(token.user) else None
-    if source == "ticket":
-        source, _, key = key.partition(":")
-        return find_user(source, key)
-    return ANONYMOUS.user
+def find_identity(source: Any, key: str) -> Identity | None:
+    """Return the identity as it is now; None when it stands for nobody any more."""
+    return find_identities([Identity(ANONYMOUS.user, source, key)])[0]
+
+
+def find_identities(identities: Sequence[Identity]) -> list[Identity | None]:
+    """Return each identity as it is now; those that rest on tokens by one statement."""
+    of_tokens = _find_tokens([each.token_key for each in identities if each.token_key is not None])
+    found: list[Identity | None] = []
+    for each in identities:
+        user: User | None = ANONYMOUS.user
+        expires = None
+        if each.token_key is not None:
+            user, expires = of_tokens.get(each.token_key, (None, None))
+        elif each.session_key is not None:
+            user = find_session(each.session_key).user
+            user = user if user.is_authenticated else None
+        found.append(None if user is None else Identity(user, each.source, each.key, expires))
+    return found
+
+
+def _find_tokens(keys: Sequence[str]) -> dict[str, Any]:
+    if not keys:
+        return {}
+    tokens = valid_tokens().filter(pk__in=keys).select_related("user")
+    return {
+        str(token.pk): (user_of_token(token.user, token.name, token.scopes), token.expires)
+        for token in tokens
+    }

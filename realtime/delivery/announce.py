@@ -7,8 +7,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Generator, Mapping, Sequence
-from functools import partial
-from itertools import product
 from typing import Final, TypeAlias
 
 from asgiref.sync import async_to_sync
@@ -18,6 +16,7 @@ from ..utils.aio import spawn
 from .bus import make_bus
 from .hub import Hub, running_hubs
 from .outbox import MESSAGE_EVENTS, Outbox
+from .published import PUBLISHED, published_via
 
 logger = logging.getLogger("realtime.publishing")
 
@@ -26,27 +25,28 @@ OPEN_SECONDS: Final = 10.0  # for which a bus that has timed out is not called
 ByTopic: TypeAlias = Mapping[str, Sequence[Event]]
 
 
-def announce(events: Sequence[Event]) -> Awaitable[None]:
+def announce(events: Sequence[Event], via: str | None = None) -> Awaitable[None]:
     """Deliver events to this process's readers and send them to the other processes.
 
     From a thread or an event loop. Where this process listens, its hub sends them and the
     caller does not wait. Where it does not, a thread waits here until the bus has taken them, for
     `ANNOUNCE_TIMEOUT_SECONDS` at most; code in an event loop awaits what is returned, since the
-    loop may end with it. To cancel that takes nothing back.
+    loop may end with it. To cancel that takes nothing back. `via` is what they are counted by.
     """
+    PUBLISHED.add(len(events), via or published_via.get())
     try:
         here = asyncio.get_running_loop()
     except RuntimeError:
         here = None
     hubs = running_hubs()
     # In parts, or a large transaction's events would hold up each hub's loop.
-    parts = [events[n : n + MESSAGE_EVENTS] for n in range(0, len(events), MESSAGE_EVENTS)]
-    for hub, part in product(hubs, map(_by_topic, parts)):
-        deliver = partial(_deliver, hub, part, is_sender=hub is hubs[0])
-        if hub.loop is here:
-            deliver()
-        else:
-            hub.loop.call_soon_threadsafe(deliver)
+    for start in range(0, len(events), MESSAGE_EVENTS):
+        part = _by_topic(events[start : start + MESSAGE_EVENTS])
+        for hub in hubs:
+            if hub.loop is here:
+                _deliver(hub, part, hub is hubs[0])
+            else:
+                hub.loop.call_soon_threadsafe(_deliver, hub, part, hub is hubs[0])
     if hubs or not events:
         return Done()
     topics = _by_topic(events)
@@ -64,12 +64,13 @@ class Done:
 
 
 class Announcement:
-    """Announce an event once it is stored; await this to wait until the bus has taken it."""
+    """Announce events once they are stored; await this to wait until the bus has taken them."""
 
+    via = "code"  # it is called in another context than the publisher's
     _sent: Awaitable[None] | None = None
 
-    def __call__(self, event: Event) -> None:
-        self._sent = announce([event])
+    def __call__(self, events: Sequence[Event]) -> None:
+        self._sent = announce([event for event in events if not event.is_repeated], self.via)
 
     def __await__(self) -> Generator[None, None, None]:
         if self._sent is not None:
@@ -112,7 +113,7 @@ async def _send_and_wait(topics: ByTopic) -> None:
         _breaker.open()
 
 
-def _deliver(hub: Hub, topics: ByTopic, *, is_sender: bool) -> None:
+def _deliver(hub: Hub, topics: ByTopic, is_sender: bool) -> None:
     """Deliver to a hub's readers and, if it is the one that sends, to the other processes."""
     for topic, events in topics.items():
         hub.receive(topic, events)
@@ -131,6 +132,8 @@ def _for_peers(hub: Hub, events: Sequence[Event]) -> Sequence[Event]:
 
 
 def _by_topic(events: Sequence[Event]) -> ByTopic:
+    if len(events) == 1:
+        return {events[0].topic: events}
     topics: dict[str, list[Event]] = {}
     for event in events:
         topics.setdefault(event.topic, []).append(event)

@@ -13,13 +13,15 @@ all that have come meanwhile, so that a process that falls behind becomes faster
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextvars import Context
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from typing import Final
 
 from ..events.event import Event, last_position, take
 from ..events.position import START, Position
-from ..server.extensions import FastLane, Framing, Group
+from ..metrics.series import Counter, Histogram
+from ..server.extensions import Framing, Group
+from .synced import Encode, Sent, Sink, Subscriber, Synced, join
 
 logger = logging.getLogger("realtime.hub")
 
@@ -28,49 +30,16 @@ SLICE_READERS: Final = 64  # subscribers written to between two checks of the cl
 WRITE_EVENTS: Final = 64  # most that are written to a subscriber at once
 WRITE_BYTES: Final = 16_384  # and their data's bytes: what a socket has room for from the start
 
-Encode: TypeAlias = Callable[[Event], bytes]
-
-
-class Sink(NamedTuple):
-    """Where a synced subscriber's events go, and in which form.
-
-    `encode` is the same function of a module for all connections of a kind, which are a group by
-    it: a closure would make groups of one, and fill each event's cache of encoded forms. A form
-    that depends on the subscriber's other topics, as the ids of a combined stream do, has no sink.
-    """
-
-    encode: Encode
-    lane: FastLane
-
-    def try_write(self, events: Sequence[Event]) -> bool:
-        """Write the events now, all of them; False if nothing was taken."""
-        framing = self.lane.framing
-        return framing is not None and self.lane.try_write(_join(events, self.encode, framing))
-
-
-class Subscriber(Protocol):
-    """What reads one topic."""
-
-    def notify(self, events: Sequence[Event]) -> None:
-        """Take these events, which are new, or have them read; without any, read what is new."""
-
-    def unsynced(self, position: Position, events: Sequence[Event]) -> None:
-        """Read on from `position`; `events` are the ephemeral ones that were missed since."""
-
-
-class _Synced:
-    """Subscribers that are written to in one form, by the index that `lanes` has given them."""
-
-    __slots__ = ("encode", "framing", "lanes", "removed", "sent_until", "subscribers")
-
-    def __init__(self, encode: Encode, framing: Framing, kind: type[Group]) -> None:
-        assert getattr(encode, "__closure__", None) is None, f"{encode} is made for one connection"
-        self.encode = encode
-        self.framing = framing
-        self.lanes = kind()
-        self.subscribers: list[Subscriber | None] = []
-        self.removed = 0
-        self.sent_until = 0  # the indexes below have the events that are being sent
+DELIVERIES: Final = Counter(
+    "realtime_deliveries_total",
+    "Events brought to readers, counted for each: written by the fan-out (lane), or read by the "
+    "reader from the newest in memory (awaited) or the log.",
+    path=("lane", "awaited", "log"),
+)
+SECONDS: Final = Histogram(
+    "realtime_delivery_seconds",
+    "How long it took from the announcement until events were written to all readers that keep up.",
+)
 
 
 class Fanout:
@@ -79,13 +48,13 @@ class Fanout:
     def __init__(self, topic: str) -> None:
         self.topic = topic
         self._lagging: dict[Subscriber, None] = {}  # a dict, for its order
-        self._places: dict[Subscriber, tuple[_Synced, int]] = {}  # of the synced ones
-        self._groups: dict[tuple[Encode, Framing, type[Group]], _Synced] = {}
+        self._places: dict[Subscriber, tuple[Synced, int, Sent]] = {}  # of the synced ones
+        self._groups: dict[tuple[Encode, Framing, type[Group]], Synced] = {}
         self._sent = START  # the position of all synced subscribers
         self._sending: Position | None = None  # and of those that have the events being sent
         self._pending: dict[Subscriber, tuple[Sink, Position]] = {}  # lagging, and to be synced
         self._already_sent: set[Subscriber] = set()  # unsynced since, or notified
-        self._unsent: deque[Event] = deque()
+        self._unsent: deque[Event] | tuple[()] = ()  # an empty deque takes 760 bytes
         self._run: Iterator[None] | None = None
         self._later: asyncio.Handle | None = None
 
@@ -100,6 +69,11 @@ class Fanout:
         """Neither write to `subscriber` nor notify it any more."""
         self.unsync(subscriber)
         self._lagging.pop(subscriber, None)
+
+    @property
+    def lagging(self) -> Iterable[Subscriber]:
+        """Return the subscribers that are notified."""
+        return self._lagging
 
     # -- synced or lagging
 
@@ -126,9 +100,9 @@ class Fanout:
         key = sink.encode, framing, sink.lane.kind
         synced = self._groups.get(key)
         if synced is None:
-            synced = self._groups[key] = _Synced(*key)
+            synced = self._groups[key] = Synced(*key)
         del self._lagging[subscriber]
-        self._places[subscriber] = synced, synced.lanes.add(sink.lane)
+        self._places[subscriber] = synced, synced.lanes.add(sink.lane), synced.sent
         synced.subscribers.append(subscriber)
         return True
 
@@ -140,10 +114,12 @@ class Fanout:
             return None
         if self._is_sent(subscriber):
             self._already_sent.add(subscriber)
-        synced, index = self._places.pop(subscriber)
+        synced, index, before = self._places.pop(subscriber)
+        subscriber.note_sent(*synced.sent_to(index, before))
         synced.lanes.remove(index)
         synced.subscribers[index] = None
         synced.removed += 1
+        synced.skipped += index >= synced.sent_until
         self._lagging[subscriber] = None
         return position
 
@@ -155,7 +131,7 @@ class Fanout:
 
     def _is_sent(self, subscriber: Subscriber) -> bool:
         """Return whether a synced subscriber has the events that are being sent."""
-        synced, index = self._places[subscriber]
+        synced, index, _ = self._places[subscriber]
         return self._sending is not None and index < synced.sent_until
 
     def restart(self, position: Position) -> None:
@@ -175,7 +151,10 @@ class Fanout:
 
     def send(self, events: Sequence[Event]) -> None:
         """Bring events to all subscribers, after those that are still being sent."""
-        self._unsent.extend(events)
+        if self._unsent:
+            self._unsent.extend(events)
+        else:
+            self._unsent = deque(events)
         if self._run is None:
             self._run = self._send_all()
             self._continue()
@@ -197,15 +176,21 @@ class Fanout:
 
     def _send_all(self) -> Iterator[None]:
         now = asyncio.get_running_loop().time
-        deadline = now() + SLICE_SECONDS
+        began = now()
+        deadline = began + SLICE_SECONDS
         while self._unsent:
             for _ in self._send(self._next()):
                 if now() > deadline:
                     yield
                     deadline = now() + SLICE_SECONDS
+        self._unsent = ()
+        SECONDS.observe(now() - began)
 
     def _next(self) -> list[Event]:
         """Take the events of one write off `_unsent`: there is no gap between them."""
+        assert self._unsent
+        if len(self._unsent) == 1:  # as a rule
+            return [self._unsent.popleft()]
         events = take(self._in_a_row(), WRITE_EVENTS, WRITE_BYTES)
         for _ in events:
             self._unsent.popleft()
@@ -246,15 +231,20 @@ class Fanout:
             if not self.sync(subscriber, sink, reached):
                 self._tell(subscriber, (), reached)
 
-    def _write(self, synced: _Synced, events: list[Event]) -> Iterator[None]:
-        data = _join(events, synced.encode, synced.framing)
+    def _write(self, synced: Synced, events: list[Event]) -> Iterator[None]:
+        data = join(events, synced.encode, synced.framing)
         size = len(synced.subscribers)
+        holes, synced.skipped = synced.removed, 0
+        synced.sending = Sent(len(events), len(data))
+        synced.sent = Sent(synced.sent.events + len(events), synced.sent.size + len(data))
         for start in range(0, size, SLICE_READERS):
             stop = min(start + SLICE_READERS, size)
             for index in synced.lanes.write(data, start, stop):
                 self._refused(synced.subscribers[index], events)
             synced.sent_until = stop
             yield
+        DELIVERIES.add(len(events) * (size - holes - synced.skipped), "lane")
+        synced.sending = Sent(0, 0)
 
     def _refused(self, subscriber: Subscriber | None, events: list[Event]) -> None:
         """Have a subscriber whose lane has taken nothing read on from before the events."""
@@ -275,7 +265,7 @@ class Fanout:
             # One that is broken must not keep the events from all that come after it.
             logger.exception("A reader of %s failed", self.topic)
 
-    def _compact(self, synced: _Synced) -> None:
+    def _compact(self, synced: Synced) -> None:
         """Renumber a group's subscribers once more than half of its indexes have none."""
         if synced.removed * 2 <= len(synced.subscribers):
             return
@@ -284,8 +274,4 @@ class Fanout:
             subscriber = before[old]
             assert subscriber is not None
             synced.subscribers.append(subscriber)
-            self._places[subscriber] = synced, index
-
-
-def _join(events: Sequence[Event], encode: Encode, framing: Framing) -> bytes:
-    return b"".join([event.encoded(encode, framing) for event in events])
+            self._places[subscriber] = synced, index, self._places[subscriber][2]

@@ -17,11 +17,16 @@ from ..eventlog import get_event_log
 from ..events.event import Event
 from ..events.position import START, UNBORN, Position
 from ..exceptions import HistoryGone
+from ..metrics.series import Counter
 from ..utils.aio import spawn
 from .fanout import Fanout
 
 logger = logging.getLogger("realtime.hub")
 
+CATCH_UPS: Final = Counter(
+    "realtime_catch_up_reads_total",
+    "Reads of the log, a page each: by readers that are new or slow, or where an event is missing.",
+)
 ENCODED_EVENTS: Final = 16  # newest events of a topic that are kept in their wire forms too
 
 
@@ -36,7 +41,7 @@ class Feed:
         self.fanout = Fanout(topic)
         self.starting: asyncio.Task[None] | None = None
         self.is_started = False
-        self._tail: deque[Event] = deque()
+        self._tail: deque[Event] | tuple[()] = ()  # an empty deque takes 760 bytes
         self._tail_bytes = 0
         self._is_behind = False
         self._doubted: Event | None = None  # known here, and announced to be another
@@ -47,6 +52,10 @@ class Feed:
         """Return the newest position known here."""
         return Position(self.epoch, self.head) if self.head else START
 
+    def has_reached(self, position: Position) -> bool:
+        """Return whether an event at this position is known here."""
+        return self.epoch == position.epoch and self.head >= position.offset
+
     def start(self, position: Position) -> None:
         """Begin at the log's head; read what was announced since it was asked for."""
         self.epoch, self.head = position.epoch, position.offset
@@ -54,6 +63,10 @@ class Feed:
         self.is_started = True
         if self._is_behind:
             self.catch_up()
+
+    def slow_readers(self) -> int:
+        """Return how many readers are behind."""
+        return sum(each.position != self.position for each in self.fanout.lagging)
 
     def close(self) -> None:
         """Stop the feed's tasks; it has no readers any more."""
@@ -136,6 +149,7 @@ class Feed:
     async def _read_on(self) -> list[Event]:
         """Return what follows in the log; raise `HistoryGone` if there is another event before."""
         log, limit = get_event_log(), settings.LOG_PAGE_EVENTS
+        CATCH_UPS.inc()
         known, self._doubted = self._doubted or self._known(self.head), None
         if known is None:
             return (await log.read(self.topic, self.position, limit)).events
@@ -167,6 +181,8 @@ class Feed:
         for event in fresh:
             if not event.offset:
                 continue
+            if not self._tail:
+                self._tail = deque()
             self.epoch, self.head = event.epoch, event.offset
             self._tail.append(event)
             self._tail_bytes += event.size
@@ -181,6 +197,6 @@ class Feed:
 
     def _restart(self, position: Position) -> None:
         self.epoch, self.head = position.epoch, position.offset
-        self._tail.clear()
+        self._tail = ()
         self._tail_bytes = 0
         self.fanout.restart(position)

@@ -6,8 +6,8 @@ log again and again: that finds an announcement that was lost with none after it
 
 import asyncio
 import logging
+import os
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Final
 
 from django.dispatch import Signal
@@ -17,13 +17,17 @@ from ..eventlog import get_event_log
 from ..eventlog.pruner import pruner
 from ..events.event import Event
 from ..events.position import START, Position
+from ..metrics.cells import Kind
+from ..metrics.series import Counter, Gauge
+from ..processes.status import get_status
 from ..utils.aio import cancel_and_wait, spawn
 from .bus import make_bus
-from .bus.base import PEERS_TOPIC, Heartbeat, Message
-from .fanout import Subscriber
+from .bus.base import Joined, Message
 from .feed import Feed
+from .head_check import HeadCheck
 from .outbox import Outbox
-from .peers import Peers
+from .peers import NEW_CHECK_SECONDS, Peers
+from .synced import Subscriber
 
 logger = logging.getLogger("realtime.hub")
 
@@ -40,8 +44,8 @@ class Hub:
         self.loop = asyncio.get_running_loop()
         self.bus = make_bus(logger, is_listening=True)
         self.outbox = Outbox(self.bus)
-        self._head_check_requested = asyncio.Event()
-        self.peers = Peers(self.bus, on_answer=self._head_check_requested.set)
+        self._head_check = HeadCheck(self.feeds)
+        self.peers = Peers(self.bus, on_return=self._head_check.request)
         self._tasks: list[asyncio.Task[None]] = []
         self._closing: asyncio.Task[None] | None = None
 
@@ -54,9 +58,10 @@ class Hub:
             feed = self.feeds[topic] = Feed(topic, is_authentic=self.bus.is_authentic)
             feed.starting = spawn(self._start_feed(feed))
         feed.fanout.add(subscriber)
-        assert feed.starting is not None
+        SUBSCRIPTIONS.inc()
         try:
             if not feed.is_started:
+                assert feed.starting is not None
                 # Others may wait for the same start: it must outlive one that leaves.
                 await asyncio.shield(feed.starting)
         except BaseException:
@@ -67,6 +72,7 @@ class Hub:
     def detach(self, feed: Feed, subscriber: Subscriber) -> None:
         """Serve it no more. The last subscriber closes the feed; the last feed stops the hub."""
         feed.fanout.remove(subscriber)
+        SUBSCRIPTIONS.dec()
         if feed.fanout or self.feeds.get(feed.topic) is not feed:
             return
         feed.close()
@@ -89,7 +95,7 @@ class Hub:
         if settings.PRUNE_INTERVAL_SECONDS is not None:
             self._tasks.append(spawn(pruner.run(settings.PRUNE_INTERVAL_SECONDS)))
         self.bus.start(self._on_message)
-        if self.bus.echoes_to_sender:
+        if self.peers.is_active:
             self._tasks.append(spawn(self.peers.run()))
 
     def _stop(self) -> None:
@@ -101,9 +107,13 @@ class Hub:
     async def _close(self) -> None:
         await cancel_and_wait(*self._tasks)
         await self.bus.stop()
+        if not running_hubs():
+            await self.peers.leave()
 
     async def _start_feed(self, feed: Feed) -> None:
-        # Joined first, then the head: what is appended after that read is announced to us.
+        # Joined first, then the head: what is appended after that read is announced to us. And
+        # before that the row, or others that believe themselves alone would not announce it.
+        await self.peers.registered()
         self.bus.join([feed.topic])
         try:
             async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
@@ -112,48 +122,54 @@ class Hub:
             logger.warning("The %s does not answer; reading %s without", self.bus.name, feed.topic)
         heads = await get_event_log().heads([feed.topic])
         feed.start(heads.get(feed.topic, START))
+        feed.starting = None  # a task takes more memory than all else of an idle topic
 
     # -- listening
 
     def _on_message(self, topic: str, message: Message) -> None:
-        if isinstance(message, Heartbeat):
+        if isinstance(message, Joined):
             self.peers.receive(message)
         elif message:
             if self.bus.is_authentic:
                 get_event_log().note_stored(message)
             self.receive(topic, message)
         else:  # `MISSED`: the topic was joined; what was announced before may be missing
-            if topic == PEERS_TOPIC:
-                self.peers.joined()
             feed = self.feeds.get(topic)
             if feed is not None and feed.is_started:
-                feed.catch_up()
+                self._head_check.request(topic)
 
     async def _check_heads_regularly(self) -> None:
-        is_requested, next_check = False, 0.0
+        next_check = self.loop.time() + settings.HEAD_CHECK_SECONDS
         while True:
-            if not is_requested:
-                next_check = self.loop.time() + settings.HEAD_CHECK_SECONDS
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(next_check):
-                    await self._head_check_requested.wait()
-            is_requested = self._head_check_requested.is_set()  # between two regular ones
-            self._head_check_requested.clear()
+            check = next_check
+            if self.peers.is_new:
+                check = min(check, self.loop.time() + NEW_CHECK_SECONDS)
+            await self._head_check.requested(until=check)
+            is_regular = self.loop.time() >= next_check
+            if is_regular:
+                self._note_status(self.loop.time() - next_check)
             try:
-                await self._check_heads()
-                if not is_requested:
+                await self._check_heads(is_regular)
+                if is_regular:
                     await heads_checked.asend_robust(Hub, topics=list(self.feeds))
             except Exception:
                 logger.warning("Can't check the log's heads; trying again", exc_info=True)
+            if is_regular:
+                next_check = self.loop.time() + settings.HEAD_CHECK_SECONDS
 
-    async def _check_heads(self) -> None:
-        before = {topic: feed.position for topic, feed in self.feeds.items()}
-        heads = await get_event_log().heads(list(before))
-        for topic, feed in list(self.feeds.items()):
-            if feed.compare(heads.get(topic, START), before.get(topic, START)):
-                # Perhaps the bus has forgotten that we listen (a restarted Redis has).
-                self.bus.leave([topic])
-                self.bus.join([topic])
+    def _note_status(self, lag: float) -> None:
+        status, failure = get_status(), self.bus.failure
+        status.loop_lag = lag
+        status.bus_failure = "" if failure is None else type(failure).__name__
+
+    async def _check_heads(self, is_regular: bool) -> None:
+        check = self._head_check.find_missed
+        missed = await check(is_regular=is_regular, is_thorough=self.peers.is_new)
+        LOST.add(len(missed))
+        for topic in missed:
+            # Perhaps the bus has forgotten that we listen (a restarted Redis has).
+            self.bus.leave([topic])
+            self.bus.join([topic])
 
 
 async def positions_now(topics: Sequence[str]) -> dict[str, Position]:
@@ -172,6 +188,8 @@ async def positions_now(topics: Sequence[str]) -> dict[str, Position]:
 
 
 _hubs: Final[dict[asyncio.AbstractEventLoop, Hub]] = {}
+if hasattr(os, "register_at_fork"):  # a loop that was copied looks as if it ran
+    os.register_at_fork(after_in_child=_hubs.clear)
 
 
 def get_hub() -> Hub:
@@ -184,3 +202,40 @@ def get_hub() -> Hub:
 def running_hubs() -> list[Hub]:
     """Return the hubs of this process that have something to serve."""
     return [hub for loop, hub in list(_hubs.items()) if loop.is_running()]
+
+
+def _topics_served() -> int:
+    return sum(len(hub.feeds) for hub in running_hubs())
+
+
+def _slow_readers() -> int:
+    return sum(feed.slow_readers() for hub in running_hubs() for feed in hub.feeds.values())
+
+
+def _is_layer_up() -> int:
+    return int(not any(hub.bus.is_down for hub in running_hubs()))
+
+
+LOST: Final = Counter(
+    "realtime_announcements_lost_total",
+    "Times that a topic with readers had events in the log that nobody had announced here: found "
+    "by the head check. Beside a few that were under way, and those of publishers that no bus "
+    "reaches, it shows a bad bus.",
+)
+SUBSCRIPTIONS: Final = Gauge(
+    "realtime_subscriptions", "Topics that are read, counted for each reader."
+)
+TOPICS: Final = Gauge(
+    "realtime_topics_served",
+    "Topics with readers; one that has some in two processes counts twice.",
+    read=_topics_served,
+)
+SLOW: Final = Gauge(
+    "realtime_slow_readers", "Readers that are behind their topic.", read=_slow_readers
+)
+LAYER_UP: Final = Gauge(
+    "realtime_layer_up",
+    "1 where the bus works in all processes, 0 where it does not in one.",
+    read=_is_layer_up,
+    kind=Kind.MIN,
+)

@@ -7,11 +7,20 @@ from typing import Final
 
 from ..conf import settings
 from ..events.event import Event, take
+from ..metrics.series import Counter
 from ..utils.aio import spawn
 from .bus.base import Bus
 
 MESSAGE_EVENTS: Final = 100  # most that one message on the bus carries
 MESSAGE_BYTES: Final = 65_536  # and their data's bytes
+
+SENT: Final = Counter(
+    "realtime_announcements_sent_total", "Events that the bus has taken for other processes."
+)
+DROPPED: Final = Counter(
+    "realtime_announcements_dropped_total",
+    "Events that the bus did not take, or not in time: other processes find them in the log.",
+)
 
 
 class Outbox:
@@ -27,6 +36,7 @@ class Outbox:
         """Send events of one topic; over `ANNOUNCE_QUEUE` that wait already, they are dropped."""
         if self._count >= settings.ANNOUNCE_QUEUE:
             self._bus.note_failure("is too slow", OverflowError("ANNOUNCE_QUEUE is full"))
+            DROPPED.add(len(events))
             return
         self._by_topic.setdefault(topic, deque()).extend(events)
         self._count += len(events)
@@ -42,7 +52,12 @@ class Outbox:
         try:
             while self._by_topic:
                 topic, events = self._next_message()
-                if not await self._bus.send(topic, events) and not self._bus.is_running:
+                if await self._bus.send(topic, events):
+                    SENT.add(len(events))
+                    continue
+                DROPPED.add(len(events))
+                if not self._bus.is_running:
+                    DROPPED.add(self._count)
                     self._by_topic.clear()  # nothing waits here for a bus that is down
                     self._count = 0
         finally:

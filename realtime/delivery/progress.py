@@ -99,6 +99,6 @@ class Progress:
 
 def _in_transaction() -> bool:
     """Return whether what is published now is held back until a commit."""
-    if not get_event_log().supports_transactions:
+    if not get_event_log().waits_for_commit:
         return False
     return bool(transaction.get_connection(router.db_for_write(models.Event)).in_atomic_block)

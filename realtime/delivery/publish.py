@@ -9,12 +9,16 @@ from ..conf import settings
 from ..eventlog import get_event_log
 from ..eventlog.base import NewEvent
 from ..events.event import Event
+from ..events.key import validate_key
 from ..events.payload import DEFAULT_TYPE, encode_data, encode_meta, validate_type
 from ..events.topic import user_topic, validate_topic
-from .announce import Announcement, announce
+from ..events.trace_context import add_traceparent
+from ..exceptions import InvalidKey
+from .announce import Announcement
 from .pending import PendingAnnouncement
+from .published import Publishing, published_via
 
-_to_json: Final = DjangoJSONEncoder().default  # of dates, decimals, UUIDs and lazy strings
+to_json: Final = DjangoJSONEncoder().default  # of dates, decimals, UUIDs and lazy strings
 
 
 def publish(
@@ -24,6 +28,8 @@ def publish(
     type: str = DEFAULT_TYPE,
     ephemeral: bool = False,
     meta: dict[str, Any] | None = None,
+    key: str | None = None,
+    publisher: str = "",
 ) -> Event:
     """Append an event to the topic's log and announce it; from views, signals, tasks, the shell.
 
@@ -31,15 +37,23 @@ def publish(
     Until then the topic stays locked for other publishers, so publish late in a long transaction.
     `ephemeral` events are not logged: they reach only readers that are connected now. Dates,
     decimals, UUIDs and lazy strings in `data` become what Django's JSON encoder makes of them.
-    `meta`, a dict, goes to those readers that ask for it.
+    `meta`, a dict, goes to those readers that ask for it. In an OpenTelemetry span it gets the
+    span's `traceparent`.
 
-    Raises `InvalidTopic`, `InvalidData`, `DataTooLarge` (over `MAX_EVENT_BYTES`, `MAX_META_BYTES`)
-    or `InvalidEventType`; nothing was stored then.
+    With a `key`, the same may be published again within `IDEMPOTENCY_SECONDS`: it is stored once,
+    and what is returned has the first one's id and `is_repeated`. A key is one of the topic and of
+    the `publisher`: name them where they bring keys of their own.
+
+    Raises `InvalidTopic`, `InvalidData`, `DataTooLarge` (over `MAX_EVENT_BYTES`, `MAX_META_BYTES`),
+    `InvalidEventType`, `InvalidKey` or, where the key came with another type or other data,
+    `KeyReused`; nothing was stored then.
     """
-    new = make_event(topic, data, type, meta)
     log = get_event_log()
-    event = new.to_event() if ephemeral else log.append([new])[0]
-    log.on_commit(PendingAnnouncement(event).send)
+    with Publishing():
+        new = make_event(topic, data, type, meta, key, publisher)
+        event = _ephemeral(new) if ephemeral else log.append([new])[0]
+    if not event.is_repeated:
+        log.on_commit(PendingAnnouncement(event).send)
     return event
 
 
@@ -50,11 +64,14 @@ async def apublish(
     type: str = DEFAULT_TYPE,
     ephemeral: bool = False,
     meta: dict[str, Any] | None = None,
+    key: str | None = None,
+    publisher: str = "",
 ) -> Event:
     """Publish from async code, as `publish` does."""
     # In the thread that Django gives this context, so that it joins a transaction that is open
     # there (async_to_sync below transaction.atomic).
-    return await sync_to_async(publish)(topic, data, type=type, ephemeral=ephemeral, meta=meta)
+    more: dict[str, Any] = {"meta": meta, "key": key, "publisher": publisher}
+    return await sync_to_async(publish)(topic, data, type=type, ephemeral=ephemeral, **more)
 
 
 async def publish_now(
@@ -64,19 +81,23 @@ async def publish_now(
     type: str = DEFAULT_TYPE,
     ephemeral: bool = False,
     meta: dict[str, Any] | None = None,
+    key: str | None = None,
+    publisher: str = "",
 ) -> Event:
     """Publish where no transaction is open, as in async views and consumers.
 
     Spares the request's own thread and database connection.
     """
-    new = make_event(topic, data, type, meta)
-    if ephemeral:
-        event = new.to_event()
-        await announce([event])
-        return event
-    # Announced as soon as it is stored: a caller that is cancelled meanwhile takes nothing back.
-    announcement = Announcement()
-    event = await get_event_log().aappend(new, announcement)
+    with Publishing():
+        new = make_event(topic, data, type, meta, key, publisher)
+        # Called as soon as it is stored: a caller that is cancelled takes nothing back.
+        announcement = Announcement()
+        announcement.via = published_via.get()
+        if ephemeral:
+            event = _ephemeral(new)
+            announcement([event])
+        else:
+            [event] = await get_event_log().aappend([new], announcement)
     await announcement
     return event
 
@@ -91,8 +112,23 @@ async def asend_to_user(user_id: object, data: object, *, type: str = DEFAULT_TY
     return await apublish(user_topic(user_id), data, type=type)
 
 
-def make_event(topic: str, data: object, type: str, meta: dict[str, Any] | None = None) -> NewEvent:
+def make_event(
+    topic: str,
+    data: object,
+    type: str = DEFAULT_TYPE,
+    meta: dict[str, Any] | None = None,
+    key: str | None = None,
+    publisher: str = "",
+) -> NewEvent:
     """Return the event, checked and encoded but not stored."""
-    text = encode_data(data, settings.MAX_EVENT_BYTES, _to_json)
-    more = None if meta is None else encode_meta(meta, settings.MAX_META_BYTES, _to_json)
-    return NewEvent(validate_topic(topic), validate_type(type), text, more)
+    text = encode_data(data, settings.MAX_EVENT_BYTES, to_json)
+    more = None if meta is None else encode_meta(meta, settings.MAX_META_BYTES, to_json)
+    own = None if key is None else validate_key(key)
+    more = add_traceparent(more)
+    return NewEvent(validate_topic(topic), validate_type(type), text, more, own, publisher)
+
+
+def _ephemeral(new: NewEvent) -> Event:
+    if new.key is not None:
+        raise InvalidKey("An ephemeral event is not kept, nor is its key: leave the key out.")
+    return new.to_event()

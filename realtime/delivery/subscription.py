@@ -13,7 +13,8 @@ from typing import Self
 from ..conf import settings
 from ..events.event import Event, take
 from ..events.position import Position
-from .fanout import WRITE_BYTES, WRITE_EVENTS, Sink
+from .fanout import DELIVERIES, WRITE_BYTES, WRITE_EVENTS
+from .synced import Sink
 from .topic_subscriber import Reset, Started, TopicSubscriber
 
 
@@ -27,6 +28,7 @@ class Subscription:
 
     __slots__ = (
         "_ephemeral",
+        "_is_interrupted",
         "_page",
         "_ready",
         "_subscribers",
@@ -35,28 +37,38 @@ class Subscription:
         "is_closed",
         "is_waiting",
         "on_ready",
+        "sent_bytes",
+        "sent_events",
         "sink",
     )
 
     def __init__(self, sink: Sink | None = None) -> None:
         self.sink = sink
         self.dropped = 0  # ephemeral events that went unread
+        self.sent_events = 0  # and those handed out
+        self.sent_bytes = 0  # by the fast lane, of topics that it no longer writes to
         self.is_waiting = False  # with nothing to hand out: the fast lane may be used
         self.is_closed = False
         self.on_ready: Callable[[], None] | None = None  # called when `ready` may have something
         self._subscribers: dict[str, TopicSubscriber] = {}
-        self._ready: dict[TopicSubscriber, None] = {}  # may have something to hand out
-        self._ephemeral: list[Event] = []
+        # May have something to hand out, each once. A list, since a dict takes 170 bytes more.
+        self._ready: list[TopicSubscriber] = []
+        self._ephemeral: list[Event] | None = None
         self._page: list[Event | Reset] = []  # read, and not yet yielded by the iterator
         self._waiter: asyncio.Future[bool] | None = None
+        self._is_interrupted = False
 
     async def add(
         self,
         topic: str,
         after: Position | None = None,
         on_start: Callable[[Started], Awaitable[None]] | None = None,
+        now: Position | None = None,
     ) -> Started:
         """Start reading `topic`: after a position, or with what comes from now on.
+
+        `now` is where the topic stood when the reader was told so. Of a topic with `STATE` the
+        newest event comes first.
 
         Where the position is out of reach (see `EventLog.read`), reading starts now and `recovered`
         is False. `on_start` is awaited before the first event is handed out. Raises ValueError for
@@ -69,7 +81,7 @@ class Subscription:
         subscriber = self._subscribers[topic] = TopicSubscriber(self, topic)
         try:
             await subscriber.attach()
-            started = await subscriber.find_start(after)
+            started = await subscriber.find_start(after, now)
             if on_start is not None and self._has(subscriber):
                 await on_start(started)
         except BaseException:
@@ -88,10 +100,12 @@ class Subscription:
         """Stop reading `topic`; what was not handed out yet is not handed out."""
         subscriber = self._subscribers.pop(topic, None)
         if subscriber is not None:
-            self._ready.pop(subscriber, None)
+            if subscriber in self._ready:
+                self._ready.remove(subscriber)
             subscriber.detach()
             self._page = [item for item in self._page if item.topic != topic]
-            self._ephemeral = [event for event in self._ephemeral if event.topic != topic]
+            if self._ephemeral is not None:
+                self._ephemeral = [each for each in self._ephemeral if each.topic != topic]
 
     def close(self) -> None:
         """Stop reading all topics and end the iteration."""
@@ -113,15 +127,23 @@ class Subscription:
     async def read(self, timeout: float | None = None) -> list[Event | Reset]:
         """Return what comes next, oldest first within a topic; wait until there is something.
 
-        Returns an empty list after `timeout` seconds, and once the subscription is closed.
+        Returns an empty list after `timeout` seconds, and once interrupted or closed.
         Cancelling it loses nothing: positions move only when something is returned.
         """
         while not self.is_closed:
             if items := await self._next_items():
                 return items
+            if self._is_interrupted:
+                self._is_interrupted = False
+                return []
             if self.is_closed or not await self._wait(timeout):
                 return []
         return []
+
+    def interrupt(self) -> None:
+        """Have the `read` that waits, or else the next one, return; or have `on_ready` called."""
+        self._is_interrupted = True
+        self._wake_reader()
 
     async def ready(self) -> AsyncIterator[Event | Reset]:
         """Yield what can be handed out without waiting for more; `on_ready` is called for more.
@@ -151,9 +173,11 @@ class Subscription:
             items = await self._read_next() if self._ready else []
             if self._ephemeral:
                 # Along with the others: a flood of them must not hold up what is logged.
+                DELIVERIES.add(len(self._ephemeral), "awaited")
                 items = [*self._ephemeral, *items]
-                self._ephemeral.clear()
+                self._ephemeral = None
             if items:
+                self.sent_events += len(items)
                 return items
         if not self.is_closed:
             self._allow_fastlane()
@@ -164,24 +188,24 @@ class Subscription:
         start = 0
         while self.sink is not None and start < len(items):
             events = take(_before_reset(items, start), WRITE_EVENTS, WRITE_BYTES)
-            if not events or not self.sink.try_write(events):
+            if not events or not (size := self.sink.try_write(events)):
                 break
+            self.sent_bytes += size
             start += len(events)
         return items[start:]
 
     async def _read_next(self) -> list[Event | Reset]:
-        subscriber = next(iter(self._ready))
-        del self._ready[subscriber]
+        subscriber = self._ready.pop(0)
         try:
             items = await subscriber.read()
         except BaseException:
             if self._has(subscriber):
-                self._ready[subscriber] = None
+                self._note_ready(subscriber)
             raise
         if not items or not self._has(subscriber):
             return []
         # After the others: a topic with a long history must not hold up the others.
-        self._ready[subscriber] = None
+        self._note_ready(subscriber)
         return items
 
     def _has(self, subscriber: TopicSubscriber) -> bool:
@@ -196,11 +220,17 @@ class Subscription:
 
     def wake(self, subscriber: TopicSubscriber) -> None:
         """Have the topic of `subscriber` read: it may have something new."""
-        self._ready[subscriber] = None
+        self._note_ready(subscriber)
         self._wake_reader()
+
+    def _note_ready(self, subscriber: TopicSubscriber) -> None:
+        if subscriber not in self._ready:
+            self._ready.append(subscriber)
 
     def keep_ephemeral(self, event: Event) -> None:
         """Hold an ephemeral event until it is read; over `EPHEMERAL_QUEUE` the oldest goes."""
+        if self._ephemeral is None:
+            self._ephemeral = []
         if len(self._ephemeral) >= settings.EPHEMERAL_QUEUE:
             del self._ephemeral[0]
             self.dropped += 1

@@ -1,17 +1,29 @@
 """One topic of a subscription: where it stands, and what the topic's fan-out tells it."""
 
 from collections.abc import Awaitable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from ..conf import settings
+from ..conf.topics import topic_settings
 from ..eventlog import get_event_log
 from ..eventlog.base import Page
 from ..events.event import Event, last_position
 from ..events.position import OLDEST, START, Position
 from ..exceptions import HistoryGone
-from .fanout import Sink
-from .feed import Feed
+from ..metrics.series import Counter
+from .fanout import DELIVERIES
+from .feed import CATCH_UPS, Feed
 from .hub import Hub, get_hub
+from .synced import Sink
+
+RESUMES: Final = Counter(
+    "realtime_resumes_total",
+    "Readers that came back with a position: whether what followed it was kept.",
+    recovered=("true", "false"),
+)
+RESETS: Final = Counter(
+    "realtime_resets_total", "Readers that were told while they read that history is gone."
+)
 
 
 class Reset(NamedTuple):
@@ -33,6 +45,8 @@ class Reader(Protocol):
 
     sink: Sink | None
     is_waiting: bool  # with nothing to hand out: events may be written past it
+    sent_events: int
+    sent_bytes: int  # by the fast lane
 
     def wake(self, subscriber: "TopicSubscriber") -> None:
         """Read what is new of this topic."""
@@ -68,17 +82,24 @@ class TopicSubscriber:
             self.hub.detach(self.feed, self)
             self.hub = None
 
-    async def find_start(self, after: Position | None) -> Started:
-        """Stand at `after`, if what follows it is kept, or else where the topic stands now."""
+    async def find_start(self, after: Position | None, now: Position | None = None) -> Started:
+        """Stand at `after`, if what follows it is kept, or else where the topic stands now.
+
+        Without a position stand at `now`, by default where the topic stands; where it has `STATE`,
+        before the newest event there, if that is kept.
+        """
         assert self.feed is not None
-        started = Started(self.feed.position if after is None else after, True)
-        if after not in (None, OLDEST) and self._in_feed(started.position, 1) is None:
-            try:
-                self._first_page = await self._read_page(started.position)
-            except HistoryGone:
-                started = Started(self.feed.position, False)
-        self._position = started.position
-        return started
+        starts = self._live_starts(now or self.feed.position) if after is None else [after]
+        for start in starts:
+            if await self._can_start(start):
+                self._position = start
+                if after is not None:
+                    RESUMES.inc("true")
+                return Started(start, True)
+        if after is not None:
+            RESUMES.inc("false")
+        self._position = self.feed.position
+        return Started(self._position, False)
 
     @property
     def position(self) -> Position:
@@ -94,13 +115,20 @@ class TopicSubscriber:
         # The log may have been read ahead of the broadcast, which is perhaps as far now.
         fresh = [event for event in events if not event.is_read_at(here)]
         sink = reader.sink if reader.is_waiting else None
-        if sink and fresh and _are_next(fresh, here) and sink.try_write(fresh):
+        if sink and fresh and _are_next(fresh, here) and (size := sink.try_write(fresh)):
+            DELIVERIES.add(len(fresh), "lane")
+            self.note_sent(len(fresh), size)
             self._position = last_position(fresh, here)
             self.sync()
         elif fresh or not events:
             self.unsynced(here, [event for event in fresh if not event.offset])
         elif sink:
             self.sync()
+
+    def note_sent(self, events: int, size: int) -> None:
+        """Add up what the fast lane was given."""
+        self.reader.sent_events += events
+        self.reader.sent_bytes += size
 
     def unsynced(self, position: Position, events: Sequence[Event]) -> None:
         """Read on from `position`; `events` are ephemeral ones that no reading will find."""
@@ -127,22 +155,41 @@ class TopicSubscriber:
         if page is None:
             events = self._in_feed(self._position, settings.LOG_PAGE_EVENTS)
             if events is not None:
+                DELIVERIES.add(len(events), "awaited")
                 self._position = last_position(events, self._position)
                 return list(events)
             try:
                 page = await self._read_page(self._position)
             except HistoryGone:
+                RESETS.inc()
                 heads = await get_event_log().heads([self.topic])
                 self._position = heads.get(self.topic, START)
                 return [Reset(self.topic, self._position)]
+        DELIVERIES.add(len(page.events), "log")
         self._position = page.position
         return list(page.events)
+
+    def _live_starts(self, now: Position) -> list[Position]:
+        if not now.offset or not topic_settings(self.topic).is_state:
+            return [now]
+        return [Position(now.epoch, now.offset - 1), now]
+
+    async def _can_start(self, position: Position) -> bool:
+        """Return whether what follows is kept; where it is not in memory, read the first page."""
+        if position == OLDEST or self._in_feed(position, 1) is not None:
+            return True
+        try:
+            self._first_page = await self._read_page(position)
+        except HistoryGone:
+            return False
+        return True
 
     def _in_feed(self, position: Position, limit: int) -> list[Event] | None:
         assert self.feed is not None
         return self.feed.after(position, limit)
 
     def _read_page(self, position: Position) -> Awaitable[Page]:
+        CATCH_UPS.inc()
         return get_event_log().read(self.topic, position, settings.LOG_PAGE_EVENTS)
 
 

@@ -2,11 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from django.core.checks import CheckMessage
 
-from ..events.event import Event
+from ..events.event import Event, RepeatedEvent
 from ..events.position import Position
 
 
@@ -18,10 +18,15 @@ class NewEvent(NamedTuple):
     data: str  # JSON text
     meta: str | None = None  # JSON text of an object, set by the server, such as the sender
     key: str | None = None  # of an idempotent publisher
+    publisher: str = ""  # whose key it is
 
     def to_event(self, epoch: str = "", offset: int = 0) -> Event:
         """Return the event as it is with this place in the log; without one it is ephemeral."""
         return Event(self.topic, self.type, self.data, epoch, offset, self.meta)
+
+    def to_repeated(self, epoch: str, offset: int) -> RepeatedEvent:
+        """Return the event with the place in the log that it has had since it first came."""
+        return RepeatedEvent(self.topic, self.type, self.data, epoch, offset, self.meta)
 
 
 class Page(NamedTuple):
@@ -31,19 +36,31 @@ class Page(NamedTuple):
     position: Position
 
 
+class Changes(NamedTuple):
+    """Where topics stand that have new events; None where all may have. `mark` is for the next."""
+
+    heads: Mapping[str, Position] | None
+    mark: object
+
+
 class EventLog(ABC):
     """Topics with an epoch and a head; events with consecutive offsets."""
 
     supports_transactions: ClassVar[bool]
     """Whether what is appended commits and rolls back with the site's transaction."""
 
+    waits_for_commit: ClassVar[bool] = True
+    """Whether nothing that is appended in a transaction can be read before its commit."""
+
     @abstractmethod
     def append(self, batch: Sequence[NewEvent]) -> list[Event]:
         """Store all events of the batch, or none; return them with their offsets.
 
+        Of an event whose key the topic knows, nothing is stored: what is returned is repeated, and
+        has the first one's place. Raises `KeyReused` where the first had another type or data.
         Called in the publisher's thread; in a database transaction, where the log supports it, the
-        events commit and roll back with it. Offsets of a topic become visible in order, without
-        gaps.
+        events commit and roll back with it. A log that only waits for the commit returns them as
+        pending, without their places. Offsets of a topic become visible in order, without gaps.
         """
 
     @abstractmethod
@@ -52,11 +69,11 @@ class EventLog(ABC):
 
     @abstractmethod
     async def aappend(
-        self, event: NewEvent, then: Callable[[Event], object] | None = None
-    ) -> Event:
-        """Store an event outside of any transaction; it is durable when this returns.
+        self, batch: Sequence[NewEvent], then: Callable[[Sequence[Event]], object] | None = None
+    ) -> list[Event]:
+        """Store events outside of any transaction, as `append`; they are durable when this returns.
 
-        `then` is called in the event loop with the event once it is durable, even if the caller
+        `then` is called in the event loop with the events once they are durable, even if the caller
         has been cancelled meanwhile.
         """
 
@@ -67,6 +84,16 @@ class EventLog(ABC):
     @abstractmethod
     async def heads(self, topics: Sequence[str]) -> Mapping[str, Position]:
         """Return the newest position of each topic; topics without any event are left out."""
+
+    async def changes(self, mark: Any, limit: int) -> Changes:
+        """Return the topics in which events were stored since `mark`, with their newest.
+
+        `mark` is what the call before has returned, None for the first. Some may be named twice,
+        and those be missing whose transaction was long under way. No topics are returned, but None,
+        at first, for more than `limit` events, and by a log that can't tell: then all are asked for
+        by `heads`.
+        """
+        return Changes(None, None)
 
     @abstractmethod
     async def read(self, topic: str, after: Position, limit: int) -> Page:
@@ -103,6 +130,14 @@ class EventLog(ABC):
 
         Once, however many processes find that out. A log that can't lose events has none to end.
         """
+
+    async def move_outbox(self) -> list[Event]:
+        """Store what committed transactions have left behind, and return it.
+
+        Of a log that has an outbox in the database. Called by every process that listens, each
+        `HEAD_CHECK_SECONDS`.
+        """
+        return []
 
     def check(self) -> list[CheckMessage]:
         """Return what is wrong with the log's configuration, for Django's system checks."""

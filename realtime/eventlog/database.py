@@ -5,6 +5,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, Final, TypeAlias
 
 from django.core.checks import CheckMessage, Error
@@ -15,8 +16,7 @@ from django.db import (
     connections,
     transaction,
 )
-from django.db.models import BooleanField, Q, Subquery
-from django.db.models.expressions import RawSQL
+from django.db.models import Subquery
 
 from .. import models
 from ..conf import settings
@@ -26,9 +26,11 @@ from ..exceptions import HistoryGone, OutcomeUnknown
 from ..utils.aio import spawn
 from ..utils.batching import Batcher
 from ..utils.threads import DATABASE
-from .base import EventLog, NewEvent, Page
+from .base import Changes, EventLog, NewEvent, Page
+from .changes import find_changes
 from .known_heads import is_behind, known_heads
 from .retention import PRUNING_ROW, claim_pruning, prune
+from .stored_heads import NAMES_PER_QUERY, pages_of_names, stored_heads
 from .topic_queues import TopicQueues
 from .writer import (
     CHANGED_ROW,
@@ -43,7 +45,7 @@ from .writer import (
 
 logger = logging.getLogger("realtime.eventlog")
 
-NAMES_PER_QUERY: Final = 500  # SQLite limits the parameters of one statement
+LINGER_SECONDS: Final = 0.001  # that a transaction waits for publishers who are expected
 DATABASES: Final = ("postgresql", "mysql", "sqlite")  # by Django's names of their vendors
 OTHER_DATABASE: Final = (
     "Route the app 'realtime' to the database of the site's own models. Or open transactions there "
@@ -51,8 +53,7 @@ OTHER_DATABASE: Final = (
 )
 SQLITE_RETURNING: Final = (3, 35)  # the first version that has it
 
-
-Call: TypeAlias = tuple[NewEvent, Callable[[Event], object] | None]
+Call: TypeAlias = tuple[Sequence[NewEvent], Callable[[Sequence[Event]], object] | None]
 Question: TypeAlias = None  # in the place of a call: whether an event could be stored
 Store: TypeAlias = Callable[[Sequence[NewEvent]], Sequence[Event | None]]
 
@@ -67,7 +68,7 @@ class DatabaseLog(EventLog):
 
     def __init__(self) -> None:
         # Group commit: publishers that come while a transaction is under way share the next one.
-        self._append_together = Batcher[Call | Question, Any](self._answer)
+        self._append_together = Batcher[Call | Question, Any](self._answer, linger=LINGER_SECONDS)
         # It waits for no lock: a long transaction that has published keeps those of its topic alone
         # waiting.
         self._append_waiting = TopicQueues[Call, Any](partial(self._append_calls, append))
@@ -89,9 +90,16 @@ class DatabaseLog(EventLog):
         transaction.on_commit(callback, using=alias(), robust=True)
 
     async def aappend(
-        self, event: NewEvent, then: Callable[[Event], object] | None = None
-    ) -> Event:
-        stored: Event | asyncio.Task[Event] = await self._append_together((event, then))
+        self, batch: Sequence[NewEvent], then: Callable[[Sequence[Event]], object] | None = None
+    ) -> list[Event]:
+        if not batch:
+            return []
+        call = batch, then
+        stored: list[Event] | asyncio.Task[list[Event]]
+        if all(event.topic == batch[0].topic for event in batch):
+            stored = await self._append_together(call)
+        else:  # what can be stored at once would be, and the rest later
+            stored = self._wait(call)
         # A publisher that leaves meanwhile takes nothing back.
         return await asyncio.shield(stored) if isinstance(stored, asyncio.Task) else stored
 
@@ -100,6 +108,9 @@ class DatabaseLog(EventLog):
 
     async def heads(self, topics: Sequence[str]) -> Mapping[str, Position]:
         return await DATABASE.run_twice(self._heads, topics)
+
+    async def changes(self, mark: Any, limit: int) -> Changes:
+        return await DATABASE.run_twice(find_changes, mark, limit)
 
     async def read(self, topic: str, after: Position, limit: int) -> Page:
         return await DATABASE.run_twice(self._read, topic, after, limit)
@@ -156,15 +167,15 @@ class DatabaseLog(EventLog):
         stored = await self._append_calls(append_unlocked, appends)
         answers = iter(
             [
-                self._wait(call) if event is None else event
-                for call, event in zip(appends, stored, strict=True)
+                self._wait(call) if events is None else events
+                for call, events in zip(appends, stored, strict=True)
             ]
         )
         problem = await self._find_problem() if None in calls else None
         return [problem if call is None else next(answers) for call in calls]
 
-    def _wait(self, call: Call) -> asyncio.Task[Event]:
-        waiting = spawn(self._append_waiting.put(call[0].topic, call))
+    def _wait(self, call: Call) -> asyncio.Task[list[Event]]:
+        waiting = spawn(self._append_waiting.put(call[0][0].topic, call))
         # Seen, so that asyncio does not report it where the publisher has left.
         waiting.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         return waiting
@@ -178,8 +189,10 @@ class DatabaseLog(EventLog):
 
     async def _append_calls(
         self, store: Store, calls: Sequence[Call]
-    ) -> list[Event | BaseException | None]:
+    ) -> list[list[Event] | BaseException | None]:
         """Store the events of several publishers in one transaction, and tell each at once.
+
+        None is for those whose topic `store` has left out.
 
         What fails has stored nothing and is tried again: all of them once more where the
         connection or the database's state was the cause, else in halves, so that one bad event
@@ -188,7 +201,8 @@ class DatabaseLog(EventLog):
         if not calls:
             return []
         try:
-            events = await DATABASE.run_twice(store, [event for event, _ in calls])
+            batch = [event for events, _ in calls for event in events]
+            stored = iter(await DATABASE.run_twice(store, batch))
         except (InterfaceError, OperationalError, OutcomeUnknown) as error:
             return [error] * len(calls)
         except Exception as error:
@@ -197,37 +211,19 @@ class DatabaseLog(EventLog):
             half = len(calls) // 2
             parts = calls[:half], calls[half:]
             return [answer for part in parts for answer in await self._append_calls(store, part)]
-        for event, (_, then) in zip(events, calls, strict=True):
-            try:
-                if event is not None and then is not None:
-                    then(event)
-            except Exception:
-                # The publisher must not believe that its event was not stored.
-                logger.exception("%r is stored, and what was to follow failed", event)
-        return [*events]
+        return [_tell(list(islice(stored, len(events))), then) for events, then in calls]
 
     def _heads(self, names: Sequence[str]) -> dict[str, Position]:
         heads: dict[str, Position] = {}
-        has_arrays = connections[alias()].vendor == "postgresql"
-        size = len(names) if has_arrays else NAMES_PER_QUERY
-        for start in range(0, len(names), size or 1):
-            chunk = names[start : start + size]
+        for chunk in pages_of_names(names):
             known = known_heads.of(chunk)  # before the statement, which has to see as much
-            found = self._heads_now(chunk)
+            found = stored_heads(chunk)
             lost = [name for name in known if is_behind(found.get(name, START), known[name])]
             for name in lost:
                 end_epoch(name, known[name])
-            heads |= found | self._heads_now(lost) if lost else found
+            heads |= found | stored_heads(lost) if lost else found
         known_heads.note(heads.items())
         return heads
-
-    def _heads_now(self, names: Sequence[str]) -> dict[str, Position]:
-        is_named = Q(name__in=names)
-        if connections[alias()].vendor == "postgresql":  # one parameter, however many names
-            is_named = Q(RawSQL("name = ANY(%s)", [list(names)], output_field=BooleanField()))
-        rows = models.Topic.objects.using(alias()).filter(is_named, head__gt=0)
-        values = rows.values_list("name", "epoch", "head")
-        return {name: Position(epoch, head) for name, epoch, head in values}
 
     def _read(self, name: str, after: Position, limit: int) -> Page:
         if after == OLDEST:
@@ -270,6 +266,22 @@ class DatabaseLog(EventLog):
                 break
             events.append(event)
         return events
+
+
+def _tell(
+    stored: list[Event | None], then: Callable[[Sequence[Event]], object] | None
+) -> list[Event] | None:
+    """Tell a publisher of its events, and return them; None where they are not stored yet."""
+    events = [event for event in stored if event is not None]
+    if len(events) < len(stored):
+        return None
+    try:
+        if then is not None:
+            then(events)
+    except Exception:
+        # The publisher must not believe that its events were not stored.
+        logger.exception("%r are stored, and what was to follow failed", events)
+    return events
 
 
 def _follows(event: Event, after: Position) -> bool:

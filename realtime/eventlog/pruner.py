@@ -5,6 +5,7 @@ import logging
 import time
 from typing import Final
 
+from ..processes import registry
 from ..utils.threads import DATABASE
 from . import get_event_log
 
@@ -35,6 +36,7 @@ class Pruner:
             self._last = time.monotonic()
             try:
                 await DATABASE.run(get_event_log().prune_in_turn, interval)
+                await DATABASE.run(registry.prune)
             except Exception:
                 logger.warning(FAILED, interval, exc_info=True)
 

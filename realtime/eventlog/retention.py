@@ -1,14 +1,33 @@
-"""Which events of the log in the database have expired, their deletion, and whose turn it is."""
+"""What of the log in the database has expired, its deletion, and whose turn it is."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, Final
 
-from django.db.models import F, Max, Min, OuterRef, Q, QuerySet, Subquery
-from django.db.models.functions import Now
+from django.db import connections
+from django.db.models import (
+    BigIntegerField,
+    BooleanField,
+    Case,
+    DateTimeField,
+    Expression,
+    F,
+    Max,
+    Min,
+    OuterRef,
+    Q,
+    QuerySet,
+    Subquery,
+    Value,
+    When,
+)
+from django.db.models.expressions import RawSQL
+from django.db.models.functions import Cast, Now
 
 from .. import models
 from ..conf import settings
+from ..conf.topics import TopicSettings, topic_settings
+from .keys import KEYS_PER_QUERY
 from .writer import alias
 
 TOPICS_PER_QUERY: Final = 500
@@ -30,7 +49,8 @@ def claim_pruning(interval: float) -> bool:
 
 
 def prune() -> dict[str, int]:
-    """Delete the events that have expired; return their number by topic."""
+    """Delete the events and the publishers' keys that have expired; return the events by topic."""
+    _forget_keys()
     pruned: dict[str, int] = {}
     for topic in _topics_with_expired_events():
         if dropped := _drop_through(topic, _last_expired(topic), topic.oldest):
@@ -38,14 +58,18 @@ def prune() -> dict[str, int]:
     return pruned
 
 
+def _forget_keys() -> None:
+    age = timedelta(seconds=settings.IDEMPOTENCY_SECONDS)
+    keys = models.IdempotencyKey.objects.using(alias())
+    expired = keys.filter(created__lt=Now() - age).order_by("created").values_list("pk", flat=True)
+    while page := list(expired[:KEYS_PER_QUERY]):
+        keys.filter(pk__in=page).delete()
+
+
 def _topics_with_expired_events() -> Iterator[Any]:
     """Yield topics whose oldest event has expired, with its offset, in pages."""
     events = models.Event.objects.filter(topic=OuterRef("pk")).order_by("offset")
-    has_expired = Q(pk__in=())  # none
-    if settings.RETENTION_EVENTS is not None:
-        has_expired |= Q(oldest__lte=F("head") - settings.RETENTION_EVENTS)
-    if settings.RETENTION_SECONDS is not None:
-        has_expired |= Q(since__lt=Now() - timedelta(seconds=settings.RETENTION_SECONDS))
+    has_expired = Q(oldest__lte=F("head") - _by_topic(_most)) | Q(since__lt=_by_topic(_cutoff))
     topics = (
         models.Topic.objects.using(alias())
         .annotate(
@@ -63,14 +87,41 @@ def _topics_with_expired_events() -> Iterator[Any]:
         last = page[-1].pk
 
 
+def _by_topic(value: Callable[[TopicSettings], Expression]) -> Expression:
+    """Return an expression for what `value` makes of the settings of a topic, by its name."""
+    connection = connections[alias()]
+    table, name = map(connection.ops.quote_name, (models.Topic._meta.db_table, "name"))
+    # Both compare as `TOPICS` does, with regard to case.
+    operator = "GLOB" if connection.vendor == "sqlite" else "LIKE"
+    cases = []
+    for pattern in settings.TOPICS:
+        text = pattern.text
+        if operator == "LIKE":
+            text = text.replace("_", r"\_").replace("*", "%")
+        matches = RawSQL(f"{table}.{name} {operator} %s", [text], output_field=BooleanField())
+        cases.append(When(matches, then=value(TopicSettings.of(pattern.own))))
+    return Case(*cases, default=value(TopicSettings.of({})))
+
+
+def _most(own: TopicSettings) -> Expression:
+    return Cast(Value(own.retention_events), BigIntegerField())
+
+
+def _cutoff(own: TopicSettings) -> Expression:
+    if own.retention_seconds is None:
+        return Cast(Value(None), DateTimeField())
+    return Now() - timedelta(seconds=own.retention_seconds)
+
+
 def _last_expired(topic: models.Topic) -> int:
     """Return the offset up to which retention wants the events gone; 0 for none."""
     last = 0
-    if settings.RETENTION_EVENTS is not None:
-        last = topic.head - settings.RETENTION_EVENTS
-    if settings.RETENTION_SECONDS is not None:
+    own = topic_settings(topic.name)
+    if own.retention_events is not None:
+        last = topic.head - own.retention_events
+    if own.retention_seconds is not None:
         # By the database's clock, as `created` is: that of a host may be wrong.
-        is_young = Q(created__gte=Now() - timedelta(seconds=settings.RETENTION_SECONDS))
+        is_young = Q(created__gte=Now() - timedelta(seconds=own.retention_seconds))
         # The newest before the youngest, so that an event appended meanwhile counts as young.
         newest = _events(topic).aggregate(Max("offset"))["offset__max"] or 0
         # What is kept must stay consecutive. A database that was moved may have another clock, so

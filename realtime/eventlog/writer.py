@@ -9,24 +9,25 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any, Final, NamedTuple
+from itertools import chain
+from typing import Any, Final
 
 from django.db import Error as DatabaseError  # InterfaceError is none of Django's DatabaseErrors
 from django.db import IntegrityError, connections, router, transaction
-from django.db.models import Exists, OuterRef, Q
-from django.db.models.functions import Now
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from .. import models
 from ..conf import settings
 from ..events.event import Event
 from ..events.position import Position, new_epoch
-from ..exceptions import OutcomeUnknown, RealtimeConfigurationError
+from ..exceptions import OutcomeUnknown
 from .base import NewEvent
+from .keys import Keys
 from .known_heads import is_behind, known_heads
-from .new_topics import make_topic
-from .unlocked import next_unlocked
+from .offsets import Row, next_offsets
+from .unlocked import can_insert, database_clock, insert_unlocked, next_unlocked
 
 logger = logging.getLogger("realtime.eventlog")
 
@@ -37,6 +38,7 @@ LOCK_TIMEOUTS: Final = {
 }
 DEADLOCK: Final = 1213  # MySQL's number for a transaction that it has rolled back
 CHANGED_ROW: Final = "realtime:ready"  # a name that no topic can have
+ROWS_PER_INSERT: Final = 50  # MySQL and SQLite limit what one statement holds
 RETRY_SECONDS: Final = 0.2  # between two tries to find out whether an append is stored
 WENT_BACK: Final = (
     "The log of %s went back: it had events up to %s, and now up to %s. A new epoch begins. If the "
@@ -55,37 +57,14 @@ class Append:
         self.first: tuple[int, Event] | None = None  # the key of the topic locked first; its event
 
 
-class Statements(NamedTuple):
-    """What one append executes.
-
-    Written out because it is on the path of every event, and because the ORM has no UPDATE with
-    RETURNING, which saves a query within the row lock. MariaDB and MySQL have none either.
-    """
-
-    update: str
-    insert: str
-    begin_epoch: str
-    lock: str | None  # where UPDATE does not return what it has set
-
-
 @cache
-def _statements(alias: str) -> Statements:
+def _insert_statement(alias: str, count: int) -> str:
+    """Return the INSERT of events; written out, because it is on the path of every event."""
     quote = connections[alias].ops.quote_name
-    topics, events = (quote(model._meta.db_table) for model in (models.Topic, models.Event))
-    head, name = quote("head"), quote("name")
-    # The database's clock, by which retention asks too.
-    now, _ = models.Topic.objects.using(alias).query.get_compiler(alias).compile(Now())
     names = ("topic_id", "offset", "type", "data", "meta", "created", "batch")
-    columns = ", ".join(map(quote, names))
-    update = f"UPDATE {topics} SET {head} = {head} + %s WHERE {name} = %s"
-    found = f"{quote('id')}, {quote('epoch')}, {head}"
-    has_returning = connections[alias].vendor != "mysql"
-    return Statements(
-        f"{update} RETURNING {found}" if has_returning else update,
-        f"INSERT INTO {events} ({columns}) VALUES (%s, %s, %s, %s, %s, {now}, %s)",
-        f"UPDATE {topics} SET {quote('epoch')} = %s WHERE {quote('id')} = %s",
-        None if has_returning else f"SELECT {found} FROM {topics} WHERE {name} = %s FOR UPDATE",
-    )
+    columns, events = ", ".join(map(quote, names)), quote(models.Event._meta.db_table)
+    row = f"(%s, %s, %s, %s, %s, {database_clock(alias)}, %s)"
+    return f"INSERT INTO {events} ({columns}) VALUES {', '.join([row] * count)}"
 
 
 def append(batch: Sequence[NewEvent]) -> list[Event]:
@@ -153,68 +132,68 @@ def end_epoch(topic: str, known: Position, event: Event | None = None) -> None:
 
 
 def insert(new: Append) -> None:
-    """Insert the events within the transaction that is open."""
-    by_topic: dict[str, list[int]] = {}
+    """Insert the events within the transaction that is open, but for those that were before."""
+    # Locks are taken in the same order everywhere, or two processes could wait for each other.
+    by_topic: dict[str, list[int]] = {topic: [] for topic in sorted({e.topic for e in new.batch})}
     for index, event in enumerate(new.batch):
-        if event.key is not None:
-            raise RealtimeConfigurationError("DatabaseLog does not keep a key yet: leave it None.")
-        by_topic.setdefault(event.topic, []).append(index)
+        by_topic[event.topic].append(index)
     stored: dict[int, Event] = {}
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     first: tuple[int, Event] | None = None
     with connections[alias()].cursor() as cursor:
-        # Locks are taken in the same order everywhere, or two processes could wait for each other.
-        counts = {topic: len(by_topic[topic]) for topic in sorted(by_topic)}
-        if new.skips_locked:
-            taken = next_unlocked(cursor, counts, _next_offsets)
-        else:
-            taken = {topic: _next_offsets(cursor, topic, n) for topic, n in counts.items()}
+        has_inserted = new.skips_locked and can_insert(cursor, new.batch)
+        taken = _take(cursor, new, by_topic, has_inserted)
+        keys = Keys(cursor.db.alias, new.batch, [pk for pk, _, _ in taken.values()])
+        # What is known by now was committed before the rows were locked, or is older.
+        heads = known_heads.of(list(taken))
         for topic, (pk, epoch, head) in taken.items():
-            indices = by_topic[topic]
-            before = Position(epoch, head - len(indices))
-            # What is known by now was committed before the row was locked, or is older.
-            if is_behind(before, known := known_heads.of([topic]).get(topic)):
-                logger.error(WENT_BACK, topic, known, before.offset)
+            offset = head - len(by_topic[topic])
+            if is_behind(Position(epoch, offset), known := heads.get(topic)):
+                logger.error(WENT_BACK, topic, known, offset)
                 epoch = new_epoch()
-                cursor.execute(_statements(alias()).begin_epoch, [epoch, pk])
-            for offset, index in enumerate(indices, head - len(indices) + 1):
+                _topic(pk).update(epoch=epoch)
+            for index in by_topic[topic]:
                 event = new.batch[index]
+                place = keys.claim(pk, event, offset + 1)
+                if place <= offset:
+                    stored[index] = event.to_repeated(epoch, place)
+                    continue
+                offset = place
                 rows.append((pk, offset, event.type, event.data, event.meta, new.number))
                 stored[index] = event.to_event(epoch, offset)
-            first = first or (pk, stored[indices[0]])
-        insert = _statements(alias()).insert
-        if len(rows) == 1:  # debuggers of SQL know executemany less well
-            cursor.execute(insert, rows[0])
-        elif rows:
-            cursor.executemany(insert, rows)
+                first = first or (pk, stored[index])
+            if offset < head:  # taken for those that were before
+                _topic(pk).update(head=offset)
+        if not has_inserted:
+            _insert_rows(cursor, rows)
+        keys.save()
     # Not before all is inserted: `_settle` still needs the first ones where this fails again.
     new.first, new.stored = first, stored
 
 
-def _next_offsets(cursor: Any, name: str, count: int) -> tuple[int, str, int]:
-    """Return the topic's key, its epoch, and the last one of its next `count` offsets."""
-    row = _advance_head(cursor, name, count)
-    if row is None:
-        make_topic(cursor.db, name)
-        row = _advance_head(cursor, name, count)
-    assert row is not None
-    return row
+def _take(
+    cursor: Any, new: Append, by_topic: Mapping[str, Sequence[int]], has_inserted: bool
+) -> Mapping[str, Row]:
+    """Lock the topics and advance their heads; with `has_inserted` insert the events as well."""
+    if has_inserted:
+        events = {topic: [new.batch[n] for n in places] for topic, places in by_topic.items()}
+        return insert_unlocked(cursor, events, new.number)
+    counts = {topic: len(places) for topic, places in by_topic.items()}
+    if new.skips_locked:
+        return next_unlocked(cursor, counts)
+    return {topic: next_offsets(cursor, topic, count) for topic, count in counts.items()}
 
 
-def _advance_head(cursor: Any, name: str, count: int) -> tuple[int, str, int] | None:
-    """Advance the topic's head; return its key, its epoch and the new head, None without a row."""
-    # The first statement takes the row lock; until commit no one else can number an event of it.
-    statements = _statements(alias())
-    if statements.lock is not None:
-        cursor.execute(statements.lock, [name])
-        row = cursor.fetchone()
-        if row is None:
-            return None
-        cursor.execute(statements.update, [count, name])
-        return row[0], row[1], row[2] + count
-    cursor.execute(statements.update, [count, name])
-    row = cursor.fetchone()
-    return None if row is None else (row[0], row[1], row[2])
+def _insert_rows(cursor: Any, rows: Sequence[tuple[Any, ...]]) -> None:
+    # Not by `executemany`, which makes as many statements.
+    for start in range(0, len(rows), ROWS_PER_INSERT):
+        page = rows[start : start + ROWS_PER_INSERT]
+        values = list(chain.from_iterable(page))
+        cursor.execute(_insert_statement(cursor.db.alias, len(page)), values)
+
+
+def _topic(pk: int) -> QuerySet[models.Topic]:
+    return models.Topic.objects.using(alias()).filter(pk=pk)
 
 
 def _settle(new: Append, error: Exception) -> None:
@@ -243,7 +222,8 @@ def _is_stored(new: Append, deadline: float) -> bool:
     The first topic decides for all: they were stored together. Its row is locked, so this waits
     for the transaction in question where the database has not ended it yet.
     """
-    assert new.first is not None
+    if new.first is None:  # all were before
+        return True
     pk, first = new.first
     connection = connections[alias()]
     has_other_writers = connection.vendor in LOCK_TIMEOUTS  # SQLite has one at a time
@@ -251,8 +231,7 @@ def _is_stored(new: Append, deadline: float) -> bool:
         seconds = max(1, math.ceil(deadline - time.monotonic()))
         with connection.cursor() as cursor:
             cursor.execute(LOCK_TIMEOUTS[connection.vendor].format(seconds))
-    topics = models.Topic.objects.using(alias()).select_for_update().filter(pk=pk)
-    rows = topics.values_list("epoch", "head")
+    rows = _topic(pk).select_for_update().values_list("epoch", "head")
     topic = rows.first()
     if topic is None and has_other_writers:
         # The append has made it, and may not have ended yet: a row that is not committed can't be

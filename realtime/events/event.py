@@ -10,6 +10,9 @@ class Event:
 
     __slots__ = ("_encoded", "data", "epoch", "meta", "offset", "topic", "type")
 
+    is_repeated = False  # whether it was stored before, with the same key
+    is_pending = False  # whether it is to be stored when its transaction commits
+
     def __init__(
         self,
         topic: str,
@@ -85,9 +88,31 @@ class Event:
         return f"<Event {self.topic} {self.id or 'ephemeral'} {self.type} {self.data[:60]}>"
 
 
+class RepeatedEvent(Event):
+    """An event that was published again with its key: it has the place of the first."""
+
+    __slots__ = ()
+
+    is_repeated = True
+
+
+class PendingEvent(Event):
+    """An event that waits for a transaction's commit; then it gets its place in the log."""
+
+    is_pending = True
+
+    def place(self, stored: Event) -> None:
+        """Take the place that the event has now."""
+        self.epoch, self.offset = stored.epoch, stored.offset
+        self.is_pending, self.is_repeated = False, stored.is_repeated
+
+
 def last_position(events: Sequence[Event], before: Position) -> Position:
     """Return where a reader at `before` stands with the events; ephemeral ones have no place."""
-    return next((event.position for event in reversed(events) if event.offset), before)
+    for event in reversed(events):
+        if event.offset:
+            return event.position
+    return before
 
 
 def take(events: Iterable[Event], max_count: int, max_bytes: int) -> list[Event]:

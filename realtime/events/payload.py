@@ -13,6 +13,7 @@ from ..exceptions import DataTooLarge, InvalidData, InvalidEventType
 
 DEFAULT_TYPE: Final = "message"
 RESET: Final = "reset"  # the SSE event that says that history is gone; nobody may publish it
+PRESENCE: Final = "presence"  # the SSE event that says who is there, for those who ask for it
 MAX_TYPE_LENGTH: Final = 64
 _TYPE = re.compile(rf"[^\x00-\x1f\x7f\ud800-\udfff]{{1,{MAX_TYPE_LENGTH}}}")
 Convert = Callable[[Any], object]  # as `default` of json.JSONEncoder

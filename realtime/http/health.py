@@ -1,47 +1,80 @@
-"""Health: whether the process lives, and whether it may be sent requests."""
+"""Health: whether the process lives, and whether it may be sent requests.
+
+`?verbose=1` has what was checked, for staff alone: to others the answer is as plain as without.
+"""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
-from channels.layers import get_channel_layer
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 
-from ..conf import settings
-from ..delivery.hub import running_hubs
-from ..eventlog import get_event_log
+from ..access.scopes import is_scoped
 from ..server.extensions import server_state
-from ..utils.asgi import scope_of
-from .readiness import polled
-from .requests import error_response, json_errors
+from ..utils.aio import PerLoop
+from ..utils.asgi import scope_of, wants
+from ..utils.outages import ANSWERED_ERRORS
+from .readiness import HealthCheck, check_turn, get_readiness
+from .requests import error_response, json_errors, reader
 
-READY_SECONDS: Final = 3.0  # what /readyz waits for the log, and for the layer
+STAFF_SECONDS: Final = 1.0  # to find out whether staff asks; after that the answer is the plain one
+
+_asking: Final = PerLoop(
+    asyncio.Lock
+)  # so that requests that pretend to be of staff cost one look-up at a time
 
 
 @json_errors("GET", "HEAD")
 async def healthz(request: HttpRequest) -> HttpResponse:
-    """Alive: the process answers."""
-    headers = {"Cache-Control": "no-store"}
-    return HttpResponse("ok\n", content_type="text/plain", headers=headers)
+    """Answer 200 while the event loop turns; a database that is away is no reason to restart."""
+    return await _answer(request, [await check_turn()], "ok\n")
 
 
 @json_errors("GET", "HEAD")
-@polled
 async def readyz(request: HttpRequest) -> HttpResponse:
-    """Ready for traffic: an event can be stored and announced, the server is not draining."""
-    if server_state(scope_of(request)).get("draining"):
-        return error_response(503, "This server is shutting down.")
+    """Answer 200 while events can be stored and announced and the server is not draining."""
+    is_draining = bool(server_state(scope_of(request)).get("draining"))
+    detail = "This server is shutting down." if is_draining else "serves"
+    checks = [HealthCheck("draining", not is_draining, 0.0, detail)]
+    if not is_draining:
+        checks += await get_readiness().find()
+    get_readiness().note(_reason(checks))
+    return await _answer(request, checks, "ready\n")
+
+
+async def _answer(request: HttpRequest, checks: Sequence[HealthCheck], text: str) -> HttpResponse:
+    reason = _reason(checks)
+    status = 200 if reason is None else 503
+    response: HttpResponse
+    if await _wants_checks(request):
+        found = [
+            {"name": each.name, "ok": each.is_ok, "seconds": round(each.seconds, 4)}
+            | {"detail": each.detail}
+            for each in checks
+        ]
+        response = JsonResponse({"ok": reason is None, "checks": found}, status=status)
+    elif reason is None:
+        response = HttpResponse(text, content_type="text/plain")
+    else:
+        response = error_response(status, reason)
+    response.headers["Cache-Control"] = "no-store"
+    # Django's own mark: it has no other way to say that an answer is no error.
+    response._has_been_logged = True  # type: ignore[attr-defined]  # noqa: SLF001
+    return response
+
+
+def _reason(checks: Sequence[HealthCheck]) -> str | None:
+    return next((each.detail for each in checks if not each.is_ok), None)
+
+
+async def _wants_checks(request: HttpRequest) -> bool:
+    """Return whether `?verbose=1` comes from staff; False where that can't be found out in time."""
+    if not wants(scope_of(request), "verbose"):
+        return False
     try:
-        async with asyncio.timeout(READY_SECONDS):
-            await get_event_log().check_writable()
-    except Exception as error:
-        return error_response(503, f"The event log can't store: {type(error).__name__}.")
-    if any(hub.bus.is_down for hub in running_hubs()):
-        return error_response(503, "The channel layer does not answer.")
-    try:
-        layer = get_channel_layer(settings.CHANNEL_LAYER)
-        if layer is not None:
-            async with asyncio.timeout(READY_SECONDS):
-                await layer.group_send("realtime.ready", {"type": "realtime.ready"})
-    except Exception as error:
-        return error_response(503, f"The channel layer does not answer: {type(error).__name__}.")
-    return HttpResponse("ready\n", content_type="text/plain")
+        async with asyncio.timeout(STAFF_SECONDS), _asking.get():
+            user = (await reader(request, [])).user
+    except (TimeoutError, *ANSWERED_ERRORS):
+        return False
+    is_staff = getattr(user, "is_staff", False) or getattr(user, "is_superuser", False)
+    return bool(is_staff) and not is_scoped(user)

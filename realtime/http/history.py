@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator
 
 from ..access.connections import get_connections
 from ..access.identity import Identity
+from ..access.inspection import ConnectionInfo
 from ..access.permissions import may
 from ..conf import settings
 from ..eventlog import get_event_log
@@ -61,6 +62,10 @@ class HistoryResponse(StreamResponse):
         """Check the user's rights again, which may have changed."""
         if identity is None or not await may(identity.user, self._topic, "read"):
             self._is_permitted = False
+
+    def describe(self) -> ConnectionInfo:
+        """Return what an operator may want to know of this response."""
+        return ConnectionInfo("history", [self._topic])
 
     async def fail(self) -> None:
         """Cut the stream: whether it may go on can't be told."""

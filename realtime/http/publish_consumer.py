@@ -14,7 +14,8 @@ from ..access.origins import cors_headers
 from ..access.permissions import require
 from ..events.payload import DEFAULT_TYPE
 from ..events.topic import validate_topic
-from ..utils.asgi import Application, Receive, Scope, Send, query, read_body, send_json
+from ..limits.client import Client
+from ..utils.asgi import Application, Receive, Scope, Send, header, query, read_body, send_json
 from ..utils.outages import ANSWERED_ERRORS, answer_to
 from ..utils.threads import release_request_thread
 from .requests import max_body_bytes, publish_body
@@ -44,15 +45,19 @@ class PublishConsumer(AsyncConsumer):
             if body is None:
                 return
             identity = await authenticate_token(token)
+            client = Client(identity, scope)
+            await client.take("PUBLISHES")
             await require(identity.user, topic, "publish")
             kind = query(scope).get("type", [DEFAULT_TYPE])[-1]
-            event = await publish_body(identity.user, topic, body, kind)
+            key = header(scope, b"idempotency-key")
+            trace = header(scope, b"traceparent")
+            status, content = await publish_body(client, topic, body, kind, key, trace)
         except ANSWERED_ERRORS as caught:
             error = answer_to(caught)
             headers = error.headers | cors_headers(scope)
             await send_json(send, error.status, {"detail": str(error)}, headers)
         else:
-            await send_json(send, 201, {"id": event.id}, cors_headers(scope))
+            await send_json(send, status, content, cors_headers(scope))
         finally:
             await release_request_thread()  # which the site's rule may have used
 

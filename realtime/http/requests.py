@@ -17,13 +17,16 @@ from django.views.decorators.csrf import csrf_exempt
 
 from ..access.authentication import authenticate
 from ..access.identity import Identity
+from ..access.inspection import address_of
 from ..access.origins import check_origin, cors_headers
-from ..access.permissions import User, require
-from ..access.user_info import sender_meta
+from ..access.permissions import require
+from ..access.scopes import require_unscoped
+from ..access.user_info import publisher_of, sender_meta
 from ..conf import settings
 from ..delivery.publish import publish_now
-from ..events.event import Event
+from ..delivery.published import publishing_via
 from ..events.payload import decode_data
+from ..events.trace_context import incoming_trace
 from ..exceptions import (
     DatabaseUnavailable,
     DataTooLarge,
@@ -31,6 +34,8 @@ from ..exceptions import (
     NotIdentified,
     RealtimeError,
 )
+from ..limits.client import Client
+from ..limits.publishing import admit, note_published
 from ..streaming.response import StreamResponse
 from ..streaming.sse import encode_sse
 from ..utils.asgi import scope_of
@@ -47,7 +52,7 @@ MAX_RANGES: Final = 16
 RETRY_SPREAD: Final = 3.0  # times SSE_RETRY_MS, at most, after which a client comes back
 PREFLIGHT_SECONDS: Final = 600  # a browser may take it that what it was told still holds
 CROSS_ORIGIN_HEADERS: Final = (
-    "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-CSRFToken"
+    "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Traceparent, X-CSRFToken"
 )
 BODY_OVERHEAD: Final = 6  # JSON may write one byte of data as six characters (an escaped one)
 
@@ -65,7 +70,7 @@ def accepts_event_stream(request: HttpRequest) -> bool:
     """
     fitting = (
         MediaType(media_range)
-        for media_range in request.headers.get("Accept", "*/*").lower().split(",")
+        for media_range in request.META.get("HTTP_ACCEPT", "*/*").lower().split(",")
         if media_range.partition(";")[0].strip() in EVENT_STREAM_RANGES
     )
     return any(media_range.quality for media_range in islice(fitting, MAX_RANGES))
@@ -146,7 +151,7 @@ def _guard(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase
     """Let a stream end with the identity that its view has asked for."""
     identity = scope_of(request).get(IDENTITY)
     if identity is not None and isinstance(response, StreamResponse):
-        StreamGuard(response, identity)
+        StreamGuard(response, identity, address_of(scope_of(request)))
     return response
 
 
@@ -189,13 +194,15 @@ async def require_user(request: HttpRequest) -> Any:
     Raises `NotIdentified` or `NotAllowed`.
 
     Checks the Origin of what reads and the CSRF token of what changes something, and refuses what
-    another site made a browser ask for. A StreamResponse of the view ends when the user signs out,
-    is deactivated or deleted, or the token is revoked.
+    another site made a browser ask for; and a token with scopes, which are about topics. A
+    StreamResponse of the view ends when the user signs out, is deactivated or deleted, or the
+    token ends or is revoked.
     """
     if request.method in ("GET", "HEAD"):
         identity = await reader(request, [])
     else:
         identity = await writer(request)
+    require_unscoped(identity.user)
     if not identity.user.is_authenticated:
         raise NotIdentified("Sign in, or send an access token.")
     scope_of(request)[IDENTITY] = identity
@@ -207,12 +214,24 @@ def max_body_bytes() -> int:
     return int(settings.MAX_EVENT_BYTES * BODY_OVERHEAD)
 
 
-async def publish_body(user: User, topic: str, body: bytes, type: str) -> Event:
-    """Publish a request's body, the data as JSON (UTF-8), with `user` as its sender.
+async def publish_body(
+    client: Client, topic: str, body: bytes, type: str, key: str | None, traceparent: str | None
+) -> tuple[int, dict[str, str | None]]:
+    """Publish a request's body, the data as JSON (UTF-8), with the client's user as its sender.
+
+    `key` and `traceparent` are headers as they came. Returns the answer's status and content: 201,
+    or 200 where it came before with the same key.
 
     Raises `DataTooLarge` for a body that can't be an event before it is parsed.
     """
     if len(body) > (limit := max_body_bytes()):
         raise DataTooLarge(f"The body is over {limit} bytes; publish a reference instead.")
-    data = decode_data(body)
-    return await publish_now(topic, data, type=type, meta=await sender_meta(user))
+    user = client.identity.user
+    await admit(client, [topic])
+    data, meta = decode_data(body), await sender_meta(user)
+    with publishing_via("http"), incoming_trace(traceparent):
+        event = await publish_now(
+            topic, data, type=type, meta=meta, key=key, publisher=publisher_of(user)
+        )
+    await note_published(client, [event])
+    return 200 if event.is_repeated else 201, {"id": event.id}

@@ -7,6 +7,8 @@ from typing import Any
 
 from ..access.connections import get_connections
 from ..access.identity import Identity
+from ..access.inspection import ConnectionInfo
+from ..access.scopes import is_scoped
 from ..exceptions import NotIdentified
 from ..streaming.response import EventStreamResponse, StreamResponse
 
@@ -18,17 +20,24 @@ class StreamGuard:
     arrived would look complete.
     """
 
-    def __init__(self, response: StreamResponse, identity: Identity) -> None:
+    def __init__(
+        self, response: StreamResponse, identity: Identity, address: str | None = None
+    ) -> None:
         self._identity = identity
+        self._address = address
         self._is_over = False
         self._reading: asyncio.Task[Any] | None = None  # while the source makes the next part
         self._ends_well = isinstance(response, EventStreamResponse)
         response.put_through(self._parts)
 
     async def recheck(self, identity: Identity | None) -> None:
-        """End the stream if it is in nobody's name any more."""
-        if identity is None:
+        """End the stream if it is in nobody's name any more, or its token has got scopes."""
+        if identity is None or is_scoped(identity.user):
             await self.fail()
+
+    def describe(self) -> ConnectionInfo:
+        """Return what an operator may want to know of this stream."""
+        return ConnectionInfo("stream", (), self._address)
 
     async def fail(self) -> None:
         """End the stream: it can't be told whether it may go on."""

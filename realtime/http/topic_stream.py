@@ -4,14 +4,17 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from ..access.connections import get_connections
 from ..access.identity import Identity
+from ..access.inspection import ConnectionInfo, address_of
 from ..access.permissions import may
 from ..conf import settings
-from ..delivery.fanout import Sink
-from ..delivery.subscription import Subscription
+from ..delivery.synced import Sink
 from ..delivery.topic_subscriber import Reset
 from ..events.event import Event
-from ..events.payload import DEFAULT_TYPE, RESET, encode_data
+from ..events.payload import DEFAULT_TYPE, PRESENCE, RESET, encode_data
 from ..events.position import Position, format_positions
+from ..limits.client import Client
+from ..metrics import live_connections
+from ..presence.member_subscription import MemberSubscription
 from ..server.extensions import fastlane
 from ..streaming.response import EventStreamResponse
 from ..streaming.sse import KEEPALIVE, encode_sse
@@ -19,9 +22,11 @@ from ..utils.asgi import Scope
 
 
 class TopicStreamResponse(EventStreamResponse):
-    """The events of `topics`, for `identity`, from `after` on; topics without a position are live.
+    """The events of `topics`, for a client, from `after` on; topics without a position are live.
 
-    `is_resumed` says that the client itself has named the positions.
+    These begin where they stood in `now`, which the client may know of before the body begins.
+    `is_resumed` says that the client itself has named the positions. On `watched` topics it is
+    told who is there.
 
     Permission was checked by the caller for the first time; while the stream lives it is checked
     again, and the stream ends when it is no longer given.
@@ -30,22 +35,29 @@ class TopicStreamResponse(EventStreamResponse):
     def __init__(
         self,
         scope: Scope,
-        identity: Identity,
+        client: Client,
         topics: Sequence[str],
         after: Mapping[str, Position],
         *,
+        now: Mapping[str, Position] = {},
         combined: bool = False,
         is_resumed: bool = False,
         has_meta: bool = False,
+        watched: Sequence[str] = (),
     ) -> None:
         # The ids of a combined stream depend on its other topics: each is made for one client.
         self._lane = None if combined else fastlane(scope)
-        self._identity = identity
+        self._scope = scope
+        self._client = client
+        self._identity = client.identity
+        self._path = scope.get("path", "")
         self._topics = topics
         self._after = after
+        self._now = now
         self._combined = combined
         self._is_resumed = is_resumed
         self._has_meta = has_meta
+        self._watched = watched
         self._encode = encode_event_with_meta if has_meta else encode_event
         super().__init__(self._events(), keeps_alive=True)  # without a second task
 
@@ -54,6 +66,12 @@ class TopicStreamResponse(EventStreamResponse):
         for topic in self._topics:
             if identity is None or not await may(identity.user, topic, "read"):
                 self._subscription.close()
+        if identity is not None and await self._subscription.lost_presence(identity.user):
+            self._subscription.close()
+
+    def describe(self) -> ConnectionInfo:
+        """Return what an operator may want to know of this stream."""
+        return ConnectionInfo("SSE", self._topics, address_of(self._scope))
 
     async def fail(self) -> None:
         """End the stream; the client comes back and is checked anew."""
@@ -62,18 +80,15 @@ class TopicStreamResponse(EventStreamResponse):
     async def _events(self) -> AsyncGenerator[bytes, None]:
         # All that has to be undone starts in here: a generator that was never started has nothing
         # to clean up, and one that was started is closed by the response.
-        self._subscription = subscription = Subscription()
+        self._subscription = subscription = MemberSubscription(self._identity)
         connections = get_connections()
         connections.add(self._identity, self)
+        self._client.connect()
+        began, size, end = live_connections.opened("sse"), 0, "gone"
         try:
-            lost: list[Reset] = []
-            for topic in self._topics:
-                if subscription.is_closed:
-                    break
-                started = await subscription.add(topic, self._after.get(topic))
-                if not started.recovered:
-                    lost.append(Reset(topic, started.position))
+            lost = await self._subscribe()
             if subscription.is_closed:
+                end = "ended"
                 return  # `recheck` has ended it meanwhile
             positions = subscription.positions
             # An id without data dispatches nothing, but is what EventSource sends when it
@@ -87,18 +102,43 @@ class TopicStreamResponse(EventStreamResponse):
             if self._lane is not None and self.is_untouched:
                 self._lane.arm(opening)
                 subscription.sink = Sink(self._encode, self._lane)
-            yield opening
+            part = opening
             while True:
+                size += len(part)
+                yield part
                 items = await subscription.read(settings.KEEPALIVE_SECONDS)
-                if items:
-                    yield b"".join(self._encode_item(item, positions) for item in items)
+                parts = [self._encode_item(item, positions) for item in items]
+                # Without an id: the client's position is that of the events.
+                parts += [encode_sse(text, event=PRESENCE) for text in subscription.notices()]
+                if parts:
+                    part = b"".join(parts)
                 elif subscription.is_closed:
+                    end = "ended"
                     return
                 else:
-                    yield KEEPALIVE
+                    part = KEEPALIVE
         finally:
+            self._client.disconnect()
             connections.discard(self._identity, self)
             subscription.close()
+            events, size = subscription.sent_events, size + subscription.sent_bytes
+            user, path = self._identity.user, self._path
+            live_connections.closed("sse", began, end, path, user, events, size)
+
+    async def _subscribe(self) -> list[Reset]:
+        """Read the topics; return those whose history is gone."""
+        lost: list[Reset] = []
+        for topic in self._topics:
+            if self._subscription.is_closed:
+                break
+            started = await self._subscription.add(
+                topic, self._after.get(topic), now=self._now.get(topic)
+            )
+            if not started.recovered:
+                lost.append(Reset(topic, started.position))
+        for topic in self._watched:
+            self._subscription.watch(topic)
+        return lost
 
     def _id(self, positions: Mapping[str, Position]) -> str:
         return format_positions(positions) if self._combined else str(positions[self._topics[0]])

@@ -5,18 +5,25 @@ from typing import Final
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 
+from ..access.authentication import authenticate
 from ..access.identity import Identity
+from ..access.origins import check_origin
 from ..access.permissions import require
 from ..access.tickets import create_ticket
 from ..conf import settings
+from ..conf.topics import topic_settings
 from ..delivery.hub import positions_now
 from ..events.payload import DEFAULT_TYPE
 from ..events.position import Position, parse_position, parse_positions
 from ..events.topic import validate_topic
-from ..exceptions import HistoryGone, NotIdentified
+from ..exceptions import HistoryGone, InvalidKey, NotIdentified, PresenceOff
+from ..limits.client import Client
+from ..presence.member_subscription import require_kept
+from ..presence.members import attendance_of
 from ..streaming.ndjson import after_and_limit
-from ..utils.asgi import is_wsgi, scope_of
+from ..utils.asgi import is_wsgi, scope_of, wants
 from .history import HistoryResponse
+from .publish_batch import publish_batch
 from .requests import (
     accepts_event_stream,
     error_response,
@@ -68,11 +75,25 @@ async def publish_event(request: HttpRequest, topic: str) -> HttpResponseBase:
     validate_topic(topic)
     # First of all: the CSRF check reads what is called a form, and leaves no body.
     body = request.body
-    identity = await writer(request)
-    await require(identity.user, topic, "publish")
+    client = Client(await writer(request), scope_of(request))
+    await client.take("PUBLISHES")
+    await require(client.identity.user, topic, "publish")
     kind = request.GET.get("type", DEFAULT_TYPE)
-    event = await publish_body(identity.user, topic, body, kind)
-    return JsonResponse({"id": event.id}, status=201)
+    key = request.headers.get("Idempotency-Key")
+    trace = request.headers.get("traceparent")
+    status, content = await publish_body(client, topic, body, kind, key, trace)
+    return JsonResponse(content, status=status)
+
+
+@json_errors("POST")
+async def publish_events(request: HttpRequest) -> HttpResponseBase:
+    """`POST /events`: the body is a batch of events, for several topics."""
+    body = request.body  # first, as above
+    client = Client(await writer(request), scope_of(request))
+    if "Idempotency-Key" in request.headers:  # passed over, it would promise what does not hold
+        raise InvalidKey('Give each event of the batch a "key" of its own; the batch has none.')
+    status, content = await publish_batch(client, body, request.headers.get("traceparent"))
+    return JsonResponse(content, status=status)
 
 
 @json_errors("GET")
@@ -84,7 +105,7 @@ async def history(request: HttpRequest, topic: str) -> HttpResponseBase:
     identity = await reader(request, [topic])
     try:
         response = await HistoryResponse.begin(
-            identity, topic, after, limit, has_meta=_wants_meta(request)
+            identity, topic, after, limit, has_meta=wants(scope_of(request), "meta")
         )
     except HistoryGone as error:
         position = (await positions_now([topic]))[topic]
@@ -96,6 +117,20 @@ async def history(request: HttpRequest, topic: str) -> HttpResponseBase:
     return response
 
 
+@json_errors("GET")
+async def presence(request: HttpRequest, topic: str) -> HttpResponseBase:
+    """`GET /topics/<topic>/presence?count=1`: who reads the topic now, or how many."""
+    validate_topic(topic)
+    scope = scope_of(request)
+    identity = await authenticate(scope, check_origin(scope))
+    await require(identity.user, topic, "presence")
+    require_kept(topic)
+    attendance = await attendance_of(topic)
+    text = attendance.count_text if wants(scope_of(request), "count") else attendance.text
+    headers = {"Vary": "Cookie, Authorization", "Cache-Control": "no-store"}
+    return HttpResponse(text, content_type="application/json", headers=headers)
+
+
 @json_errors("GET", "POST")
 async def topic_view(request: HttpRequest, topic: str) -> HttpResponseBase:
     """`/topics/<topic>/events`: reads by GET, publishes by POST."""
@@ -103,12 +138,19 @@ async def topic_view(request: HttpRequest, topic: str) -> HttpResponseBase:
     return await view(request, topic)
 
 
+@json_errors("GET", "POST")
+async def events_view(request: HttpRequest) -> HttpResponseBase:
+    """`/events`: reads several topics by GET, publishes to them by POST."""
+    return await (events if request.method == "GET" else publish_events)(request)
+
+
 @json_errors("POST")
 async def tickets(request: HttpRequest) -> HttpResponseBase:
     """`POST /realtime/tickets`: a single-use ticket for a URL, instead of the token itself."""
     identity = await writer(request)
-    if not identity.user.is_authenticated:
+    if identity.source == "anonymous":
         raise NotIdentified("Sign in, or send an access token, to get a ticket.")
+    await Client(identity, scope_of(request)).take("OPENS")
     ticket = await create_ticket(identity)
     return JsonResponse({"ticket": ticket, "expires_in": settings.TICKET_SECONDS}, status=201)
 
@@ -121,11 +163,8 @@ async def websocket_only(request: HttpRequest, /, **parts: str) -> HttpResponseB
 
 def _after(request: HttpRequest) -> str | None:
     # The header wins: a reconnecting EventSource sends it along with the URL it began with.
-    return request.headers.get("Last-Event-ID") or request.GET.get("after")
-
-
-def _wants_meta(request: HttpRequest) -> bool:
-    return request.GET.get("meta") == "1"
+    # By META: the mapping of all headers is made anew for each request.
+    return request.META.get("HTTP_LAST_EVENT_ID") or request.GET.get("after")
 
 
 async def _stream(
@@ -141,18 +180,34 @@ async def _stream(
     if not accepts_event_stream(request):
         accept = request.headers.get("Accept")
         return error_response(406, f"This is text/event-stream, which {accept!r} leaves out.")
+    watched: list[str] = []
+    if wants(scope_of(request), "presence"):
+        watched = [topic for topic in topics if topic_settings(topic).has_presence]
+        if not watched:
+            raise PresenceOff(topics[0])
+        for topic in watched:
+            await require(identity.user, topic, "presence")
+    client = Client(identity, scope_of(request))
+    await client.require_place()
+    client.reserve()
     # "From now on" means now, not when the body is first asked for: a client that sees the
     # answer's headers and then publishes has to get the event.
     live = [topic for topic in topics if topic not in after]
-    after = {**after, **await positions_now(live)} if live else after
+    try:
+        now = await positions_now(live) if live else {}
+    except BaseException:
+        client.disconnect()
+        raise
     response = TopicStreamResponse(
         scope_of(request),
-        identity,
+        client,
         topics,
         after,
+        now=now,
         combined=combined,
         is_resumed=not live,
-        has_meta=_wants_meta(request),
+        has_meta=wants(scope_of(request), "meta"),
+        watched=watched,
     )
     response.headers["Vary"] = "Cookie, Authorization"
     return response

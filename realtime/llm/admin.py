@@ -14,7 +14,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from ..admin import ReadOnlyAdmin
+from ..admin.admin_pages import ReadOnlyAdmin
 from . import generation
 from .conf import settings
 from .models import Generation

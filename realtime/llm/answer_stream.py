@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import AsyncGenerator
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-from ..exceptions import ProviderError, TooManyRequests
+from ..exceptions import DatabaseUnavailable, ProviderError, TooManyRequests
 from ..streaming.response import EventStreamResponse, keep_alive
 from ..streaming.sse import encode_sse
 from .conf import settings
+from .leases import leased
 from .provider import Answer, Provider, validate_prompt
 from .providers import get_provider
 from .slots import slots
@@ -51,15 +53,17 @@ async def answer_on_request(request: HttpRequest, prompt: object, user: Any) -> 
 
 async def _events(provider: Provider, prompt: str, user: Any) -> AsyncGenerator[bytes, None]:
     try:
-        with slots.take(user):
-            # Sent at once: while the first token is slow, the reader sees that an answer comes.
-            yield encode_sse(id=UNDER_WAY, retry=settings.SSE_RETRY_MS)
-            async with Answer(provider, prompt) as answer:
-                async for text in answer:
-                    yield encode_sse(_json({"token": text}))
+        with slots.take(user):  # of this process; that of all is known a little later
+            async with leased(user) as unless_refused:
+                # Sent at once: while the first token is slow, the reader sees that an answer comes.
+                yield encode_sse(id=UNDER_WAY, retry=settings.SSE_RETRY_MS)
+                async with Answer(provider, prompt) as answer:
+                    next_text = partial(anext, answer, "")
+                    while text := await unless_refused(next_text):
+                        yield encode_sse(_json({"token": text}))
         assert answer.stop is not None
         yield encode_sse(_json(answer.stop.data()), event="done", id=FINISHED)
-    except (ProviderError, TooManyRequests) as error:
+    except (ProviderError, TooManyRequests, DatabaseUnavailable) as error:
         yield _error(str(error))
 
 

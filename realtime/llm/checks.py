@@ -7,7 +7,7 @@ from django.core import checks
 from django.core.checks import CheckMessage, Error
 
 from ..checks import LLM_PREFIX, check_table, with_usable_settings
-from ..conf import given
+from ..conf.setting import given
 from .conf import Settings, settings
 from .providers import SDKS, SHORT_NAMES, provider_path
 

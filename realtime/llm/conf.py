@@ -2,16 +2,8 @@
 
 from typing import Any
 
-from ..conf import Setting
 from ..conf import Settings as CoreSettings
-
-
-class Secret(Setting[str]):
-    """A setting whose value is shown to nobody."""
-
-    def find_problem(self, value: Any) -> tuple[str, str] | None:
-        """Return what is wrong with the value, without the value."""
-        return None if isinstance(value, str) else ("is not a string.", "The key, or ''.")
+from ..conf.setting import Secret, Setting
 
 
 class ProviderName(Setting[Any]):
@@ -51,8 +43,8 @@ class Settings(CoreSettings):
     LLM_PER_PROCESS = Setting(50, "answers",
         "Under way in one process; more are refused (429).")
     LLM_PER_USER = Setting(3, "answers",
-        "Under way for one user; more are refused (429). Those on a request are counted in each "
-        "process by itself, those that are published in all.")
+        "Under way for one user in all processes; more are refused (429, or `event: error` where "
+        "the others are on requests elsewhere).")
     LLM_BATCH_SECONDS = Setting(0.05, "seconds",
         "Tokens that are published to a topic wait this long for more; the first does not wait.")
     LLM_BATCH_CHARS = Setting(2_000, "characters",
@@ -62,7 +54,7 @@ class Settings(CoreSettings):
         "cancelled it.")
     LLM_LEASE_SECONDS = Setting(10.0, "seconds",
         "An answer without that sign for so long has lost its process: it is ended with an "
-        "error. Keep it several heartbeats.")
+        "error, and counts for its user no more. Keep it several heartbeats.")
     LLM_UNHEARD_SECONDS = Setting(60.0, "seconds",
         "An answer on a topic that nobody has listened to for so long is ended with an error.")
 # fmt: on

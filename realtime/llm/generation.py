@@ -92,5 +92,6 @@ async def reap_orphans(topics: Iterable[str], **kwargs: Any) -> None:
 
     A receiver of `heads_checked`, which is sent with the topics that have readers here.
     """
-    if ours := [topic for topic in topics if _TOPIC.fullmatch(topic)]:
+    # First what is quick: of 20,000 topics hardly one is an answer's.
+    if ours := [topic for topic in topics if ".chat." in topic and _TOPIC.fullmatch(topic)]:
         await announce_all(await DATABASE.run(store.note_listeners, ours))

@@ -1,4 +1,4 @@
-"""The table of generations, which `realtime.llm` keeps beside the core's tables."""
+"""The tables of language models: answers that are published, and leases of those that are not."""
 
 from typing import ClassVar
 
@@ -42,3 +42,13 @@ class Generation(models.Model):
 
     def __str__(self) -> str:
         return self.topic
+
+
+class Lease(models.Model):
+    """That a user has an answer under way on a request, in some process."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="+")
+    beat = models.DateTimeField()  # the last sign of life of the process at work
+
+    def __str__(self) -> str:
+        return f"an answer of {self.user_id}"

@@ -1,13 +1,16 @@
 """How many answers may be under way: in this process, and for one user."""
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from ..exceptions import TooManyRequests
+from ..metrics.series import Gauge
 from .conf import settings
 
+FULL_SECONDS = 1.0  # that a user is believed to have too many answers in all processes
 RETRY_SECONDS = 5  # what Retry-After says: an answer ends within seconds, most of the time
 
 
@@ -16,6 +19,7 @@ class Slots:
 
     def __init__(self) -> None:
         self._by_user: Counter[Any] = Counter()
+        self._full: dict[Any, float] = {}  # by user: until when the answers elsewhere are believed
 
     @property
     def taken(self) -> int:
@@ -28,8 +32,18 @@ class Slots:
             raise TooManyRequests(
                 "This server has too many answers under way; try again soon.", RETRY_SECONDS
             )
-        if self._by_user[user.pk] >= settings.LLM_PER_USER:
+        is_full = self._full.get(user.pk, 0.0) > time.monotonic()
+        if is_full or self._by_user[user.pk] >= settings.LLM_PER_USER:
             raise too_many_of_one_user()
+
+    def note_full(self, user: Any) -> None:
+        """Take note that `user` has too many answers under way, elsewhere too.
+
+        For `FULL_SECONDS`: who asks again and again does not have the model asked each time.
+        """
+        now = time.monotonic()
+        self._full = {pk: until for pk, until in self._full.items() if until > now}
+        self._full[user.pk] = now + FULL_SECONDS
 
     @contextmanager
     def take(self, user: Any) -> Iterator[None]:
@@ -54,3 +68,10 @@ def too_many_of_one_user() -> TooManyRequests:
 
 
 slots = Slots()
+
+RUNNING: Final = Gauge(
+    "realtime_generations",
+    "Answers of language models that are under way.",
+    read=lambda: {"running": slots.taken},
+    state=("running",),
+)

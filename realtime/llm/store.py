@@ -13,6 +13,7 @@ from typing import Any, Final
 from django.contrib.auth import get_user_model
 from django.db import router, transaction
 from django.db.models import QuerySet
+from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Now
 
 from .. import models
@@ -21,9 +22,9 @@ from ..eventlog import get_event_log
 from ..events.event import Event
 from ..events.payload import DEFAULT_TYPE
 from ..events.topic import user_topic
-from ..exceptions import InvalidPrompt
+from ..exceptions import DatabaseUnavailable, InvalidPrompt
 from .conf import settings
-from .models import Generation
+from .models import Generation, Lease
 from .slots import too_many_of_one_user
 
 SWEEP_BATCH: Final = 200  # rows read in one go
@@ -47,13 +48,11 @@ def find(user: Any, key: str, digest: str) -> Generation | None:
 
 def create(user: Any, key: str | None, digest: str, model: str) -> tuple[Generation, bool]:
     """Return a new generation and True, or the one that the key has already, and False."""
-    with transaction.atomic(using=_alias()):
-        # Locks the user: of two requests at once, the second sees what the first has begun.
-        get_user_model()._base_manager.select_for_update().get(pk=user.pk)
+    with transaction.atomic(using=alias()):
+        lock(user)
         if key is not None and (row := find(user, key, digest)):
             return row, False
-        if running().filter(user=user).count() >= settings.LLM_PER_USER:
-            raise too_many_of_one_user()
+        require_room(user)
         name = secrets.token_hex(8)
         topic = f"{user_topic(user.pk)}.chat.{name}"
         row = Generation.objects.create(
@@ -69,14 +68,39 @@ def create(user: Any, key: str | None, digest: str, model: str) -> tuple[Generat
         return row, True
 
 
+def lock(user: Any) -> None:
+    """Lock the user: of two requests at once, the second sees what the first has begun."""
+    get_user_model()._base_manager.select_for_update().values_list("pk").get(pk=user.pk)
+
+
+def require_room(user: Any) -> None:
+    """Raise `TooManyRequests` unless `user`, who is locked, may begin another answer.
+
+    What a process was at that has gone counts until `LLM_LEASE_SECONDS` have passed.
+    """
+    alive = {"user": user.pk, "beat__gte": expiry()}
+    published = running().filter(**alive).values_list("pk")
+    on_requests = Lease.objects.filter(**alive).values_list("pk")
+    if published.union(on_requests, all=True).count() >= settings.LLM_PER_USER:
+        raise too_many_of_one_user()
+
+
+def expiry() -> CombinedExpression:
+    """Return when an answer has shown its last sign of life whose process counts as gone."""
+    # By the database's clock throughout: those of several hosts may disagree.
+    return Now() - timedelta(seconds=settings.LLM_LEASE_SECONDS)
+
+
 def append(row: Generation, texts: list[str]) -> list[Event] | None:
     """Log the texts with a sign of life; return None if it has ended or has no listeners."""
     log = get_event_log()
-    with transaction.atomic(using=_alias()):
+    with transaction.atomic(using=alias()):
         unheard = timedelta(seconds=settings.LLM_UNHEARD_SECONDS)
         if not running(row.pk).filter(heard__gte=Now() - unheard).update(beat=Now()):
             return None
-        return log.append([make_event(row.topic, {"token": text}, DEFAULT_TYPE) for text in texts])
+        new = [make_event(row.topic, {"token": text}, DEFAULT_TYPE) for text in texts]
+        events = log.append(new)
+    return _stored(events)
 
 
 def end(rows: QuerySet[Generation], type: str, data: dict[str, Any]) -> Event | None:
@@ -84,13 +108,14 @@ def end(rows: QuerySet[Generation], type: str, data: dict[str, Any]) -> Event | 
     row = rows.first()
     if row is None:
         return None
-    with transaction.atomic(using=_alias()):
+    with transaction.atomic(using=alias()):
         outcome = data.get("stop_reason", "error")[:20]
         usage = data.get("usage", {})
         tokens = {name: usage.get(name) for name in ("input_tokens", "output_tokens")}
         if not rows.filter(pk=row.pk).update(ended=Now(), outcome=outcome, **tokens):
             return None
-        return get_event_log().append([make_event(row.topic, data, type)])[0]
+        events = get_event_log().append([make_event(row.topic, data, type)])
+    return _stored(events)[0]
 
 
 def cancel(name: str, user: Any) -> tuple[bool, Event | None]:
@@ -136,8 +161,7 @@ def sweep() -> list[Event]:
 
 def _end_orphans(rows: QuerySet[Generation]) -> list[Event]:
     """End those of `rows` without a sign of life for `LLM_LEASE_SECONDS`; return their events."""
-    # By the database's clock throughout: those of several hosts may disagree.
-    late = rows.filter(beat__lt=Now() - timedelta(seconds=settings.LLM_LEASE_SECONDS))
+    late = rows.filter(beat__lt=expiry())
     events = []
     for row in late[:SWEEP_BATCH]:
         # `late` again: it may have shown one, or ended, since the rows were read.
@@ -146,6 +170,14 @@ def _end_orphans(rows: QuerySet[Generation]) -> list[Event]:
     return events
 
 
-def _alias() -> str:
+def _stored(events: list[Event]) -> list[Event]:
+    """Return the events; raise where a log that waits for the commit could not store them."""
+    if any(event.is_pending for event in events):
+        raise DatabaseUnavailable
+    return events
+
+
+def alias() -> str:
+    """Return the alias of the database that has the answers."""
     # That of the log: rows and events commit together.
     return router.db_for_write(models.Event)

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from realtime.server.counters import counters
 from realtime.server.http_connection import HTTPConnection
 from realtime.server.http_request import RequestHead
 from realtime.server.state import ServerState
@@ -26,6 +27,7 @@ class RefusedConnection(HTTPConnection):
         server.connections.discard(self)  # it takes nobody's place
         server.timeouts.heads.pop(self)
         server.timeouts.refused.add(self)
+        counters.handshake_refused("no_room")
         self._timer = server.loop.call_later(REFUSAL_SECONDS, self.give_up)
 
     def give_up(self) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import IO, Any
 
 from realtime.server import systemd
+from realtime.server.counters import counters
 from realtime.server.embedded_valkey import EmbeddedValkey, ValkeyError
 from realtime.server.sockets import ListenError, ListeningSocket
 from realtime.server.workers import Backoff, Worker, describe_exit, end, environment
@@ -35,7 +36,8 @@ class Supervisor:
     further arguments for the worker's command line, see `python -m realtime.server --help`.
     `embedded_redis` has a Valkey started with them, and names the environment variable in which
     they find its URL. `on_ready` is called once, when the first start of all workers has
-    succeeded; without it one line is printed.
+    succeeded; without it one line is printed. `beside` runs for as long as workers do, the drain
+    too.
 
     `bind()` and `run()` raise SupervisorError.
     """
@@ -55,6 +57,7 @@ class Supervisor:
         options: Sequence[str] = (),
         embedded_redis: str | None = None,
         on_ready: "Callable[[Supervisor], None] | None" = None,
+        beside: "Callable[[], Coroutine[Any, Any, None]] | None" = None,
         stdout: IO[str] | None = None,
     ) -> None:
         if workers < 1:
@@ -70,6 +73,7 @@ class Supervisor:
         self.options = [*options, "--drain-delay", str(drain_delay)]
         self.embedded_redis = embedded_redis
         self.on_ready = on_ready
+        self.beside = beside
         self.stdout = stdout or sys.stdout
         self._given = os.environ if env is None else env
         self.env = environment(self._given, workers)
@@ -147,6 +151,7 @@ class Supervisor:
             loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(signal.SIGHUP, lambda: begin(self._replace()))
         valkey = EmbeddedValkey(self.env)
+        beside = loop.create_task(self.beside()) if self.beside else None
         try:
             begin(self._notify_watchdog())
             if self.embedded_redis:
@@ -164,6 +169,9 @@ class Supervisor:
             await asyncio.gather(*left, return_exceptions=True)
             await self._end_workers()
             await valkey.end()
+            if beside is not None:
+                beside.cancel()
+                await asyncio.gather(beside, return_exceptions=True)
 
     def _stop(self, number: signal.Signals) -> None:
         self._stop_signal = number
@@ -247,6 +255,7 @@ class Supervisor:
             if self._slots[slot] is not worker:
                 continue  # _replace() put another one here
             self._slots[slot] = None
+            counters.worker_restarted()
             delay = backoff.ended(worker.started)
             again = f"again in {delay:.1f} s" if delay else "again"
             how = describe_exit(status)

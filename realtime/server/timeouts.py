@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
 from realtime.server.access_log import logger
+from realtime.server.counters import counters
 from realtime.server.limits import Limits
 
 INTERVAL = 0.25
@@ -101,7 +102,9 @@ class Timeouts:
 
     async def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         while True:
+            due = loop.time() + INTERVAL
             await asyncio.sleep(INTERVAL)
+            counters.loop_lag(loop.time() - due)
             try:
                 await self._sweep(loop.time())
             except Exception:  # one bad connection must not end the timeouts of all others
@@ -119,6 +122,7 @@ class Timeouts:
                 connection.timed_out()
         for transport in _stale(self.stalled, now - limits.stall_timeout):
             transport.abort()
+            counters.stalled_closed()
         self._poll()
         self._turn = (self._turn + 1) % self._turns
         for number, periodic in enumerate(list(self._periodic[self._turn])):

@@ -9,6 +9,7 @@ from enum import IntEnum, auto
 from typing import Any, Final
 
 from realtime.server import access_log, frames, scope
+from realtime.server.counters import counters
 from realtime.server.disconnect import DisconnectEvent
 from realtime.server.frames import FrameError, FrameParser
 from realtime.server.handshake import Handshake, HandshakeError, Header
@@ -132,6 +133,7 @@ class WebSocketConnection:
         try:
             handshake.check()
         except HandshakeError as error:
+            counters.handshake_refused("bad_handshake")
             self._refuse(error.status, error.reason, *error.headers)
             return
         if server.is_draining:
@@ -326,6 +328,7 @@ class WebSocketConnection:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
         elif self._is_full:
+            counters.inbox_full()
             self.transport.pause_reading()
 
     def _queue_disconnect(self, code: int, reason: str) -> None:

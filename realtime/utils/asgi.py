@@ -58,6 +58,11 @@ def query(scope: Scope) -> dict[str, list[str]]:
     return parse_qs(text, keep_blank_values=True)
 
 
+def wants(scope: Scope, parameter: str) -> bool:
+    """Return whether the URL says `?parameter=1`, or `true`."""
+    return query(scope).get(parameter, [""])[-1] in ("1", "true")
+
+
 async def read_body(receive: Receive, max_bytes: int) -> bytes | None:
     """Return the body, or its beginning once that is over `max_bytes`; None if the client left."""
     parts: list[bytes] = []

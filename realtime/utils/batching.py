@@ -26,11 +26,15 @@ class Batcher(Generic[A, R]):
     itself raises is raised to all callers of the batch: it is never repeated, since only `run` can
     know what it has done already. With `repeat_alone`, for what only reads, each call of a batch
     that failed is made once more by itself: one bad call does not take the others with it.
+
+    A batch waits up to `linger` seconds for as many calls as there were at the end of the last one.
+    Callers that are answered together call again at nearly the same time: without that the first
+    of them would have a batch of its own, and the others the next.
     """
 
-    def __init__(self, run: Run[A, R], *, repeat_alone: bool = False) -> None:
+    def __init__(self, run: Run[A, R], *, repeat_alone: bool = False, linger: float = 0.0) -> None:
         # Futures can't be shared between loops.
-        self._queues = PerLoop[_Queue[A, R]](lambda: _Queue(run, repeat_alone))
+        self._queues = PerLoop[_Queue[A, R]](lambda: _Queue(run, repeat_alone, linger))
 
     async def __call__(self, argument: A) -> R:
         """Return the result for `argument`; raise what the batch answered it with."""
@@ -38,9 +42,12 @@ class Batcher(Generic[A, R]):
 
 
 class _Queue(Generic[A, R]):
-    def __init__(self, run: Run[A, R], repeat_alone: bool) -> None:
+    def __init__(self, run: Run[A, R], repeat_alone: bool, linger: float) -> None:
         self._run = run
         self._repeat_alone = repeat_alone
+        self._linger = linger
+        self._expected = 0  # calls, as many as there were lately
+        self._have_come: asyncio.Future[None] | None = None  # while a batch waits for them
         self._waiting: deque[tuple[A, asyncio.Future[R]]] = deque()
         self._worker: asyncio.Task[None] | None = None
 
@@ -48,17 +55,32 @@ class _Queue(Generic[A, R]):
         self._waiting.append((argument, future))
         if self._worker is None:
             self._worker = spawn(self._work())
+        if self._have_come is not None and len(self._waiting) >= self._expected:
+            _stop_waiting(self._have_come)
         return future
 
     async def _work(self) -> None:
         try:
             while self._waiting:
+                if self._linger and len(self._waiting) < self._expected:
+                    await self._wait_for_others()
                 size = min(MAX_CALLS, len(self._waiting))
                 batch = [self._waiting.popleft() for _ in range(size)]
                 # Skip calls whose caller was cancelled before this batch started.
                 await self._serve([call for call in batch if not call[1].done()])
+                self._expected = min(MAX_CALLS, size + len(self._waiting))
         finally:
             self._worker = None
+
+    async def _wait_for_others(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._have_come = loop.create_future()
+        timer = loop.call_later(self._linger, _stop_waiting, self._have_come)
+        try:
+            await self._have_come
+        finally:
+            timer.cancel()
+            self._have_come = None
 
     async def _serve(self, batch: list[tuple[A, "asyncio.Future[R]"]]) -> None:
         if not batch:
@@ -79,3 +101,8 @@ class _Queue(Generic[A, R]):
                 future.set_exception(result)
             else:
                 future.set_result(result)
+
+
+def _stop_waiting(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)

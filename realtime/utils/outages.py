@@ -11,7 +11,8 @@ logger = logging.getLogger("realtime.database")
 
 UNAVAILABLE: Final = (
     "The database can't be asked, and clients are told to come back: see that it runs, that "
-    "DATABASES names it, and that it takes as many connections as the processes need. It said: %s"
+    "DATABASES names it, that `manage.py migrate` has made its tables, and that it takes as many "
+    "connections as the processes need. It said: %s"
 )
 ANSWERED_ERRORS: Final = (RealtimeError, InterfaceError, OperationalError)
 

@@ -9,6 +9,7 @@ import asyncio
 import os
 import threading
 import time
+from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +23,7 @@ from django.db import Error as DatabaseError
 from django.db import InterfaceError, OperationalError, close_old_connections, connections
 
 from ..conf import settings
+from ..metrics.series import Gauge
 from .reconnect import check_pool, close_suspects
 
 P = ParamSpec("P")
@@ -34,7 +36,8 @@ CLOSE_SECONDS: Final = 5.0  # for the calls under way when the threads are ended
 class ThreadPool:
     """Threads that the whole process shares, as many as a setting says; each keeps a connection.
 
-    Any thread that is free takes a call, in autocommit: don't count on a transaction of the caller.
+    The free thread that worked last takes a call: what its connection has cached is still true, as
+    SQLite's pages. It is in autocommit: don't count on a transaction of the caller.
     After an error of the database the thread's connection is closed. One from a pool goes back
     after each call, unless `keeps_pooled`. For each call that takes longer than `STUCK_SECONDS`
     there may be one thread more, up to twice as many, and no thread keeps the process from its end.
@@ -50,11 +53,12 @@ class ThreadPool:
 
     def _forget(self) -> None:
         # In a process that was forked off there are no threads.
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._asleep: list[threading.Lock] = []  # by its lock a thread is woken
         self._threads: dict[threading.Thread, float | None] = {}  # when its call began
         self._numbers = count()
-        self._is_watched = False
+        self._watched_until = 0.0
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what `function` returns in one of the threads."""
@@ -82,52 +86,76 @@ class ThreadPool:
         """Call `function` in one of the threads, and return its future."""
         return self._submit(partial(self._call, partial(function, *args, **kwargs)))
 
+    @property
+    def busy(self) -> int:
+        """Return how many threads are at work."""
+        return sum(begun is not None for begun in list(self._threads.values()))
+
     def close(self) -> None:
         """End the threads and their connections; the next use starts new ones.
 
         Waits for the calls under way, no longer than `CLOSE_SECONDS` for all of them.
         """
-        with self._changed:
+        with self._lock:
             ended, self._threads = self._threads, {}
-            self._changed.notify_all()
+            while self._asleep:
+                self._wake()
         deadline = time.monotonic() + CLOSE_SECONDS
-        for thread in ended:
-            thread.join(max(0.0, deadline - time.monotonic()))
+        for thread in list(ended):
+            if thread.is_alive():  # else it has not begun yet, and ends when it does
+                thread.join(max(0.0, deadline - time.monotonic()))
 
     def _submit(self, call: Callable[[], T]) -> "Future[T]":
         future: Future[T] = Future()
-        with self._changed:
+        with self._lock:
             idle = sum(begun is None for begun in self._threads.values())
             # Before the call is there: one that raised for want of a thread is not made later.
-            if len(self._calls) >= idle and not self._add_thread():
+            if len(self._calls) >= idle:
+                self._add_thread()
                 self._start_watch()
             self._calls.append((future, call))
-            self._changed.notify()
+            self._wake()
         return future
 
-    def _start_watch(self) -> None:
-        if not self._is_watched:
-            name = f"watch-{self._name}"
-            threading.Thread(target=self._watch, name=name, daemon=True).start()
-            self._is_watched = True
+    def _wake(self) -> None:
+        if self._asleep:
+            self._asleep.pop().release()
 
-    def _add_thread(self) -> bool:
-        if len(self._threads) >= self._limit():
-            return False
-        name = f"{self._name}_{next(self._numbers)}"
-        thread = threading.Thread(target=self._work, name=name, daemon=True)
-        thread.start()
-        self._threads[thread] = None  # only once it runs: else calls would wait for it
-        return True
+    def _sleep(self) -> None:
+        """Let go of the pool's lock until the thread is woken."""
+        mine = threading.Lock()
+        mine.acquire()
+        self._asleep.append(mine)
+        self._lock.release()
+        try:
+            mine.acquire()
+        finally:
+            self._lock.acquire()
+
+    def _start_watch(self) -> None:
+        now = time.monotonic()
+        if self._watched_until < now:
+            _start(threading.Thread(target=self._watch, name=f"watch-{self._name}", daemon=True))
+            self._watched_until = now + 2 * STUCK_SECONDS
+
+    def _add_thread(self) -> None:
+        if len(self._threads) < self._limit():
+            name = f"{self._name}_{next(self._numbers)}"
+            work = partial(self._work, self._threads)
+            _start(thread := threading.Thread(target=work, name=name, daemon=True))
+            self._threads[thread] = None
 
     def _watch(self) -> None:
-        """Add threads in the place of those that are stuck, for as long as calls wait."""
+        """Add threads in the place of those that are stuck or dead, for as long as calls wait."""
         while True:
             time.sleep(STUCK_SECONDS)
-            with self._changed:
+            with self._lock:
+                for thread in [each for each in self._threads if not each.is_alive()]:
+                    del self._threads[thread]  # one that begins so late is back then
                 if not self._calls:
-                    self._is_watched = False
+                    self._watched_until = 0.0
                     return
+                self._watched_until = time.monotonic() + 2 * STUCK_SECONDS
                 with suppress(RuntimeError):  # no thread is to be had now; perhaps later
                     self._add_thread()
 
@@ -138,28 +166,29 @@ class ThreadPool:
         stuck = sum(begun is not None and begun < before for begun in self._threads.values())
         return size + min(size, stuck)
 
-    def _work(self) -> None:
-        me, threads = threading.current_thread(), self._threads
+    def _work(self, threads: dict[threading.Thread, float | None]) -> None:
+        me = threading.current_thread()
         try:
             while (call := self._next_call(me, threads)) is not None:
                 _answer(*call)
                 del call  # an idle thread keeps nothing alive
         finally:
+            threads.pop(me, None)
             connections.close_all()
 
     def _next_call(
         self, me: threading.Thread, threads: dict[threading.Thread, float | None]
     ) -> "tuple[Future[Any], Callable[[], Any]] | None":
         """Return what this thread has to do next; None if it has to end."""
-        with self._changed:
+        with self._lock:
             threads[me] = None
             while not self._calls:
                 if threads is not self._threads:
                     return None
-                self._changed.wait()
+                self._sleep()
             if len(threads) > self._limit():
                 del threads[me]
-                self._changed.notify()
+                self._wake()
                 self._start_watch()  # the others may get stuck before they take the call
                 return None
             threads[me] = time.monotonic()
@@ -183,6 +212,12 @@ class ThreadPool:
 DATABASE: Final = ThreadPool("realtime-database", "DATABASE_THREADS", keeps_pooled=True)
 TRANSFER: Final = ThreadPool("realtime-transfer", "TRANSFER_THREADS", keeps_pooled=False)
 
+BUSY: Final = Gauge(
+    "realtime_database_threads_busy",
+    "Of `DATABASE_THREADS`, those that are at work.",
+    read=lambda: DATABASE.busy,
+)
+
 
 async def release_request_thread() -> None:
     """Give back what Django gave the running request.
@@ -205,6 +240,12 @@ async def release_request_thread() -> None:
     elif (release := getattr(executor, "release", None)) is not None:
         # Lent by the server. Not awaited: the first byte need not wait for it.
         release(close_old_connections)
+
+
+def _start(thread: threading.Thread) -> None:
+    # In a thread of its own: `start` waits for ever for one that dies before it runs, as it does
+    # where memory is short.
+    start_new_thread(thread.start, ())
 
 
 def _answer(future: "Future[T]", call: Callable[[], T]) -> None:

@@ -10,9 +10,10 @@ from channels.consumer import AsyncConsumer
 from ..access.authentication import authenticate, authenticate_token
 from ..access.connections import get_connections
 from ..access.hosts import check_host
-from ..access.identity import ANONYMOUS, EVERY_CREDENTIAL, Credential, Identity
+from ..access.identity import EVERY_CREDENTIAL, Credential, Identity
 from ..access.origins import check_origin
 from ..access.permissions import User, may
+from ..access.scopes import require_unscoped
 from ..conf import settings
 from ..delivery.topic_subscriber import Started
 from ..events.position import parse_position
@@ -47,13 +48,12 @@ class WebSocketConsumer(Socket, AsyncConsumer):
     #: Which credentials count.
     credentials: ClassVar[frozenset[Credential]] = EVERY_CREDENTIAL
     #: Whether `{"type": "ping"}` is sent every `HEARTBEAT_SECONDS`. A client that has answered one
-    #: with a pong, and then is silent for two intervals, is closed. (One that never answers is
-    #: watched by the server's protocol pings alone.)
+    #: and is then silent for two intervals is closed. (Others get the server's protocol pings.)
     heartbeat: ClassVar[bool] = False
+    #: Whether tokens with scopes may open it: it asks `realtime.require` about all it does then.
+    is_scoped: ClassVar[bool] = False
 
-    identity: Identity = ANONYMOUS
     # As class attributes: a socket keeps only what differs.
-    _bad_messages = 0
     _handling: asyncio.Task[Any] | None = None
     _heartbeat: Heartbeat | None = None
     _deadline: asyncio.TimerHandle | None = None  # for the first message
@@ -116,11 +116,10 @@ class WebSocketConsumer(Socket, AsyncConsumer):
             check_host(self.scope)
             credentials = self.credentials & check_origin(self.scope)
             if self.authentication != "message":
-                self.identity = await authenticate(self.scope, credentials)
+                self._identify(await authenticate(self.scope, credentials))
                 if self.authentication == "required" and not self.user.is_authenticated:
                     raise NotIdentified("Sign in, or send an access token.")
-                # Before the rule is asked: of what changes from here on, this socket is told.
-                get_connections().add(self.identity, self)
+                await self._take_place(self.identity)
                 await self._check_request()
                 await self.authorize()
                 await self.prepare()
@@ -129,7 +128,6 @@ class WebSocketConsumer(Socket, AsyncConsumer):
         except ANSWERED_ERRORS as error:
             await self._refuse(answer_to(error))
             return False
-        self.scope["user"] = self.user
         await self._accept()
         if self._state is ConsumerState.CONNECTING:
             self._state = ConsumerState.AUTHENTICATING
@@ -197,6 +195,7 @@ class WebSocketConsumer(Socket, AsyncConsumer):
     async def _dispatch(self, message: Message) -> None:
         content = None
         try:
+            await self._count(message)
             content = frames.content_of(message, self.accepts)
             is_pong = isinstance(content, dict) and content.get("type") == "pong"
             if self._heartbeat is not None and is_pong:
@@ -204,12 +203,8 @@ class WebSocketConsumer(Socket, AsyncConsumer):
             else:
                 await self.received(content)
         except ANSWERED_ERRORS as caught:
-            error = answer_to(caught)
-            self._bad_messages += error.status < 500  # else ours
-            await self.send_error(error.code, str(error), frames.ref_of(content))
-            if self._bad_messages >= settings.MAX_BAD_MESSAGES:
-                detail = f"{self._bad_messages} messages were refused."
-                await self.close(frames.code_after_refusals(error), detail)
+            ref = frames.ref_in(message) if content is None else frames.ref_of(content)
+            await self._refuse_message(answer_to(caught), ref)
 
     def _no_token_came(self) -> None:
         seconds = settings.FIRST_MESSAGE_SECONDS
@@ -218,11 +213,20 @@ class WebSocketConsumer(Socket, AsyncConsumer):
     async def _authenticate_by(self, message: Message) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        self.identity = await authenticate_token(frames.token_of(message))
-        get_connections().add(self.identity, self)
-        self.scope["user"] = self.user
+        self._identify(await authenticate_token(frames.token_of(message)))
+        await self._take_place(self.identity)
         await self.authorize()
         await self.prepare()
+
+    def _identify(self, identity: Identity) -> None:
+        if not self.is_scoped:
+            require_unscoped(identity.user)
+        # Before the rule is asked: of what changes from here on, this socket is told.
+        connections = get_connections()
+        connections.add(identity, self)
+        if identity != self.identity:
+            connections.discard(self.identity, self)
+        self.identity, self.scope["user"] = identity, identity.user
 
     async def _clean_up(self, code: int) -> None:
         self._state = ConsumerState.CLOSED
@@ -232,8 +236,10 @@ class WebSocketConsumer(Socket, AsyncConsumer):
         if self._heartbeat is not None:
             self._heartbeat.stop()
         get_connections().discard(self.identity, self)
+        self._client.disconnect()
         if self._writer is not None:
             await self._writer.close()
+        self._note_end(code, self.user, getattr(self._writer, "subscription", None))
         await self.disconnected(code)
 
     # -- while it lives
@@ -241,25 +247,18 @@ class WebSocketConsumer(Socket, AsyncConsumer):
     async def recheck(self, identity: Identity | None) -> None:
         """Close the socket if its user, who may have changed, may no longer have it."""
         if identity is None:
-            await self.close(frames.CLOSE_NOT_IDENTIFIED, "You are signed out.")
+            await self.close(frames.CLOSE_NOT_IDENTIFIED, "Signed out, or the token has ended.")
             return
-        self.identity = identity
         try:
+            self._identify(identity)
             await self.authorize()
         except RealtimeError as error:
-            await self._close_for(error)
-            return
+            return await self._close_for(error)
         for topic in self.topics:
             if not await may(self.user, topic, "read"):
                 await self.lost_permission(topic)
-
-    async def fail(self) -> None:
-        """Close the socket: it can't be told whether it may stay."""
-        await self.close(frames.CLOSE_ERROR, "The server could not check your rights; reconnect.")
-
-    async def lost_permission(self, topic: str) -> None:
-        """Close the socket, or drop the topic: the user may no longer read it."""
-        await self.close(frames.CLOSE_NOT_ALLOWED, f"You may not read {topic!r} any more.")
+        if self._writer is not None:
+            await self._writer.recheck(self.user)
 
     # -- topics
 
@@ -273,18 +272,18 @@ class WebSocketConsumer(Socket, AsyncConsumer):
         topic: str,
         after: str | None = None,
         on_start: Callable[[Started], Awaitable[None]] | None = None,
+        presence: bool = False,
     ) -> Started:
-        """Send this socket the topic's events: after an id, or from now on.
+        """Send this socket the topic's events: after an id, or from now on; and who is there.
 
-        Permission is the caller's business (`access.permissions.require`). Events go out as
-        `event` writes them. Raises `InvalidTopic`, `InvalidPosition`, ValueError when subscribed.
+        Permission is the caller's business (`require`). Raises ValueError when subscribed.
         """
         position = None if after is None else parse_position(after)
         if self._writer is None:
             self._writer = TopicWriter(self)
         if self._state is ConsumerState.OPEN:
             self._start_writing()
-        return await self._writer.subscription.add(validate_topic(topic), position, on_start)
+        return await self._writer.add(validate_topic(topic), position, on_start, presence)
 
     def unsubscribe(self, topic: str) -> bool:
         """Send no more of this topic; return False if it was not subscribed."""

@@ -15,7 +15,7 @@ CHANNELS_HOOKS: Final = {
 }
 AWAITED: Final = (
     *("prepare", "authorize", "connected", "received", "disconnected"),
-    *("event", "reset", "lost_permission", "recheck", "fail"),
+    *("event", "reset", "presence", "lost_permission", "recheck", "fail"),
 )
 
 

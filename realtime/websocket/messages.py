@@ -1,5 +1,7 @@
 """What is said over a topic WebSocket: JSON text frames, and their bytes on the wire."""
 
+import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final, Literal
@@ -7,9 +9,16 @@ from typing import Any, Final, Literal
 from ..events.event import Event
 from ..events.payload import decode_data, dumps
 from ..events.position import Position
-from ..exceptions import InvalidData, NotIdentified, RealtimeError
+from ..exceptions import InvalidData, NotIdentified
 
 PING: Final = '{"type":"ping"}'
+
+SHORT: Final = 1_024  # characters
+_STRING: Final = r'"[^"\\\x00-\x1f]*+"'
+_REF: Final = re.compile(
+    rf'\s*+\{{(?:\s*+{_STRING}\s*+:\s*+{_STRING}\s*+,)*?\s*+"ref"\s*+:\s*+'
+    rf"({_STRING}|-?[1-9][0-9]{{0,17}}+|0)\s*+[,}}]"
+)
 
 CLOSE_BAD_MESSAGE: Final = 4400
 CLOSE_NOT_IDENTIFIED: Final = 4401
@@ -17,11 +26,6 @@ CLOSE_NOT_ALLOWED: Final = 4403
 CLOSE_NO_AUTH_IN_TIME: Final = 4408
 CLOSE_TOO_MANY: Final = 4429
 CLOSE_ERROR: Final = 1011
-
-
-def code_after_refusals(last: RealtimeError) -> int:
-    """Return what a socket is closed with after too many messages that were refused."""
-    return last.close_code if last.close_code == CLOSE_TOO_MANY else CLOSE_BAD_MESSAGE
 
 
 def content_of(message: Mapping[str, Any], accepts: Literal["json", "text", "bytes"]) -> Any:
@@ -92,6 +96,13 @@ def reply(kind: str, ref: Any = None, **fields: Any) -> str:
     return dumps(message)
 
 
+def published_text(event_id: str | None, ref: Any = None) -> str:
+    """Return the frame that acknowledges a publication; of an ephemeral one without an id."""
+    if ref is None and event_id is not None:
+        return f'{{"type":"published","id":"{event_id}"}}'  # an id has no character to escape
+    return reply("published", ref, id=event_id)
+
+
 def type_of(content: Any) -> str:
     """Return the type of a request; raises `InvalidData` for what is no request."""
     if not isinstance(content, dict) or not isinstance(content.get("type"), str):
@@ -104,6 +115,26 @@ def ref_of(content: Any) -> Any:
     return content.get("ref") if isinstance(content, dict) else None
 
 
-def error_text(code: str, detail: str, ref: Any = None) -> str:
+def size_of(message: Mapping[str, Any]) -> int:
+    """Return how long a message is, in characters or bytes."""
+    return len(message.get("text") or message.get("bytes") or "")
+
+
+def ref_in(message: Mapping[str, Any]) -> Any:
+    """Return the `ref` of a message that was refused unparsed.
+
+    A long one has to begin with it: only members whose values are strings may stand before.
+    """
+    text, data = message.get("text"), message.get("bytes") or b""
+    if size_of(message) <= SHORT:  # to parse as much costs less than the answer
+        with suppress(InvalidData):
+            return ref_of(content_of(message, "json"))
+        return None
+    beginning = data[:SHORT].decode(errors="replace") if text is None else text
+    match = _REF.match(beginning, 0, SHORT)
+    return None if match is None else json.loads(match[1])
+
+
+def error_text(code: str, detail: str, ref: Any = None, **more: object) -> str:
     """Return an error frame: `code` for programs, `detail` says what to do."""
-    return reply("error", ref, code=code, detail=detail)
+    return reply("error", ref, code=code, detail=detail, **more)

@@ -12,7 +12,7 @@ async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
     """Refuse the handshake with 404."""
     # Channels' router raises where no route fits, which is a 500 with a traceback.
     await receive()
-    logger.info("There is no WebSocket at %s", scope["path"])
+    logger.info("There is no WebSocket at %r", scope["path"])  # it may have line breaks
     if has_denial_response(scope):
         detail = {"detail": "There is no WebSocket at this address."}
         await send_json(send, 404, detail, {}, "websocket.http.response")

@@ -8,6 +8,7 @@ gives the consumer the same two things.
 import asyncio
 from collections import deque
 
+from ..metrics.server_series import INBOX_FULL
 from ..server.disconnect import DisconnectEvent
 from ..utils.aio import spawn
 from ..utils.asgi import Message, Receive
@@ -48,6 +49,8 @@ class BufferedReceive:
                 if message["type"] == "websocket.disconnect":
                     self.disconnect_event.set()
                     return
+                if len(self._messages) >= self._limit:
+                    INBOX_FULL.inc()
                 while len(self._messages) >= self._limit:
                     self._changed.clear()
                     await self._changed.wait()

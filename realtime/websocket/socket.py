@@ -4,14 +4,22 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, ClassVar, Final
 
+from ..access.identity import ANONYMOUS, Identity
+from ..access.inspection import ConnectionInfo, address_of
+from ..delivery.subscription import Subscription
 from ..delivery.topic_subscriber import Reset
 from ..events.event import Event
-from ..exceptions import RealtimeError
+from ..exceptions import RateLimited, RealtimeError
+from ..limits.client import NOBODY, Client
+from ..limits.connection_limits import NO_LIMITS, ConnectionLimits
+from ..metrics import live_connections
+from ..metrics.server_series import HANDSHAKES
 from ..server.extensions import has_denial_response
 from ..streaming.json_columns import encode_value
-from ..utils.asgi import Scope, Send, send_json
+from ..utils.asgi import Message, Scope, Send, send_json
 from . import messages as frames
 from .hooks import check_hooks
+from .refusals import Refusals
 
 MAX_REASON_BYTES: Final = 123  # RFC 6455, section 5.5: a control frame has 125, two for the code
 
@@ -38,11 +46,27 @@ class Socket:
 
     scope: Scope
     base_send: Send
-    _state = ConsumerState.CONNECTING  # as a class attribute: a socket keeps only what differs
+    # As class attributes: a socket keeps only what differs.
+    identity: Identity = ANONYMOUS
+    _state = ConsumerState.CONNECTING
+    _client = NOBODY  # whom it counts for
+    _limits = NO_LIMITS
+    _refusals: Refusals | None = None
+    _sent = 0  # characters and bytes that were sent, but for the fast lane's
+    _opened: float | None = None  # when, by the monotonic clock
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         check_hooks(cls)
+
+    @property
+    def topics(self) -> list[str]:
+        """Return what this socket is subscribed to."""
+        return []
+
+    def describe(self) -> ConnectionInfo:
+        """Return what an operator may want to know of this socket."""
+        return ConnectionInfo("WebSocket", self.topics, address_of(self.scope))
 
     @property
     def _is_open(self) -> bool:
@@ -51,22 +75,23 @@ class Socket:
 
     async def send_json(self, value: Any) -> None:
         """Send a JSON value as a text frame, by Django's JSON encoder."""
-        if self._is_open:
-            await self.base_send({"type": "websocket.send", "text": encode_value(value)})
+        await self.send_text(encode_value(value))
 
     async def send_text(self, text: str) -> None:
         """Send a text frame; waits while the peer does not read."""
         if self._is_open:
+            self._sent += len(text)
             await self.base_send({"type": "websocket.send", "text": text})
 
     async def send_bytes(self, data: bytes) -> None:
         """Send a binary frame; waits while the peer does not read."""
         if self._is_open:
+            self._sent += len(data)
             await self.base_send({"type": "websocket.send", "bytes": data})
 
-    async def send_error(self, code: str, detail: str, ref: Any = None) -> None:
+    async def send_error(self, code: str, detail: str, ref: Any = None, **more: object) -> None:
         """Send an error frame: `code` for programs, `detail` with what to do."""
-        await self.send_text(frames.error_text(code, detail, ref))
+        await self.send_text(frames.error_text(code, detail, ref, **more))
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close the socket; what was received and not handled yet is not handled any more.
@@ -79,8 +104,42 @@ class Socket:
             reason = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
             await self.base_send({"type": "websocket.close", "code": code, "reason": reason})
 
+    async def fail(self) -> None:
+        """Close the socket: it can't be told whether it may stay."""
+        await self.close(frames.CLOSE_ERROR, "The server could not check your rights; reconnect.")
+
+    async def lost_permission(self, topic: str) -> None:
+        """Close the socket, or drop the topic: the user may no longer read it."""
+        await self.close(frames.CLOSE_NOT_ALLOWED, f"You may not read {topic!r} any more.")
+
     async def _close_for(self, error: RealtimeError) -> None:
         await self.close(error.close_code, str(error))
+
+    async def _take_place(self, identity: Identity) -> None:
+        """Count this as a connection of `identity`; raises `TooManyRequests`."""
+        self._client = Client(identity, self.scope)
+        await self._client.require_place()
+        self._client.connect()
+
+    async def count_for(self, identity: Identity) -> None:
+        """Count what comes from now on for `identity`; raises `TooManyRequests`."""
+        client, limits = Client(identity, self.scope), await self._limits.renewed(identity)
+        client.replace(self._client)
+        self._client, self._limits = client, limits
+
+    async def _count(self, message: Message) -> None:
+        """Count a message that has come; raises `RateLimited`."""
+        if self._limits is NO_LIMITS:
+            self._limits = await ConnectionLimits.of(self._client.identity)
+        self._limits.take_message(frames.size_of(message))
+
+    async def _refuse_message(self, error: RealtimeError, ref: Any) -> None:
+        await self.send_error(error.code, str(error), ref, **error.fields)
+        self._refusals = self._refusals or Refusals()
+        if end := self._refusals.add(error):
+            if isinstance(error, RateLimited):
+                self._client.keep_out()
+            await self.close(*end)
 
     async def event(self, event: Event) -> None:
         """Write one event of a subscribed topic to the socket."""
@@ -91,13 +150,27 @@ class Socket:
         """Tell the client that history is gone."""
         await self.send_text(frames.reset_text(reset.topic, reset.position))
 
+    async def presence(self, notice: str) -> None:
+        """Tell who is on a topic, or who has come and left: `notice` is a JSON object."""
+        await self.send_text(f'{{"type":"presence",{notice[1:]}')
+
     async def _accept(self) -> None:
         offered = self.scope.get("subprotocols", ())
         chosen = next((name for name in self.subprotocols if name in offered), None)
         await self.base_send({"type": "websocket.accept", "subprotocol": chosen})
+        self._opened = live_connections.opened("websocket")
+
+    def _note_end(self, code: int, user: Any, subscription: Subscription | None) -> None:
+        if self._opened is not None:
+            events, size = 0, self._sent
+            if subscription is not None:
+                events, size = subscription.sent_events, size + subscription.sent_bytes
+            path, began = self.scope.get("path", ""), self._opened
+            live_connections.closed("websocket", began, str(code), path, user, events, size)
 
     async def _refuse(self, error: RealtimeError) -> None:
         """Answer with HTTP where the server can, else with the bare 403 of a close."""
+        HANDSHAKES.inc(error.code)
         detail = str(error)
         if not has_denial_response(self.scope):
             code = frames.CLOSE_NOT_IDENTIFIED if error.status == 401 else frames.CLOSE_NOT_ALLOWED

@@ -1,20 +1,28 @@
-"""The WebSocket consumers that serve topics. `?meta=1` asks for the events' metadata."""
+"""The WebSocket consumers that serve topics. `?meta=1` asks for the events' metadata.
+
+`?presence=1`, or `"presence": true` where there are several topics, asks who is there.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar
 
 from ..access.permissions import require
-from ..access.user_info import sender_meta
+from ..access.user_info import publisher_of, sender_meta
 from ..conf import settings
 from ..delivery.publish import publish_now
+from ..delivery.published import publishing_via
 from ..delivery.topic_subscriber import Reset, Started
 from ..events.payload import DEFAULT_TYPE
 from ..events.position import parse_position
 from ..events.topic import validate_topic
 from ..exceptions import InvalidData, InvalidPosition
-from ..utils.asgi import Scope, query
+from ..limits.client import Client
+from ..limits.publishing import admit, note_published
+from ..presence.member_subscription import require_kept
+from ..utils.asgi import query, wants
 from . import messages as frames
 from .consumers import WebSocketConsumer
+from .renewal import renew
 
 
 class TopicConsumer(WebSocketConsumer):
@@ -22,19 +30,26 @@ class TopicConsumer(WebSocketConsumer):
 
     authentication = "optional"  # the permission rule decides; `public.*` is open to all
     heartbeat = True
+    is_scoped = True
 
     async def _check_request(self) -> None:
         self.topic = validate_topic(self.scope["url_route"]["kwargs"]["topic"])
         self.after = query(self.scope).get("after", [None])[-1]
         if self.after is not None:
             parse_position(self.after)
-        self.has_meta = _wants_meta(self.scope)
+        self.has_meta = wants(self.scope, "meta")
+        self.wants_presence = wants(self.scope, "presence")
+        if self.wants_presence:
+            require_kept(self.topic)
 
     async def authorize(self) -> None:
         await require(self.user, self.topic, "read")
 
     async def prepare(self) -> None:
-        self.started = await self.subscribe(self.topic, self.after)
+        if self.wants_presence:  # not at each check: a socket that loses only this stays open
+            await require(self.user, self.topic, "presence")
+        presence = self.wants_presence
+        self.started = await self.subscribe(self.topic, self.after, presence=presence)
 
     async def connected(self) -> None:
         if not self.started.recovered:
@@ -45,9 +60,14 @@ class TopicConsumer(WebSocketConsumer):
         if kind == "ping":
             await self.send_text(frames.reply("pong", frames.ref_of(content)))
         elif kind == "publish":
-            await publish_from(self, self.topic, content)
+            self._limits.take_publish()
+            await publish_from(self, self._client, self.topic, content)
+        elif kind == "authenticate":
+            self._limits.take_authenticate()
+            await renew(self, content)
         else:
-            raise InvalidData(f"Unknown message type {kind!r:.60}; publish and ping are known.")
+            known = "publish, authenticate and ping are known"
+            raise InvalidData(f"Unknown message type {kind!r:.60}; {known}.")
 
 
 class MultiplexConsumer(WebSocketConsumer):
@@ -55,9 +75,10 @@ class MultiplexConsumer(WebSocketConsumer):
 
     authentication = "optional"
     heartbeat = True
+    is_scoped = True
 
     async def _check_request(self) -> None:
-        self.has_meta = _wants_meta(self.scope)
+        self.has_meta = wants(self.scope, "meta")
 
     async def received(self, content: Any) -> None:
         kind = frames.type_of(content)
@@ -73,11 +94,18 @@ class MultiplexConsumer(WebSocketConsumer):
         await self.send_text(frames.reply("unsubscribed", topic=topic, detail=detail))
 
     async def _subscribe(self, content: Mapping[str, Any]) -> None:
+        self._limits.take_subscribe()
         topic, ref = validate_topic(content.get("topic")), frames.ref_of(content)
         after = content.get("after")
         if after is not None and not isinstance(after, str):
             raise InvalidPosition("'after' is an event id, which is a string.")
+        presence = content.get("presence", False)
+        if not isinstance(presence, bool):
+            raise InvalidData("'presence' is true or false.")
         await require(self.user, topic, "read")
+        if presence:
+            require_kept(topic)
+            await require(self.user, topic, "presence")
         if topic in self.topics:
             raise InvalidData(f"{topic!r} is subscribed already; unsubscribe first.")
         if len(self.topics) >= settings.MAX_TOPICS:
@@ -89,7 +117,7 @@ class MultiplexConsumer(WebSocketConsumer):
             answer = {"id": str(started.position), "recovered": started.recovered}
             await self.send_text(frames.reply("subscribed", ref, topic=topic, **answer))
 
-        await self.subscribe(topic, after, say_where)
+        await self.subscribe(topic, after, say_where, presence=presence)
 
     async def _unsubscribe(self, content: Mapping[str, Any]) -> None:
         topic = validate_topic(content.get("topic"))
@@ -98,7 +126,13 @@ class MultiplexConsumer(WebSocketConsumer):
         await self.send_text(frames.reply("unsubscribed", frames.ref_of(content), topic=topic))
 
     async def _publish(self, content: Mapping[str, Any]) -> None:
-        await publish_from(self, validate_topic(content.get("topic")), content)
+        self._limits.take_publish()
+        topic = validate_topic(content.get("topic"))
+        await publish_from(self, self._client, topic, content)
+
+    async def _authenticate(self, content: Mapping[str, Any]) -> None:
+        self._limits.take_authenticate()
+        await renew(self, content)
 
     async def _ping(self, content: Mapping[str, Any]) -> None:
         await self.send_text(frames.reply("pong", frames.ref_of(content)))
@@ -107,12 +141,16 @@ class MultiplexConsumer(WebSocketConsumer):
         "subscribe": _subscribe,
         "unsubscribe": _unsubscribe,
         "publish": _publish,
+        "authenticate": _authenticate,
         "ping": _ping,
     }
 
 
-async def publish_from(consumer: WebSocketConsumer, topic: str, content: Mapping[str, Any]) -> None:
+async def publish_from(
+    consumer: WebSocketConsumer, client: Client, topic: str, content: Mapping[str, Any]
+) -> None:
     """Publish what a client sent over its socket, with its user as sender, and tell it the id."""
+    await client.take("PUBLISHES")
     await require(consumer.user, topic, "publish")
     if "data" not in content:
         raise InvalidData("A publish message needs 'data'.")
@@ -120,10 +158,16 @@ async def publish_from(consumer: WebSocketConsumer, topic: str, content: Mapping
     if not isinstance(ephemeral, bool):
         raise InvalidData("'ephemeral' is true or false.")
     kind = content.get("event", DEFAULT_TYPE)
-    meta = await sender_meta(consumer.user)  # never the client's word
-    event = await publish_now(topic, content["data"], type=kind, ephemeral=ephemeral, meta=meta)
-    await consumer.send_text(frames.reply("published", frames.ref_of(content), id=event.id))
-
-
-def _wants_meta(scope: Scope) -> bool:
-    return query(scope).get("meta", [""])[-1] == "1"
+    await admit(client, [topic])
+    with publishing_via("websocket"):
+        event = await publish_now(
+            topic,
+            content["data"],
+            type=kind,
+            ephemeral=ephemeral,
+            meta=await sender_meta(consumer.user),  # never the client's word
+            key=(key := content.get("key")),
+            publisher="" if key is None else publisher_of(consumer.user),
+        )
+    await note_published(client, [event])
+    await consumer.send_text(frames.published_text(event.id, frames.ref_of(content)))

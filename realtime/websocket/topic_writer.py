@@ -2,10 +2,14 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
-from ..delivery.fanout import Sink
-from ..delivery.subscription import Subscription
-from ..delivery.topic_subscriber import Reset
+from ..access.permissions import User
+from ..delivery.synced import Sink
+from ..delivery.topic_subscriber import Reset, Started
+from ..events.position import Position
+from ..exceptions import NotAllowed
+from ..presence.member_subscription import MemberSubscription
 from ..server.extensions import FastLane
 from ..utils.aio import cancel_and_wait, spawn
 from .messages import CLOSE_ERROR, encode_event, encode_event_with_meta
@@ -20,7 +24,7 @@ class TopicWriter:
     __slots__ = ("_socket", "_task", "subscription")
 
     def __init__(self, socket: Socket) -> None:
-        self.subscription = Subscription()
+        self.subscription = MemberSubscription(socket.identity)
         self._socket = socket
         self._task: asyncio.Task[None] | None = None
 
@@ -37,6 +41,25 @@ class TopicWriter:
             subscription.on_ready = self._write_soon
             self._write_soon()
 
+    async def add(
+        self,
+        topic: str,
+        after: Position | None,
+        on_start: Callable[[Started], Awaitable[None]] | None,
+        has_presence: bool,
+    ) -> Started:
+        """Write a topic's events too and, if wanted, who is there."""
+        started = await self.subscription.add(topic, after, on_start)
+        if has_presence:
+            self.subscription.watch(topic)
+        return started
+
+    async def recheck(self, user: User) -> None:
+        """Write no more who is there where the user may not see that any more."""
+        for topic in await self.subscription.lost_presence(user):
+            detail = f"You may not see who is on {topic!r} any more."
+            await self._socket.send_error(NotAllowed.code, detail)
+
     async def close(self) -> None:
         """Stop, also in the middle of a message that the peer does not read."""
         self.subscription.close()
@@ -50,11 +73,17 @@ class TopicWriter:
 
     async def _write(self) -> None:
         try:
-            async for item in self.subscription.ready():
-                if isinstance(item, Reset):
-                    await self._socket.reset(item)
-                else:
-                    await self._socket.event(item)
+            is_done = False
+            while not is_done:
+                async for item in self.subscription.ready():
+                    if isinstance(item, Reset):
+                        await self._socket.reset(item)
+                    else:
+                        await self._socket.event(item)
+                is_done = True  # unless more comes while these are written
+                for notice in self.subscription.notices():
+                    is_done = False
+                    await self._socket.presence(notice)
         except Exception:
             logger.exception("A subscription failed; its socket is closed")
             await self._socket.close(CLOSE_ERROR, "The server failed to read the log; reconnect.")

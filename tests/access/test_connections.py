@@ -1,9 +1,11 @@
 """Who may no longer be there is sent away within a second or two, on every worker."""
 
 import asyncio
+import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +13,7 @@ import httpx
 import pytest
 from django.contrib.auth.models import User
 from django.db import OperationalError
+from django.utils import timezone
 
 from realtime.access import connections
 from realtime.access.authentication import identity_cache
@@ -20,6 +23,7 @@ from realtime.access.signals import TOPIC
 from realtime.delivery.publish import apublish
 from realtime.events.event import Event
 from realtime.models import AccessToken
+from realtime.processes.status import get_status
 
 from ..support.clients import (
     ask,
@@ -51,6 +55,10 @@ CHANGES = {
         4401,
     ),
     "token deleted": ("user.realtime_tokens.get().delete()", 4401),
+    "token narrowed": (
+        "token = user.realtime_tokens.get(); token.scopes = 'read:room.b'; token.save()",
+        4403,
+    ),
     "staff flag": ("user.is_staff = user.is_superuser = False; user.save()", 4403),
 }
 
@@ -106,6 +114,23 @@ async def present(server: Any, token: str, topic: str) -> AsyncIterator[list[Any
         ]
 
 
+async def test_who_is_disconnected_is_on_every_worker_and_may_come_back(two_workers, user):
+    one, two = two_workers.server, two_workers.two
+    async with (
+        present(one, user.token, "room.a") as here,
+        present(two, user.token, "room.a") as there,
+        connect(f"{one.ws_url}/ws?token={two_workers.tokens['alice']}") as bystander,
+    ):
+        await user.change("from realtime.access.signals import disconnect_user as end; end(user)")
+        for socket, many, stream in (here, there):
+            assert await close_code(socket, SECONDS) == 4401
+            assert await close_code(many, SECONDS) == 4401
+            await stream.ended(SECONDS)
+        await is_alive(bystander)
+        async with connect(f"{one.ws_url}/ws?token={user.token}") as again:
+            await is_alive(again)
+
+
 @pytest.mark.parametrize("what", [name for name in CHANGES if name != "password"])
 async def test_a_change_reaches_every_socket_on_every_worker(two_workers, user, what):
     code, closed_with = CHANGES[what]
@@ -124,7 +149,7 @@ async def test_a_change_reaches_every_socket_on_every_worker(two_workers, user, 
         for socket, many, stream in (here, there):
             assert await close_code(socket, SECONDS) == closed_with
             await stream.ended(SECONDS)
-            if what == "staff flag":  # this socket may still have other topics
+            if closed_with == 4403:  # this socket may still have other topics
                 assert (await receive(many, SECONDS))["type"] == "unsubscribed"
                 await is_alive(many)
             else:
@@ -133,7 +158,60 @@ async def test_a_change_reaches_every_socket_on_every_worker(two_workers, user, 
             await is_alive(each)
             url, headers = f"{server.url}/topics/{topic}/events", bearer(user.token)
             with httpx.stream("GET", url, headers=headers) as again:
-                assert again.status_code == (403 if what == "staff flag" else 401)
+                assert again.status_code == closed_with - 4000
+
+
+async def test_service_that_is_narrowed_or_revoked_loses_its_topics_on_every_worker(two_workers):
+    shell = two_workers.shell
+    token = shell.run(
+        "result = create_token(None, name='shop', scopes='read:room.a read:room.b')[0]"
+    )
+
+    async def change(field: str, value: str) -> None:
+        script = "from realtime.models import AccessToken as A; t = A.objects.get(name='shop')\n"
+        await asyncio.to_thread(shell.run, f"{script}t.{field} = {value}; t.save()")
+
+    one, two = two_workers.server, two_workers.two
+    url = f"/ws/topics/room.a?token={token}"
+    async with (
+        connect(f"{one.ws_url}{url}") as lost,
+        connect(f"{two.ws_url}{url}") as too,
+        connect(f"{two.ws_url}/ws?token={token}") as many,
+        connect(f"{two.ws_url}/ws/topics/public.a") as anonymous,
+    ):
+        for topic in ("room.a", "room.b"):
+            assert (await ask(many, {"type": "subscribe", "topic": topic}))["recovered"]
+        await change("scopes", "'read:room.b'")
+        assert await close_code(lost, SECONDS) == await close_code(too, SECONDS) == 4403
+        assert (await receive(many, SECONDS))["topic"] == "room.a"
+        await is_alive(many)
+        await change("revoked", "t.created")
+        assert await close_code(many, SECONDS) == 4401
+        await is_alive(anonymous)
+
+
+async def test_what_lives_on_a_token_ends_when_the_token_does(two_workers):
+    """The timed check is minutes away."""
+    server, seconds = two_workers.server, 3.0
+    begun = time.monotonic()
+    token = await asyncio.to_thread(two_workers.shell.make_token, "bob", seconds)
+    url = f"{server.url}/realtime/tickets"
+    async with httpx.AsyncClient(headers=bearer(token)) as client:
+        ticket = (await client.post(url)).json()["ticket"]
+    async with (
+        present(server, token, "room.a") as (one, many, stream),
+        connect(f"{server.ws_url}/ws?ticket={ticket}") as by_ticket,
+        open_stream(f"{server.url}/progress?steps=100&interval=1", headers=bearer(token)) as own,
+    ):
+        for socket in (one, many, by_ticket):
+            await is_alive(socket)
+        for socket in (one, many, by_ticket):
+            assert await close_code(socket, SECONDS) == 4401
+        await stream.ended(SECONDS)
+        await own.ended(SECONDS)
+        assert seconds <= time.monotonic() - begun < SECONDS
+    answer = await asyncio.to_thread(httpx.get, f"{server.url}/events?topic=room.a&token={token}")
+    assert answer.status_code == 401
 
 
 async def read_away(response: httpx.Response) -> None:
@@ -247,14 +325,32 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[int, Exception | None]:
     """By user: what the look-up raises, or None for a token that is good no more."""
     found: dict[int, Exception | None] = {}
 
-    def find_user(source: str, key: str) -> User | None:
-        answer = found.get(int(key), User(pk=int(key)))
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+    def find_identities(identities: Sequence[Identity]) -> list[Identity | None]:
+        answers = [found.get(int(each.key), each) for each in identities]
+        for error in answers:
+            if isinstance(error, Exception):
+                raise error
+        return answers
 
-    monkeypatch.setattr(connections, "find_user", find_user)
+    monkeypatch.setattr(connections, "find_identities", find_identities)
     return found
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_connection_that_is_checked_again_is_counted_once_and_since_it_began():
+    registry = ConnectionRegistry()
+    one, two = Live(registry, 1), Live(registry, 2)
+    registry.connections.clear()
+    before = get_status().connections
+    for each in (one, two, one):
+        registry.add(each.identity, each)
+    began = registry.connections[one.identity][one]
+    registry.add(one.identity, one)
+    assert registry.connections[one.identity] == {one: began}
+    assert get_status().connections == before + 2
+    for each in (one, one, two):
+        registry.discard(each.identity, each)
+    assert get_status().connections == before
 
 
 @pytest.mark.django_db(transaction=True)
@@ -322,9 +418,14 @@ class Reader:
     """A connection, and what it was told."""
 
     def __init__(
-        self, registry: ConnectionRegistry, key: str, user: int = 1, source: Any = "token"
+        self,
+        registry: ConnectionRegistry,
+        key: str,
+        user: int = 1,
+        source: Any = "token",
+        expires: datetime | None = None,
     ) -> None:
-        self.identity = Identity(User(pk=user), source, key)
+        self.identity = Identity(User(pk=user), source, key, expires)
         self.checks: list[Identity | None] = []
         self.is_broken = False
         self.failures = 0
@@ -536,5 +637,65 @@ def test_connection_that_cannot_be_checked_is_closed(look_ups):
         await asyncio.sleep(1)
         assert (broken.failures, sound.failures) == (1, 0)
         assert sound.checks == [sound.identity]
+
+    watching(main)
+
+
+def test_token_is_checked_when_it_ends_and_not_before(look_ups):
+    async def main(registry: ConnectionRegistry, layer: Any, log: Any) -> None:
+        end = timezone.now() + timedelta(seconds=100)
+        live = [Reader(registry, "a", expires=end), Reader(registry, "a", expires=end)]
+        other = Reader(registry, "b", expires=end + timedelta(seconds=500))
+        await asyncio.sleep(95)
+        assert [len(each.checks) for each in (*live, other)] == [1, 1, 1]
+        await asyncio.sleep(10)
+        assert [len(each.checks) for each in (*live, other)] == [2, 2, 1]
+
+    watching(main)
+
+
+def test_end_that_comes_nearer_counts_and_that_of_a_connection_that_left_does_not(look_ups):
+    async def main(registry: ConnectionRegistry, layer: Any, log: Any) -> None:
+        far = timezone.now() + timedelta(seconds=500)
+        live, left = Reader(registry, "a", expires=far), Reader(registry, "b", expires=far)
+        registry.discard(left.identity, left)
+        await asyncio.sleep(1)
+        sooner = Reader(registry, "a", expires=far - timedelta(seconds=450))
+        del look_ups.made[:]
+        await asyncio.sleep(60)
+        assert look_ups.keys == [["a"]]
+        assert (len(live.checks), len(sooner.checks)) == (2, 1)
+        registry.discard(sooner.identity, sooner)
+        registry.discard(live.identity, live)
+        await asyncio.sleep(1000)
+        assert look_ups.keys == [["a"]]
+
+    watching(main)
+
+
+def test_token_that_has_ended_goes_no_further_while_the_database_fails(look_ups):
+    async def main(registry: ConnectionRegistry, layer: Any, log: Any) -> None:
+        end = timezone.now() + timedelta(seconds=100)
+        ended, other = Reader(registry, "a", expires=end), Reader(registry, "b")
+        await asyncio.sleep(1)
+        look_ups.is_failing = True
+        await asyncio.sleep(110)
+        assert (ended.failures, other.failures) == (1, 0)
+
+    watching(main)
+
+
+def test_connection_that_left_is_told_nothing(look_ups):
+    async def main(registry: ConnectionRegistry, layer: Any, log: Any) -> None:
+        left = Reader(registry, "a")
+        stays = Reader(registry, "b")
+        look_ups.gate = asyncio.Event()
+        await asyncio.sleep(1)
+        look_ups.gate.set()
+        await eventually(lambda: stays.checks)
+        registry._tell(left.identity, None)
+        registry.discard(left.identity, left)
+        await asyncio.sleep(1)
+        assert left.checks == [left.identity]
 
     watching(main)

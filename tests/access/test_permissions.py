@@ -1,10 +1,14 @@
 """`realtime.access.permissions`: unknown means denied."""
 
+from typing import Any
+
 import pytest
 from django.contrib.auth.models import AnonymousUser, Permission, User
 from django.test import override_settings
 
 from realtime.access.permissions import may, require
+from realtime.access.scopes import with_scopes
+from realtime.access.service_user import ServiceUser
 from realtime.exceptions import NotAllowed, NotIdentified
 
 NOBODY = AnonymousUser()
@@ -13,7 +17,7 @@ STAFF = User(pk=8, username="staff", is_staff=True, is_superuser=True)
 PEOPLE = [NOBODY, ALICE, STAFF]
 
 
-@pytest.mark.parametrize("action", ["read", "publish"])
+@pytest.mark.parametrize("action", ["read", "publish", "presence"])
 @pytest.mark.parametrize(
     ("topic", "allowed"),
     [
@@ -54,9 +58,9 @@ async def test_key_with_a_dot_has_no_topic_of_its_own():
     ("permissions", "is_staff", "allowed"),
     [
         ((), True, set()),
-        (("view_event",), True, {"read"}),
+        (("view_event",), True, {"read", "presence"}),
         (("add_event",), True, {"publish"}),
-        (("view_event", "add_event"), True, {"read", "publish"}),
+        (("view_event", "add_event"), True, {"read", "publish", "presence"}),
         (("view_topic", "change_event"), True, set()),
         (("view_event", "add_event"), False, set()),
     ],
@@ -65,13 +69,22 @@ async def test_topics_of_others_are_for_staff_with_the_permission(permissions, i
     clerk = await User.objects.acreate(username="clerk", is_staff=is_staff)
     found = Permission.objects.filter(codename__in=permissions, content_type__app_label="realtime")
     await clerk.user_permissions.aset([each async for each in found])
-    for topic in (f"user.{clerk.pk + 1}", "orders", "realtime.revocation"):
-        assert {action for action in ("read", "publish") if await may(clerk, topic, action)} == (
-            allowed
-        )
+    actions = ("read", "publish", "presence")
+    for topic in (f"user.{clerk.pk + 1}", "orders"):
+        assert {action for action in actions if await may(clerk, topic, action)} == allowed
+    for action in actions:  # else they could end connections, and learn addresses
+        assert not await may(clerk, "realtime.revocation", action)
     for topic in (f"user.{clerk.pk}", "room.a", "public.a"):
         assert await may(clerk, topic, "read")
         assert await may(clerk, topic, "publish")
+
+
+async def test_who_reads_what_anyone_may_read_is_for_staff():
+    topics = {"open.*": {"READ": "anyone"}, "shared.*": {"READ": "users"}}
+    with override_settings(REALTIME={"TOPICS": topics}):
+        for topic in ("public.news", "open.a"):
+            assert [await may(user, topic, "presence") for user in PEOPLE] == [False, False, True]
+        assert [await may(user, "shared.a", "presence") for user in PEOPLE] == [False, True, True]
 
 
 async def test_public_topics():
@@ -141,3 +154,60 @@ async def test_a_rule_that_is_not_async_permits_nothing():
     rule = {"PERMISSION": lambda user, topic, action: True}
     with override_settings(REALTIME=rule), pytest.raises(TypeError):
         await require(STAFF, "a", "read")
+
+
+@pytest.mark.parametrize(
+    ("people", "allowed"),
+    [
+        ("rule", (False, True, True)),
+        ("anyone", (True, True, True)),
+        ("users", (False, True, True)),
+        ("staff", (False, False, True)),
+        ("nobody", (False, False, False)),
+    ],
+)
+async def test_a_topic_s_settings_say_who_may(people, allowed):
+    topics = {"room.r*": {"READ": people}, "room.p*": {"PUBLISH": people}}
+    by_rule = (False, True, True)
+    with override_settings(REALTIME={"TOPICS": topics}):
+        for topic, action, expected in (
+            ("room.r", "read", allowed),
+            ("room.r", "publish", by_rule),
+            ("room.p", "publish", allowed),
+            ("room.p", "read", by_rule),
+            ("room.x", "read", by_rule),
+        ):
+            assert tuple([await may(user, topic, action) for user in PEOPLE]) == expected
+
+
+async def test_staff_are_who_is_marked_so():
+    topics = {"*": {"READ": "staff"}}
+    people = [
+        User(pk=9, username="clerk", is_staff=True),
+        User(pk=10, username="root", is_superuser=True),
+        ALICE,
+    ]
+    with override_settings(REALTIME={"TOPICS": topics}):
+        found = [await may(user, "orders", "read") for user in people]
+        assert found == [True, True, False]
+        assert not await may(ALICE, "user.7", "read"), "it stands in the place of the rule"
+
+
+async def always(user: Any, topic: str, action: str) -> bool:
+    return True
+
+
+@pytest.mark.parametrize(
+    "own",
+    [{"TOPICS": {"*": {"READ": "anyone", "PUBLISH": "anyone"}}}, {"PERMISSION": always}],
+    ids=["pattern", "rule"],
+)
+async def test_nothing_opens_the_package_s_own_topics(own):
+    service = with_scopes(ServiceUser("billing"), "read:realtime.* publish:realtime.*")
+    with override_settings(REALTIME=own):
+        for action in ("read", "publish"):
+            assert await may(NOBODY, "orders", action)
+            for user in (NOBODY, ALICE, service):
+                for topic in ("realtime.revocation", "realtime.inspection.1", "realtime.limits"):
+                    assert not await may(user, topic, action)
+            assert await may(STAFF, "realtime.revocation", action)

@@ -10,7 +10,7 @@ from django.test import Client, override_settings
 from django.utils import timezone
 
 from realtime.access.identity import ANONYMOUS, Identity
-from realtime.access.users import find_user
+from realtime.access.users import find_identity
 
 from ..support.credentials import asked, deactivate, sign_in
 
@@ -22,7 +22,7 @@ def test_a_session(alice):
     key = sign_in(alice)
     identity = asked(session=key)
     assert identity == Identity(alice, "session", key)
-    assert find_user("session", key) == alice
+    assert find_identity("session", key) == Identity(alice, "session", key)
 
 
 def expire(key, user):
@@ -47,7 +47,7 @@ def test_a_session_that_is_no_good_any_more(alice, spoil):
     key = sign_in(alice)
     spoil(key, alice)
     assert asked(session=key) is ANONYMOUS
-    assert find_user("session", key) is None
+    assert find_identity("session", key) is None
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,6 @@ def test_a_changed_secret_key_signs_nobody_out(alice):
         stored = Session.objects.get(pk=key).session_data
     with override_settings(SECRET_KEY="the new one", SECRET_KEY_FALLBACKS=["the old one"]):
         assert asked(session=key).user == alice
-        assert find_user("session", key) == alice
+        assert find_identity("session", key) == Identity(alice, "session", key)
     assert [row.session_data for row in Session.objects.all()] == [stored]
     assert request.session[HASH_SESSION_KEY]

@@ -17,7 +17,7 @@ from django.utils import timezone
 from realtime.access.authentication import authenticate
 from realtime.access.identity import Identity
 from realtime.access.tickets import create_ticket
-from realtime.access.users import find_user
+from realtime.access.users import find_identity
 from realtime.exceptions import NotIdentified
 from realtime.models import AccessToken, Ticket
 
@@ -31,7 +31,7 @@ def test_a_ticket_is_no_better_than_its_token(alice):
     ticket, unused = new_ticket(alice), new_ticket(alice)
     identity = asked(query=f"ticket={ticket}")
     AccessToken.objects.update(revoked=timezone.now())
-    assert find_user(identity.source, identity.key) is None
+    assert find_identity(identity.source, identity.key) is None
     assert "get a new one" in refused(query=f"ticket={unused}")
 
 
@@ -40,9 +40,9 @@ def test_a_ticket_is_no_better_than_its_session(alice):
     ticket = async_to_sync(create_ticket)(Identity(alice, "session", session))
     identity = asked(query=f"ticket={ticket}")
     assert (identity.user, identity.session_key) == (alice, session)
-    assert find_user(identity.source, identity.key) == alice
+    assert find_identity(identity.source, identity.key) == identity
     Session.objects.all().delete()
-    assert find_user(identity.source, identity.key) is None
+    assert find_identity(identity.source, identity.key) is None
 
 
 def test_a_ticket_for_a_ticket_stands_for_the_same(alice):
@@ -55,7 +55,7 @@ def test_a_ticket_is_good_once(alice):
     ticket = new_ticket(alice)
     identity = asked(query=f"ticket={ticket}")
     assert (identity.user, identity.source) == (alice, "ticket")
-    assert find_user("ticket", identity.key) == alice
+    assert find_identity("ticket", identity.key) == identity
     assert Ticket.objects.count() == 0
     assert "used" in refused(query=f"ticket={ticket}")
 
@@ -119,4 +119,4 @@ def test_a_ticket_of_a_user_who_is_not_active(alice):
     origin = Ticket.objects.get().origin
     deactivate(None, alice)
     assert refused(query=f"ticket={ticket}")
-    assert find_user("ticket", origin) is None
+    assert find_identity("ticket", origin) is None

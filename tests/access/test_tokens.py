@@ -5,18 +5,21 @@ import os
 import subprocess
 import sys
 from datetime import timedelta
+from typing import Any
 from unittest.mock import patch
 
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
+from django.db import InternalError, connection
 from django.test import override_settings
 from django.utils import timezone
 
 from realtime.access.authentication import authenticate_token
 from realtime.access.identity import MAX_CREDENTIAL_LENGTH, Identity
-from realtime.access.tokens import TOKEN_PREFIX, _find_tokens, create_token
-from realtime.access.users import find_user
+from realtime.access.tokens import TOKEN_PREFIX, _find_tokens, create_token, rotate_token
+from realtime.access.users import find_identity
 from realtime.exceptions import NotIdentified
 from realtime.models import AccessToken
 
@@ -34,7 +37,7 @@ def test_a_token(alice):
     assert (row.user, row.name, row.expires, row.revoked) == (alice, "phone", None, None)
     identity = async_to_sync(authenticate_token)(token)
     assert identity == Identity(alice, "token", str(row.pk))
-    assert find_user("token", str(row.pk)) == alice
+    assert find_identity("token", str(row.pk)) == identity
     assert create_token(alice)[0] != token
 
 
@@ -101,7 +104,7 @@ def test_a_token_that_is_no_good_any_more(alice, changes):
     token, row = create_token(alice)
     AccessToken.objects.update(**changes)
     assert "unknown, expired or revoked" in refused(bearer=token)
-    assert find_user("token", str(row.pk)) is None
+    assert find_identity("token", str(row.pk)) is None
     row.refresh_from_db()
     assert row.last_used is None
 
@@ -110,7 +113,7 @@ def test_a_token_of_a_user_who_is_not_active(alice):
     token, row = create_token(alice)
     deactivate(None, alice)
     assert "unknown, expired or revoked" in refused(bearer=token)
-    assert find_user("token", str(row.pk)) is None
+    assert find_identity("token", str(row.pk)) is None
 
 
 @pytest.mark.parametrize(
@@ -143,3 +146,80 @@ def test_the_last_use_is_written_now_and_then(alice):
     start = timezone.now()
     with override_settings(REALTIME={"TOKEN_TOUCH_SECONDS": 60}):
         assert [use(seconds) for seconds in (0, 30, 60, 61, 100, 122)] == [0, 0, 0, 61, 61, 122]
+
+
+def test_a_token_is_good_where_its_use_can_not_be_written(alice):
+    token, row = create_token(alice)
+
+    def refuse(execute: Any, sql: str, *rest: Any) -> Any:
+        if sql.startswith("UPDATE"):
+            raise InternalError("cannot execute UPDATE in a read-only transaction")
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(refuse):
+        [identity] = _find_tokens([token])
+    assert identity == Identity(alice, "token", str(row.pk))
+    assert AccessToken.objects.get().last_used is None
+
+
+# -- rotation
+
+
+def test_rotated_token_ends_after_the_grace_or_earlier_as_it_would_have(alice):
+    with override_settings(REALTIME={"TOKEN_GRACE_SECONDS": 100}):
+        for lifetime, left in [(None, 100), (1000, 100), (50, 50)]:
+            _, row = create_token(alice, expires_in=lifetime)
+            _, fresh = rotate_token(row)
+            row.refresh_from_db()
+            assert row.expires - timezone.now() <= timedelta(seconds=left)
+            assert row.expires - timezone.now() > timedelta(seconds=left - 20)
+            if lifetime is None:
+                assert fresh.expires is None
+            else:
+                given = fresh.expires - fresh.created
+                assert abs(given - timedelta(seconds=lifetime)) < timedelta(seconds=5)
+    _, fresh = rotate_token(fresh, expires_in=7)
+    assert fresh.expires - timezone.now() <= timedelta(seconds=7)
+
+
+@pytest.mark.parametrize("what", ["revoked", "expired", "rotated", "not active"])
+def test_token_that_is_no_good_is_not_rotated(alice, what):
+    _, row = create_token(alice, name="phone", expires_in=100)
+    if what == "rotated":
+        rotate_token(row)
+    elif what == "not active":
+        deactivate(None, alice)
+    else:
+        field = {"revoked": "revoked", "expired": "expires"}[what]
+        AccessToken.objects.update(**{field: timezone.now() - timedelta(seconds=1)})
+    count = AccessToken.objects.count()
+    with pytest.raises(ValidationError, match="“phone” is no good any more"):
+        rotate_token(AccessToken.objects.select_related("user").get(pk=row.pk))
+    assert AccessToken.objects.count() == count
+
+
+def test_of_two_who_rotate_the_same_token_one_does(alice):
+    _, row = create_token(alice, name="phone")
+    stale = AccessToken.objects.get(pk=row.pk)
+    rotate_token(row)
+    with pytest.raises(ValidationError, match="rotated before"):
+        rotate_token(stale)
+    assert AccessToken.objects.count() == 2
+
+
+def test_what_was_taken_from_a_token_is_not_given_back_by_its_rotation(alice):
+    _, row = create_token(alice, name="phone", scopes="publish:*")
+    soon = timezone.now() + timedelta(seconds=60)
+    AccessToken.objects.update(scopes="read:room.*", expires=soon)
+    _, fresh = rotate_token(row)  # as it was loaded
+    assert (fresh.scopes, AccessToken.objects.get(pk=row.pk).expires) == ("read:room.*", soon)
+    assert fresh.expires is not None
+
+
+def test_token_of_a_user_who_was_made_inactive_meanwhile_is_not_rotated(alice):
+    _, row = create_token(alice, name="phone")
+    assert row.user.is_active
+    User.objects.update(is_active=False)
+    with pytest.raises(ValidationError, match="no good"):
+        rotate_token(row)
+    assert AccessToken.objects.get().rotated is None

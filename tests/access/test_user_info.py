@@ -8,7 +8,7 @@ import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.test import override_settings
 
-from realtime.access.user_info import sender_meta
+from realtime.access.user_info import publisher_of, sender_meta
 
 
 def sender(user: Any) -> Any:
@@ -31,6 +31,11 @@ def test_others_see_key_and_user_name():
 )
 def test_nobody_sees_an_address_in_the_place_of_a_user_name(user):
     assert sender(user) == {"sender": {"id": 7}}
+
+
+def test_each_user_is_a_publisher_and_those_without_a_name_are_one():
+    assert publisher_of(User(pk=7)) == "user.7"
+    assert publisher_of(AnonymousUser()) == "anonymous"
 
 
 async def nickname(user: Any) -> dict[str, str]:

@@ -3,9 +3,9 @@
 import pytest
 from django.contrib.auth import get_user_model
 
-from realtime.access.identity import ANONYMOUS
+from realtime.access.identity import ANONYMOUS, Identity
 from realtime.access.tokens import create_token
-from realtime.access.users import find_user
+from realtime.access.users import find_identities, find_identity
 
 from ..support.credentials import deactivate, sign_in
 
@@ -21,12 +21,34 @@ def test_user_of_each_source_is_found(alice):
         ("ticket", f"session:{session}"),
         ("ticket", f"token:{row.pk}"),
     ]:
-        assert find_user(source, key) == alice, source
-    assert find_user("anonymous", "") == ANONYMOUS.user
+        assert find_identity(source, key) == Identity(alice, source, key), source
+    assert find_identity("anonymous", "") == ANONYMOUS
 
 
 def test_user_who_is_not_active_is_found_by_none(alice):
     session, (_, row) = sign_in(alice), create_token(alice)
     deactivate(None, alice)
     for source, key in [("session", session), ("token", row.pk), ("ticket", f"token:{row.pk}")]:
-        assert find_user(source, str(key)) is None, source
+        assert find_identity(source, str(key)) is None, source
+
+
+def test_users_of_many_tokens_are_found_by_one_statement(alice, bob, django_assert_num_queries):
+    rows = [create_token(user)[1] for user in (alice, bob, alice)]
+    deactivate(None, bob)
+    live = [Identity(row.user, "token", str(row.pk)) for row in rows]
+    live += [Identity(alice, "ticket", f"token:{rows[0].pk}"), Identity(alice, "token", "987654")]
+    with django_assert_num_queries(1):
+        assert find_identities(live) == [live[0], None, live[2], live[3], None]
+
+
+def test_users_are_found_whatever_they_came_with(alice):
+    session, (_, row) = sign_in(alice), create_token(alice)
+    live = [
+        Identity(alice, "session", session),
+        Identity(alice, "token", str(row.pk)),
+        Identity(alice, "ticket", f"session:{session}"),
+        ANONYMOUS,
+    ]
+    assert find_identities(live) == live
+    deactivate(None, alice)
+    assert find_identities(live) == [None, None, None, ANONYMOUS]

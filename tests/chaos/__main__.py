@@ -3,7 +3,8 @@
 Each schedule has readers, publishers and three faults drawn from its seed, and afterwards
 everything is compared with the log, event by event. Printed are the schedules that failed, and a
 report; the exit code is 1 if any failed. With TEST_DATABASE=postgresql the database is PostgreSQL
-behind a proxy, else SQLite.
+behind a proxy, else SQLite. The servers of the bus and the log that `--bus` and `--log` name stand
+behind proxies too, and are killed.
 """
 
 import argparse
@@ -12,7 +13,8 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 
-from .faults import FAULTS
+from ..support.brokers import BROKERS
+from .faults import faults_of
 from .schedule import run_share
 
 
@@ -21,19 +23,21 @@ def main() -> int:
     parser.add_argument("--schedules", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0, help="the first schedule's")
     parser.add_argument("--processes", type=int, default=4, help="sites beside each other")
+    parser.add_argument("--bus", choices=BROKERS, default="channels")
+    parser.add_argument("--log", choices=["database", "redis"], default="database")
     parser.add_argument("--fault", action="append", help="use this one instead of random ones")
     parser.add_argument("--list", action="store_true", help="print the faults' names and end")
     parser.add_argument("--verbose", action="store_true", help="print each schedule")
     options = parser.parse_args()
     if options.list:
-        print(*FAULTS, sep="\n")
+        print(*faults_of(options.bus, options.log), sep="\n")
         return 0
     seeds = range(options.seed, options.seed + options.schedules)
     shares = [seeds[number :: options.processes] for number in range(options.processes)]
     started = time.monotonic()
     with ProcessPoolExecutor(options.processes) as pool:
         jobs = [
-            pool.submit(run_share, share, options.fault, options.verbose)
+            pool.submit(run_share, share, options.bus, options.log, options.fault, options.verbose)
             for share in shares
             if share
         ]

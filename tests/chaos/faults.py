@@ -73,10 +73,20 @@ def on_database(act: OnWire) -> Fault:
     return fault
 
 
-def on_redis(act: OnWire) -> Fault:
+def on_bus(act: OnWire) -> Fault:
     async def fault(site: Site, rng: Random) -> None:
-        await act(site.redis, rng)
-        site.redis.heal()
+        assert site.bus is not None
+        await act(site.bus, rng)
+        site.bus.heal()
+
+    return fault
+
+
+def on_log(act: OnWire) -> Fault:
+    async def fault(site: Site, rng: Random) -> None:
+        assert site.log is not None
+        await act(site.log, rng)
+        site.log.heal()
 
     return fault
 
@@ -106,10 +116,17 @@ async def lock(site: Site, rng: Random) -> None:
     await asyncio.to_thread(hold)
 
 
-async def kill_valkey(site: Site, rng: Random) -> None:
-    await asyncio.to_thread(site.valkey.kill)
+async def kill_broker(site: Site, rng: Random) -> None:
+    await asyncio.to_thread(site.broker.kill)
     await asyncio.sleep(_seconds(rng))
-    await asyncio.to_thread(site.valkey.start)
+    await asyncio.to_thread(site.broker.start)
+
+
+async def kill_log(site: Site, rng: Random) -> None:
+    assert site.redis is not None
+    await asyncio.to_thread(site.redis.kill)
+    await asyncio.sleep(_seconds(rng))
+    await asyncio.to_thread(site.redis.start)
 
 
 async def kill_worker(site: Site, rng: Random) -> None:
@@ -180,9 +197,8 @@ _WIRE: Final[tuple[OnWire, ...]] = (
     delay,
     swallow,
 )
-FAULTS: Final[dict[str, Fault]] = {
-    **{f"Redis: {act.__name__}": on_redis(act) for act in (*_WIRE, half_open, silence)},
-    "Valkey: killed and started": kill_valkey,
+_FAULTS: Final[dict[str, Fault]] = {
+    "bus: killed and started": kill_broker,
     "database: lock": lock,
     "worker: killed": kill_worker,
     "worker: stopped for a while": stop_worker,
@@ -191,10 +207,23 @@ FAULTS: Final[dict[str, Fault]] = {
     "workers: no more descriptors": take_descriptors,
     "workers: no more memory": take_memory,
 }
-if ON_POSTGRESQL:
-    FAULTS.update(
-        {f"database: {act.__name__}": on_database(act) for act in (*_WIRE, half_open, silence)}
-    )
-    FAULTS["database: terminate_backends"] = terminate_backends
-else:
-    FAULTS["database: disk full"] = fill_disk
+
+
+def faults_of(bus: str, log: str) -> dict[str, Fault]:
+    """Return the faults that a site can have with this bus and this log, by their names."""
+    places = {"bus": on_bus, "database": on_database, "log": on_log}
+    found = dict(_FAULTS)
+    if bus == "postgres":  # the database is its server
+        del places["bus"], found["bus: killed and started"]
+    if log == "database":
+        del places["log"]
+    if log == "redis":
+        found["log: killed and started"] = kill_log
+    if ON_POSTGRESQL:
+        found["database: terminate_backends"] = terminate_backends
+    else:
+        found["database: disk full"] = fill_disk
+        del places["database"]
+    for place, on in places.items():
+        found |= {f"{place}: {act.__name__}": on(act) for act in (*_WIRE, half_open, silence)}
+    return found

@@ -1,10 +1,9 @@
 """One schedule: readers, publishers and faults drawn from a seed, and what came of it."""
 
 import asyncio
-import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from random import Random
@@ -14,7 +13,7 @@ import httpx
 
 from ..main_job import StreamSubscriber, Subscriber, WebSocketSubscriber
 from ..support.servers import TOKENS
-from .faults import FAULTS
+from .faults import Fault, faults_of
 from .site import Site, broken_site
 
 TOPICS: Final = 2
@@ -88,10 +87,12 @@ class Publisher:
             await asyncio.sleep(PACE_SECONDS)
 
 
-async def run_schedule(site: Site, seed: int, names: Sequence[str] | None = None) -> Outcome:
+async def run_schedule(
+    site: Site, faults: Mapping[str, Fault], seed: int, names: Sequence[str] | None = None
+) -> Outcome:
     """Break the site as the seed says, or by the named faults; then compare with its log."""
     rng = Random(seed)
-    drawn = list(names) if names else rng.sample(sorted(FAULTS), FAULTS_EACH)
+    drawn = list(names) if names else rng.sample(sorted(faults), FAULTS_EACH)
     outcome = Outcome(seed, drawn)
     topics = [f"room.{seed}.{number}" for number in range(TOPICS)]
     limits = httpx.Limits(max_connections=None)
@@ -114,7 +115,9 @@ async def run_schedule(site: Site, seed: int, names: Sequence[str] | None = None
             for publisher in publishers
         ]
         try:
-            await asyncio.gather(*(_fault(site, name, Random(rng.random())) for name in drawn))
+            await asyncio.gather(
+                *(_fault(site, faults[name], Random(rng.random())) for name in drawn)
+            )
             site.heal()
             healed = time.monotonic()
             try:
@@ -132,14 +135,15 @@ async def run_schedule(site: Site, seed: int, names: Sequence[str] | None = None
                 task.cancel()
             await asyncio.gather(*readers, *publishing, return_exceptions=True)
     for topic in topics:
-        compare(outcome, _log(site, topic), topic, publishers, subscribers)
+        stored = await asyncio.to_thread(site.events, topic)
+        compare(outcome, stored, topic, publishers, subscribers)
     outcome.unanswered = sum(publisher.unanswered for publisher in publishers)
     return outcome
 
 
-async def _fault(site: Site, name: str, rng: Random) -> None:
+async def _fault(site: Site, fault: Fault, rng: Random) -> None:
     await asyncio.sleep(rng.uniform(0, WITHIN_SECONDS))
-    await FAULTS[name](site, rng)
+    await fault(site, rng)
 
 
 async def _until_published(publisher: Publisher, topic: str) -> None:
@@ -149,23 +153,10 @@ async def _until_published(publisher: Publisher, topic: str) -> None:
 
 async def _until_read(site: Site, subscribers: Sequence[Subscriber]) -> None:
     topics = {subscriber.topic for subscriber in subscribers}
-    heads = {topic: (await asyncio.to_thread(_log, site, topic))[-1][0] for topic in topics}
+    heads = {topic: (await asyncio.to_thread(site.events, topic))[-1][0] for topic in topics}
     while any(subscriber.position != heads[subscriber.topic] for subscriber in subscribers):
         await asyncio.sleep(0.02)
     await asyncio.sleep(0.1)  # for what should not come any more
-
-
-def _log(site: Site, topic: str) -> list[tuple[str, str]]:
-    """Return the id and data of each event that is stored, in order."""
-    rows = site.execute(
-        'SELECT topic.epoch, topic.head, event."offset", event.data FROM realtime_topic topic '
-        "JOIN realtime_event event ON event.topic_id = topic.id WHERE topic.name = %s "
-        'ORDER BY event."offset"',
-        [topic],
-    )
-    assert [row[2] for row in rows] == list(range(1, len(rows) + 1)), f"{topic}: offsets have gaps"
-    assert not rows or rows[-1][1] == len(rows), f"{topic}: the head is {rows[-1][1]}"
-    return [(f"{epoch}-{offset}", json.loads(data)) for epoch, _, offset, data in rows]
 
 
 def compare(
@@ -212,20 +203,21 @@ def _offset(event_id: str) -> int:
 
 
 def run_share(
-    seeds: Sequence[int], names: Sequence[str] | None = None, is_verbose: bool = False
+    seeds: Sequence[int], bus: str, log: str, names: Sequence[str] | None, is_verbose: bool
 ) -> list[Outcome]:
     """Run these schedules one after the other on a site of their own; print what is wrong."""
-    return asyncio.run(_run_share(seeds, names, is_verbose))
+    return asyncio.run(_run_share(seeds, bus, log, names, is_verbose))
 
 
 async def _run_share(
-    seeds: Sequence[int], names: Sequence[str] | None, is_verbose: bool
+    seeds: Sequence[int], bus: str, log: str, names: Sequence[str] | None, is_verbose: bool
 ) -> list[Outcome]:
     outcomes = []
-    async with broken_site() as site:
+    faults = faults_of(bus, log)
+    async with broken_site(bus, log) as site:
         for seed in seeds:
             begun = len(site.server.log)
-            outcome = await run_schedule(site, seed, names)
+            outcome = await run_schedule(site, faults, seed, names)
             outcomes.append(outcome)
             if is_verbose or outcome.wrong:
                 print(outcome, flush=True)

@@ -1,19 +1,23 @@
-"""The site that is broken: two workers behind proxies to their database and to Valkey."""
+"""The site that is broken: two workers behind proxies to their database, bus and log."""
 
 import asyncio
+import json
 import os
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import django
 import psycopg
+from django.conf import settings as django_settings
 from psycopg.conninfo import conninfo_to_dict
 
+from ..support.brokers import BROKERS, Broker
 from ..support.databases import ON_POSTGRESQL, new_database_url
 from ..support.servers import SiteServer, Valkey, prepare_site
 from .proxy import Proxy
@@ -29,11 +33,13 @@ class Site:
     """What the faults act on."""
 
     server: SiteServer
-    valkey: Valkey
-    redis: Proxy
+    broker: Broker  # of the bus
+    bus: Proxy | None  # that of the database is the bus's too where it is PostgreSQL
     database: Proxy | None  # SQLite has none
     database_url: str  # past the proxy
     clock: Path  # a file with the seconds by which the workers' clocks are wrong
+    redis: Valkey | None = None  # with the log, if it is there
+    log: Proxy | None = None  # before that
 
     def set_clock(self, seconds: float) -> None:
         """Set the wall clocks of the site's processes wrong by so much."""
@@ -42,9 +48,24 @@ class Site:
     def heal(self) -> None:
         """End every fault of the proxies, and set the clocks right."""
         self.set_clock(0)
-        self.redis.heal()
-        if self.database is not None:
-            self.database.heal()
+        for proxy in (self.bus, self.database, self.log):
+            if proxy is not None:
+                proxy.heal()
+
+    def events(self, topic: str) -> list[tuple[str, str]]:
+        """Return the id and data of each event that is stored, in order, past the proxies."""
+        if self.redis is not None:
+            return read_all(self.redis.url, topic)
+        rows = self.execute(
+            'SELECT topic.epoch, topic.head, event."offset", event.data FROM realtime_topic topic '
+            "JOIN realtime_event event ON event.topic_id = topic.id WHERE topic.name = %s "
+            'ORDER BY event."offset"',
+            [topic],
+        )
+        numbers = list(range(1, len(rows) + 1))
+        assert [row[2] for row in rows] == numbers, f"{topic}: offsets have gaps"
+        assert not rows or rows[-1][1] == len(rows), f"{topic}: the head is {rows[-1][1]}"
+        return [(f"{epoch}-{offset}", json.loads(data)) for epoch, _, offset, data in rows]
 
     def connect(self) -> Any:
         """Return a connection of its own to the database, in no transaction."""
@@ -62,32 +83,72 @@ class Site:
 
 
 @asynccontextmanager
-async def broken_site() -> AsyncIterator[Site]:
+async def broken_site(bus: str, log: str) -> AsyncIterator[Site]:
     """Start everything, and stop it at the end. What its log says stands in `server.log`."""
     database_url = new_database_url()
-    valkey = await asyncio.to_thread(Valkey)
-    with tempfile.TemporaryDirectory(prefix="realtime-chaos-") as data_dir:
+    async with AsyncExitStack() as stack:
+        data_dir = stack.enter_context(tempfile.TemporaryDirectory(prefix="realtime-chaos-"))
         env = await asyncio.to_thread(prepare_site, database_url, data_dir)
         clock = Path(data_dir, "clock")
         path = os.pathsep.join([str(CLOCK), os.environ.get("PYTHONPATH", "")])
         env |= {"PYTHONPATH": path, "CHAOS_CLOCK": str(clock)}
-        connect = partial(asyncio.open_connection, "127.0.0.1", valkey.port)
-        try:
-            async with Proxy(connect) as redis:
-                env["REDIS_URL"] = f"redis://127.0.0.1:{redis.port}/0"
-                if not ON_POSTGRESQL:
-                    async with _serving(env) as server:
-                        yield Site(server, valkey, redis, None, database_url, clock)
-                    return
-                url = conninfo_to_dict(database_url)
-                socket = f"{url['host']}/.s.PGSQL.{url.get('port', 5432)}"
-                async with Proxy(partial(asyncio.open_unix_connection, socket)) as database:
-                    name = f"{url['user']}@127.0.0.1:{database.port}/{url['dbname']}"
-                    env["DATABASE_URL"] = f"postgresql://{name}"
-                    async with _serving(env) as server:
-                        yield Site(server, valkey, redis, database, database_url, clock)
-        finally:
-            await asyncio.to_thread(valkey.stop)
+        broker = await asyncio.to_thread(BROKERS[bus])
+        stack.callback(broker.stop)
+        env |= broker.env
+        own = redis = before_log = database = None
+        if bus != "postgres":
+            own, env = await _put_before(broker.port, env, stack)
+        if log == "redis":
+            # What is acknowledged is on the disk, so nothing that is lost counts as a reset.
+            options = {"appendonly": "yes", "appendfsync": "always"}
+            redis = await asyncio.to_thread(partial(Valkey, Path(data_dir, "log"), **options))
+            stack.callback(redis.stop)
+            env |= {
+                "EVENT_LOG": "redis",
+                "REDIS_LOG_URL": redis.url,
+                "REDIS_LOG_TRUST_RESTART": "1",
+            }
+            before_log, env = await _put_before(redis.port, env, stack)
+        if ON_POSTGRESQL:
+            url = conninfo_to_dict(database_url)
+            socket = f"{url['host']}/.s.PGSQL.{url.get('port', 5432)}"
+            connect = partial(asyncio.open_unix_connection, socket)
+            database = await stack.enter_async_context(Proxy(connect))
+            name = f"{url['user']}@127.0.0.1:{database.port}/{url['dbname']}"
+            env["DATABASE_URL"] = f"postgresql://{name}"
+        server = await stack.enter_async_context(_serving(env))
+        yield Site(server, broker, own, database, database_url, clock, redis, before_log)
+
+
+async def _put_before(
+    port: int, env: dict[str, str], stack: AsyncExitStack
+) -> tuple[Proxy, dict[str, str]]:
+    """Start a proxy before a server; return it, and the environment with its port instead."""
+    connect = partial(asyncio.open_connection, "127.0.0.1", port)
+    proxy = await stack.enter_async_context(Proxy(connect))
+    places = f"127.0.0.1:{port}", f"127.0.0.1:{proxy.port}"
+    return proxy, {name: text.replace(*places) for name, text in env.items()}
+
+
+def read_all(url: str, topic: str) -> list[tuple[str, str]]:
+    """Return the id and data of each event of a topic in the log in Redis."""
+    if not django_settings.configured:
+        apps = ["django.contrib.auth", "django.contrib.contenttypes", "realtime"]
+        django_settings.configure(INSTALLED_APPS=apps, REALTIME={"REDIS_LOG_URL": url})
+        django.setup()
+    from realtime.eventlog.redis.log import RedisLog
+    from realtime.events.position import OLDEST
+
+    async def read() -> list[tuple[str, str]]:
+        log, position = RedisLog(), OLDEST
+        found: list[tuple[str, str]] = []
+        while page := (await log.read(topic, position, 1_000)).events:
+            assert page[0].offset == len(found) + 1, f"{topic}: offsets have gaps"
+            found += [(str(event.id), json.loads(event.data)) for event in page]
+            position = page[-1].position
+        return found
+
+    return asyncio.run(read())
 
 
 @asynccontextmanager

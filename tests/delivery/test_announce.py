@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -19,14 +20,14 @@ from realtime import models
 from realtime.delivery import announce as announce_module
 from realtime.delivery.announce import announce
 from realtime.delivery.bus.base import PEERS_TOPIC
-from realtime.delivery.bus.channels import to_message
+from realtime.delivery.bus.envelope import to_message
 from realtime.delivery.hub import get_hub
 from realtime.delivery.publish import publish, publish_now
 from realtime.events.event import Event
 
 from ..support.clients import eventually
-from ..support.fakes import FakeLayer, FaultyLog
-from ..support.hubs import Reader, heartbeat_from_elsewhere, instantly, stage, turns
+from ..support.fakes import FakeLayer, FakeRegistry, FaultyLog
+from ..support.hubs import Reader, instantly, joined_elsewhere, stage, turns
 from ..support.layers import FailingLayer, HangingLayer, RecordingLayer, data_sent, layer
 from ..support.servers import manage
 
@@ -60,7 +61,7 @@ def test_a_process_that_is_alone_announces_only_what_is_in_no_log():
             reader, hub = Reader(), get_hub()
             log.put("a", "message", "0")
             feed = await hub.attach("a", reader)
-            await turns()
+            await asyncio.sleep(3)  # for a second look
             sent = sent_of(layer)
             announce([log.put("a", "message", "1")])
             announce([Event("a", "message", "2")])
@@ -74,13 +75,16 @@ def test_a_process_that_is_alone_announces_only_what_is_in_no_log():
 
 
 def test_a_process_that_has_peers_announces_by_topic():
-    with stage(HEAD_CHECK_SECONDS=100.0) as (layer, log):
+    registry = FakeRegistry()
+    with stage(HEAD_CHECK_SECONDS=100.0, registry=registry) as (layer, log):
 
         async def main() -> None:
             reader, hub = Reader(), get_hub()
             feed = await hub.attach("a", reader)
-            await turns()
-            await layer.group_send(PEERS_TOPIC, heartbeat_from_elsewhere())
+            await asyncio.sleep(3)
+            assert hub.peers.is_alone
+            registry.alive.add("another")
+            await layer.group_send(PEERS_TOPIC, joined_elsewhere())
             await turns()
             sent = sent_of(layer)
             announce([log.put(topic, "message", str(n)) for n, topic in enumerate("aba")])
@@ -92,14 +96,35 @@ def test_a_process_that_has_peers_announces_by_topic():
         instantly(main())
 
 
+def test_a_process_that_is_not_proven_alone_announces():
+    """Before its second look, and while it can't write its row."""
+    registry = FakeRegistry()
+    with stage(HEAD_CHECK_SECONDS=100.0, registry=registry) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+            sent = sent_of(layer)
+            announce([log.put("a", "message", "1")])
+            await asyncio.sleep(3)
+            announce([log.put("a", "message", "2")])
+            registry.failing = True
+            await asyncio.sleep(5)
+            announce([log.put("a", "message", "3")])
+            await turns()
+            assert sent == [("a", ["1"]), ("a", ["3"])]
+            assert reader.offsets == [1, 2, 3]
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
 def test_a_full_outbox_does_not_concern_the_readers_of_this_process(caplog):
     with stage(ANNOUNCE_QUEUE=3, HEAD_CHECK_SECONDS=100.0) as (layer, log):
 
         async def main() -> None:
             reader, hub = Reader(), get_hub()
             feed = await hub.attach("a", reader)
-            await turns()
-            await layer.group_send(PEERS_TOPIC, heartbeat_from_elsewhere())
             await turns()
             sent = sent_of(layer)
             for _ in range(50):
@@ -118,8 +143,6 @@ def test_a_process_that_listens_no_more_waits_for_no_layer_that_hangs(caplog):
         async def main() -> None:
             hub, reader = get_hub(), Reader()
             feeds = [await hub.attach(f"topic.{number}", reader) for number in range(200)]
-            await turns()
-            await layer.group_send(PEERS_TOPIC, heartbeat_from_elsewhere())
             await turns()
             layer.hanging = True
             for number in range(100):
@@ -174,7 +197,7 @@ both_ways = pytest.mark.parametrize("way", [publish, publish_from_a_loop])
 def test_without_a_hub_the_bus_is_told(way):
     with layer(RecordingLayer):
         event = way("a", 1)
-    assert RecordingLayer.sent == [("a", to_message([event]))]
+    assert RecordingLayer.sent == [("a", {**to_message("a", [event]), "at": ANY})]
 
 
 @pytest.mark.usefixtures("_has_database")
@@ -186,7 +209,7 @@ def test_without_a_hub_the_bus_is_told_after_the_commit():
         with transaction.atomic():
             event = publish("a", 2)
             assert RecordingLayer.sent == []
-    assert RecordingLayer.sent == [("a", to_message([event]))]
+    assert RecordingLayer.sent == [("a", {**to_message("a", [event]), "at": ANY})]
 
 
 @pytest.mark.usefixtures("_has_database")
@@ -253,7 +276,9 @@ def test_a_layer_that_answers_again_is_told_again(monkeypatch, silent, told):
         time.sleep(0.1)
         with layer(RecordingLayer), override_settings(REALTIME={"ANNOUNCE_TIMEOUT_SECONDS": 20}):
             event = publish("a", 2)
-            assert RecordingLayer.sent == ([("a", to_message([event]))] if told else [])
+            assert RecordingLayer.sent == (
+                [("a", {**to_message("a", [event]), "at": ANY})] if told else []
+            )
 
 
 @pytest.mark.usefixtures("_has_database")

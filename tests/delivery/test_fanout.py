@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from realtime.delivery import fanout
-from realtime.delivery.fanout import Encode, Fanout, Sink
+from realtime.delivery.fanout import DELIVERIES, Fanout
+from realtime.delivery.synced import Encode, Sink
 from realtime.events.event import Event
 from realtime.events.position import Position
 
@@ -53,6 +54,7 @@ class Client:
         self.own = at(0)
         self.notified: list[list[int]] = []
         self.unsynced_with: list[tuple[int, list[str]]] = []
+        self.sent = (0, 0)
         crowd.add(self)
 
     @property
@@ -80,6 +82,9 @@ class Client:
                 self.own = each.position
         if self.reads:
             self.sync()
+
+    def note_sent(self, events: int, size: int) -> None:
+        self.sent = events, size
 
     def unsynced(self, position: Position, events: Sequence[Event]) -> None:
         self.own = position
@@ -311,6 +316,9 @@ async def test_one_that_fails_hurts_no_other(crowd, caplog):
     class Broken(Client):
         def notify(self, events: Sequence[Event]) -> None:
             raise RuntimeError("broken on purpose")
+
+        def note_sent(self, events: int, size: int) -> None:
+            pass
 
         def unsynced(self, position: Position, events: Sequence[Event]) -> None:
             raise RuntimeError("broken as well")
@@ -547,3 +555,21 @@ async def test_a_long_broadcast_keeps_nothing_of_its_publisher_s_context(crowd, 
     await asyncio.create_task(publish())
     await sent(crowd)
     assert seen == [None]  # one is written to in the publisher's turn, the other one later
+
+
+async def test_deliveries_count_for_those_that_were_written_to(monkeypatch):
+    monkeypatch.setattr(fanout, "SLICE_SECONDS", -1.0)  # a slice in each turn of the loop
+    crowd = Fanout("a")
+    crowd.restart(at(0))
+    clients = [Client(crowd, reads=False) for _ in range(200)]
+    assert all(client.sync() for client in clients)
+    clients[70].lane.takes = False
+    crowd.remove(clients[3])
+    before = DELIVERIES.value("lane")
+    crowd.send([event(1), event(2)])
+    for index in (10, 150):  # one of them has the events
+        crowd.remove(clients[index])
+    await eventually(lambda: DELIVERIES.value("lane") != before)
+    written = sum(len(client.written) for client in clients)
+    assert (written, DELIVERIES.value("lane") - before) == (197, 2 * 197)
+    assert [clients[index].sent for index in (3, 10, 150)] == [(0, 0), (2, 2), (0, 0)]

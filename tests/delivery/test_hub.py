@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import warnings
 from typing import Any
 
 import pytest
@@ -11,14 +13,15 @@ from channels_redis.pubsub import RedisPubSubChannelLayer
 
 from realtime.delivery import hub as hub_module
 from realtime.delivery.announce import announce
-from realtime.delivery.bus.base import PEERS_TOPIC, this_process
+from realtime.delivery.bus.base import PEERS_TOPIC
 from realtime.delivery.hub import Hub, get_hub, heads_checked, positions_now, running_hubs
 from realtime.events.event import Event
 from realtime.events.position import START, Position
+from realtime.processes.registry import this_process
 
 from ..support.clients import eventually
-from ..support.fakes import FakeLayer, FaultyLog, LogFailed, Noise
-from ..support.hubs import Reader, from_elsewhere, heartbeat_from_elsewhere, instantly, stage, turns
+from ..support.fakes import FakeLayer, FakeRegistry, FaultyLog, LogFailed, Noise
+from ..support.hubs import Reader, from_elsewhere, instantly, stage, turns
 
 
 async def publish(layer: Any, log: FaultyLog, topic: str = "a", announced: bool = True) -> Event:
@@ -93,8 +96,9 @@ def test_a_lost_last_announcement_is_found_by_the_check_of_the_heads():
         async def main() -> None:
             reader, hub = Reader(), get_hub()
             feed = await hub.attach("a", reader)
+            await asyncio.sleep(4.5)  # it is not new any more
             await publish(layer, log, announced=False)
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(1)
             assert reader.offsets == []
             await asyncio.sleep(1)
             assert reader.offsets == [1]
@@ -273,62 +277,109 @@ def test_what_is_announced_together_is_delivered_together():
 # -- the other processes
 
 
-def test_a_hub_that_is_answered_finds_what_was_not_announced_to_it():
+def test_a_new_hub_finds_at_once_what_was_not_announced_to_it():
+    """As others may not have heard that it has joined; after two beats they know by its row."""
     with stage(HEAD_CHECK_SECONDS=100.0) as (layer, log):
 
         async def main() -> None:
             reader, hub = Reader(), get_hub()
             feed = await hub.attach("a", reader)
-            await turns()
-            await publish(layer, log, announced=False)
-            await layer.group_send(PEERS_TOPIC, heartbeat_from_elsewhere(answers=["somebody"]))
-            await turns()
-            assert reader.offsets == []
-            await layer.group_send(PEERS_TOPIC, heartbeat_from_elsewhere(answers=[this_process()]))
-            await asyncio.sleep(1)
-            assert reader.offsets == [1]
+            for offset in range(1, 16):
+                await publish(layer, log, announced=False)
+                await asyncio.sleep(0.26)
+                assert reader.offsets[-1] == offset
+            reads = log.reads
+            await asyncio.sleep(50)
+            assert log.reads == reads
             hub.detach(feed, reader)
 
         instantly(main())
 
 
-def sent_by(layer: FakeLayer) -> list[dict[str, Any]]:
-    """What this process sends from now on; it still reaches its groups."""
-    sent: list[dict[str, Any]] = []
-    send = layer.group_send
+def test_a_hub_has_its_row_before_it_joins_and_says_so_afterwards():
+    registry = FakeRegistry()
+    registry.seconds = 0.1
+    with stage(HEAD_CHECK_SECONDS=100.0, registry=registry) as (layer, _):
+        calls: list[tuple[str, str, bool]] = []
+        respond = layer._respond
 
-    async def group_send(group: str, message: Any) -> None:
-        if message.get("process") == this_process():
-            sent.append(message)
-        await send(group, message)
+        async def note(call: str, group: str) -> None:
+            calls.append((call, group, asyncio.get_running_loop().time() >= registry.seconds))
+            await respond(call, group)
 
-    layer.group_send = group_send  # type: ignore[method-assign]
-    return sent
-
-
-def test_a_hub_repeats_its_question_after_a_failure_of_the_layer(quiet):
-    with stage(HEAD_CHECK_SECONDS=1.0) as (layer, _):
+        layer._respond = note
 
         async def main() -> None:
             reader, hub = Reader(), get_hub()
-            sent = sent_by(layer)
-            layer.down = True
             feed = await hub.attach("a", reader)
-            await asyncio.sleep(0.5)
-            assert sent == []
-            layer.recover()
-            await asyncio.sleep(5)
-            asks = [message["asks"] for message in sent]
-            assert asks.count(True) >= 1
-            assert asks[-1] is False
-            assert hub.bus._channel in layer.groups[PEERS_TOPIC]
+            await asyncio.sleep(50)
+            assert sorted(calls[:2]) == [("group_add", group, True) for group in ("a", PEERS_TOPIC)]
+            sent = [call for call in calls if call[0] == "group_send"]
+            assert sent == [("group_send", PEERS_TOPIC, True)]
+            hub.detach(feed, reader)
+            await asyncio.sleep(1)
+            assert registry.rows == {}
+
+        instantly(main())
+
+
+@pytest.mark.parametrize("seconds", [0.0, 60.0], ids=["is away", "does not answer"])
+def test_a_register_that_is_no_use_keeps_no_reader_waiting(seconds, quiet):
+    registry = FakeRegistry()
+    registry.failing, registry.seconds = not seconds, seconds
+    with stage(HEAD_CHECK_SECONDS=100.0, registry=registry) as (layer, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            feed = await hub.attach("a", reader)
+            assert loop.time() - begun < 0.5
+            await publish(layer, log)
+            await asyncio.sleep(0.1)
+            assert reader.offsets == [1]
+            hub.detach(feed, reader)
+            await asyncio.sleep(100)
+
+        instantly(main())
+
+
+def test_a_hub_that_stops_leaves_the_row_to_the_next_one():
+    registry = FakeRegistry()
+    with stage(registry=registry):
+
+        async def main() -> None:
+            reader = Reader()
+            for _ in range(3):
+                hub = get_hub()
+                feed = await hub.attach("a", reader)
+                hub.detach(feed, reader)
+            hub = get_hub()
+            feed = await hub.attach("a", reader)
+            await asyncio.sleep(1)
+            assert this_process() in registry.rows
             hub.detach(feed, reader)
 
         instantly(main())
 
 
-def test_a_hub_sends_heartbeats_while_it_waits_for_the_log(monkeypatch):
-    with stage(HEAD_CHECK_SECONDS=1.0) as (layer, log):
+def test_a_hub_on_a_bus_of_this_process_alone_has_no_row():
+    registry = FakeRegistry()
+    with stage(registry=registry, CHANNEL_LAYER="none"):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+            await asyncio.sleep(10)
+            assert registry.beats == 0
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_a_hub_beats_while_it_waits_for_the_log(monkeypatch):
+    registry = FakeRegistry()
+    with stage(HEAD_CHECK_SECONDS=1.0, registry=registry) as (_, log):
 
         async def main() -> None:
             reader, hub = Reader(), get_hub()
@@ -340,14 +391,31 @@ def test_a_hub_sends_heartbeats_while_it_waits_for_the_log(monkeypatch):
 
             with monkeypatch.context() as patch:
                 patch.setattr(log, "heads", heads)
-                await asyncio.sleep(5)
-                sent = sent_by(layer)
+                beats = registry.beats
                 await asyncio.sleep(10.5)
-                assert len(sent) >= 10
+                assert registry.beats - beats >= 5
             hub.detach(feed, reader)
             await asyncio.sleep(40)
 
         instantly(main())
+
+
+def test_a_process_that_was_forked_off_has_no_hub():
+    """It would hand what it publishes to the copy of a loop that runs no more."""
+    with stage():
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+            pid = os.fork()
+            if not pid:
+                os._exit(len(running_hubs()))
+            assert os.waitpid(pid, 0)[1] == 0
+            hub.detach(feed, reader)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of a fork among threads
+            instantly(main())
 
 
 # -- checking the heads
@@ -365,16 +433,12 @@ def test_the_signal_names_the_topics_with_readers_and_one_error_ends_nothing(cap
     for receiver in (fail, note):
         heads_checked.connect(receiver)
     try:
-        with stage(HEAD_CHECK_SECONDS=1.0) as (layer, _):
+        with stage(HEAD_CHECK_SECONDS=1.0):
 
             async def main() -> None:
                 hub, reader = get_hub(), Reader()
                 feeds = [await hub.attach(topic, reader) for topic in "ab"]
-                await asyncio.sleep(0.5)
-                await layer.group_send(
-                    PEERS_TOPIC, heartbeat_from_elsewhere(answers=[this_process()])
-                )
-                await asyncio.sleep(2)
+                await asyncio.sleep(2.5)
                 for feed in feeds:
                     hub.detach(feed, reader)
 
@@ -382,7 +446,7 @@ def test_the_signal_names_the_topics_with_readers_and_one_error_ends_nothing(cap
     finally:
         for receiver in (fail, note):
             heads_checked.disconnect(receiver)
-    assert calls == [["a", "b"]] * 2  # a check on request is none of the regular ones
+    assert calls == [["a", "b"]] * 2  # those of a new hub in between are none of the regular ones
     assert "ZeroDivisionError" in caplog.text
 
 

@@ -1,7 +1,9 @@
-"""`realtime.delivery.peers`: which other processes listen, and for how long that is believed."""
+"""`realtime.delivery.peers`: whether other processes listen, and when that is proven."""
 
 import asyncio
 import logging
+import os
+import signal
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
@@ -10,137 +12,349 @@ from typing import Any
 
 import pytest
 
-from realtime.delivery.bus.base import PEERS_TOPIC, Heartbeat, Message, this_process
+from realtime.delivery.bus.base import PEERS_TOPIC, Joined, Message
 from realtime.delivery.bus.memory import MemoryBus
-from realtime.delivery.peers import LEASE_HEARTBEATS, Peers
+from realtime.delivery.peers import Peers
+from realtime.processes.registry import this_process
 
 from ..support.clients import connect, receive, send
 from ..support.clock import InstantLoop
+from ..support.fakes import FakeRegistry
 from ..support.hubs import stage
-from ..support.servers import Valkey, serving
+from ..support.servers import Valkey, serving, wait_until
 from ..support.sites import site_for_module
 
 SECONDS = 5.0  # much less than until the next look at the heads
+ANOTHER = Joined("another")
 
 
 class SilentBus(MemoryBus):
-    """Takes note of the heartbeats."""
+    """Takes note of what is said to all hubs."""
 
+    is_local = False
     echoes_to_sender = True
 
     def __init__(self) -> None:
         super().__init__(logging.getLogger("realtime.hub"))
-        self.sent: list[Heartbeat] = []
+        self.sent: list[Message] = []
         self.is_broken = False
 
     async def send(self, topic: str, message: Message) -> bool:
         assert topic == PEERS_TOPIC
-        assert isinstance(message, Heartbeat)
         self.sent.append(message)
         return not self.is_broken
 
 
-def run(play: Callable[[Peers, SilentBus, list[None]], Awaitable[None]]) -> None:
-    """Play with peers whose bus is joined when the play says so."""
+class Scene(SimpleNamespace):
+    """Peers with a bus and a register of the test's own."""
+
+    peers: Peers
+    bus: SilentBus
+    registry: FakeRegistry
+    returns: list[None]  # how often others may have taken this process for dead
+
+
+def run(play: Callable[[Scene], Awaitable[None]], **constants: Any) -> None:
+    """Play with peers that beat every second; a lease is five."""
+    registry = FakeRegistry()
 
     async def main() -> None:
-        bus, answers = SilentBus(), []
-        peers = Peers(bus, lambda: answers.append(None))
+        bus, returns = SilentBus(), []
+        peers = Peers(bus, lambda: returns.append(None))
         running = asyncio.create_task(peers.run())
-        await asyncio.sleep(0)
-        await play(peers, bus, answers)
+        await play(Scene(peers=peers, bus=bus, registry=registry, returns=returns))
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
-    with stage(HEAD_CHECK_SECONDS=1.0), asyncio.Runner(loop_factory=InstantLoop) as runner:
+    times = {"PROCESS_BEAT_SECONDS": 1.0, "PROCESS_LEASE_SECONDS": 5.0, **constants}
+    with (
+        stage(registry=registry, **times),
+        asyncio.Runner(loop_factory=InstantLoop) as runner,
+    ):
         runner.run(main())
 
 
-def test_each_peer_is_forgotten_by_its_own_interval():
-    async def play(peers: Peers, bus: SilentBus, answers: list[None]) -> None:
-        assert peers.is_alone
-        peers.receive(Heartbeat("often", 1.0))
-        peers.receive(Heartbeat("seldom", 10.0))
-        await asyncio.sleep(LEASE_HEARTBEATS * 10.0 - 2.0)
-        assert not peers.is_alone
-        await asyncio.sleep(5)
-        assert peers.is_alone
-
-    run(play)
+def stand_still(seconds: float) -> None:
+    """Have the process stopped for a while."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, InstantLoop)
+    loop.now += seconds
 
 
-def test_a_heartbeat_prolongs_the_lease():
-    async def play(peers: Peers, bus: SilentBus, answers: list[None]) -> None:
-        for _ in range(10):
-            peers.receive(Heartbeat("other", 1.0))
-            await asyncio.sleep(LEASE_HEARTBEATS - 1.0)
-            assert not peers.is_alone
-
-    run(play)
+# -- proof
 
 
-def test_it_asks_once_the_topic_is_joined_and_again_after_it_was_joined_anew():
-    async def play(peers: Peers, bus: SilentBus, answers: list[None]) -> None:
-        await asyncio.sleep(5)
-        assert bus.sent == []  # what would be answered would not be heard
-        for _ in range(2):
-            peers.joined()
-            await asyncio.sleep(2.5)
-            assert [heartbeat.is_asking for heartbeat in bus.sent] == [True, False, False]
-            bus.sent.clear()
-
-    run(play)
-
-
-def test_a_heartbeat_says_when_the_next_one_comes():
-    async def play(peers: Peers, bus: SilentBus, answers: list[None]) -> None:
-        peers.joined()
-        await asyncio.sleep(0.1)
-        assert bus.sent == [Heartbeat(this_process(), 1.0, True, [])]
-
-    run(play)
-
-
-def test_a_peer_that_asks_or_is_new_is_answered_at_once():
-    async def play(peers: Peers, bus: SilentBus, answers: list[None]) -> None:
-        peers.joined()
+def test_the_second_beat_that_finds_nobody_proves_it():
+    async def play(scene: Scene) -> None:
         await asyncio.sleep(0.5)
-        for heartbeat, is_answered in [
-            (Heartbeat("other", 2.0), True),
-            (Heartbeat("other", 2.0), False),
-            (Heartbeat("other", 2.0, is_asking=True), True),
-        ]:
-            bus.sent.clear()
-            peers.receive(heartbeat)
-            await asyncio.sleep(0.01)
-            assert [sent.answers for sent in bus.sent] == ([["other"]] if is_answered else [])
+        assert scene.registry.beats == 1
+        assert not scene.peers.is_alone
+        for _ in range(20):
+            await asyncio.sleep(1)
+            assert scene.peers.is_alone
 
     run(play)
 
 
-def test_a_heartbeat_that_could_not_be_sent_asks_and_answers_again():
-    async def play(peers: Peers, bus: SilentBus, answers: list[None]) -> None:
-        bus.is_broken = True
-        peers.joined()
-        peers.receive(Heartbeat("other", 2.0))
-        await asyncio.sleep(2.5)
-        bus.is_broken = False
-        bus.sent.clear()
+def test_a_proof_holds_for_two_beats():
+    async def play(scene: Scene) -> None:
+        await asyncio.sleep(3.5)
+        scene.registry.failing = True
+        await asyncio.sleep(1.4)  # the last one that succeeded began at 3
+        assert scene.peers.is_alone
+        await asyncio.sleep(0.2)
+        assert not scene.peers.is_alone
+        scene.registry.failing = False
+        await asyncio.sleep(1)
+        assert scene.peers.is_alone
+
+    run(play)
+
+
+def test_a_beat_that_comes_late_proves_nothing_before_it_comes():
+    async def play(scene: Scene) -> None:
+        await asyncio.sleep(3.5)
+        scene.registry.seconds = 4.0
         await asyncio.sleep(2)
-        assert [(sent.is_asking, sent.answers) for sent in bus.sent] == [
-            (True, ["other"]),
-            (False, []),
-        ]
+        assert not scene.peers.is_alone
 
     run(play)
 
 
-def test_only_an_answer_to_this_process_is_noticed():
-    async def play(peers: Peers, bus: SilentBus, answers: list[None]) -> None:
-        peers.receive(Heartbeat("other", 2.0, answers=["somebody"]))
-        assert answers == []
-        peers.receive(Heartbeat("other", 2.0, answers=["somebody", this_process()]))
-        assert answers == [None]
+def test_another_process_counts_for_its_lease():
+    async def play(scene: Scene) -> None:
+        scene.registry.alive.add("another")
+        await asyncio.sleep(10.5)
+        assert not scene.peers.is_alone
+        scene.registry.alive.clear()  # it is killed
+        await asyncio.sleep(3)
+        assert not scene.peers.is_alone
+        await asyncio.sleep(3)
+        assert scene.peers.is_alone
+
+    run(play)
+
+
+def test_who_hears_of_another_is_not_alone_at_once_and_beats():
+    async def play(scene: Scene) -> None:
+        await asyncio.sleep(3.5)
+        assert scene.peers.is_alone
+        beats = scene.registry.beats
+        scene.registry.alive.add("another")
+        scene.peers.receive(ANOTHER)
+        assert not scene.peers.is_alone
+        await asyncio.sleep(0.1)
+        assert scene.registry.beats == beats + 1
+        assert not scene.peers.is_alone
+
+    run(play)
+
+
+def test_a_beat_that_is_under_way_when_another_joins_proves_nothing():
+    async def play(scene: Scene) -> None:
+        scene.registry.seconds = 0.5
+        await asyncio.sleep(1.6)  # the second one has looked, and not answered yet
+        assert scene.registry.beats == 2
+        scene.peers.receive(ANOTHER)
+        await asyncio.sleep(0.6)
+        assert scene.registry.beats == 2
+        assert not scene.peers.is_alone
+        await asyncio.sleep(2)
+        assert scene.peers.is_alone
+
+    run(play)
+
+
+def test_those_who_are_not_alone_do_not_beat_whenever_another_joins():
+    """A hundred that start together would write ten thousand times."""
+
+    async def play(scene: Scene) -> None:
+        scene.registry.alive.add("another")
+        await asyncio.sleep(3.5)
+        beats = scene.registry.beats
+        for _ in range(100):
+            scene.peers.receive(ANOTHER)
+            await asyncio.sleep(0.004)
+        assert scene.registry.beats == beats
+
+    run(play)
+
+
+# -- what others know of this process
+
+
+def test_it_says_once_that_it_has_joined():
+    async def play(scene: Scene) -> None:
+        await asyncio.sleep(30)
+        assert scene.bus.sent == [Joined(this_process())]
+        assert scene.returns == []
+
+    run(play)
+
+
+def test_it_says_so_once_its_row_is_written_and_the_bus_takes_it():
+    async def play(scene: Scene) -> None:
+        scene.registry.failing = scene.bus.is_broken = True
+        await asyncio.sleep(5.5)
+        assert scene.bus.sent == []  # who heard of it would not find it
+        scene.registry.failing = False
+        await asyncio.sleep(2)
+        assert len(scene.bus.sent) == 2
+        scene.bus.is_broken = False
+        await asyncio.sleep(10)
+        assert len(scene.bus.sent) == 3
+
+    run(play)
+
+
+def test_it_is_new_for_two_beats():
+    async def play(scene: Scene) -> None:
+        await asyncio.sleep(0)
+        for _ in range(19):
+            assert scene.peers.is_new
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(0.2)
+        assert not scene.peers.is_new
+
+    run(play)
+
+
+def test_a_process_that_has_stood_still_is_new_again_and_not_alone():
+    """Others have taken it for dead, and so announced nothing to it."""
+
+    async def play(scene: Scene) -> None:
+        await asyncio.sleep(10.5)
+        stand_still(60)
+        assert not scene.peers.is_alone
+        await asyncio.sleep(0.1)
+        assert not scene.peers.is_alone
+        assert scene.peers.is_new
+        assert (len(scene.bus.sent), len(scene.returns)) == (2, 1)
+        await asyncio.sleep(10)
+        assert scene.peers.is_alone
+        assert len(scene.bus.sent) == 2
+
+    run(play)
+
+
+def test_a_row_that_has_gone_is_written_again():
+    """As after a flush, or where the database was restored from a backup."""
+
+    async def play(scene: Scene) -> None:
+        await asyncio.sleep(3.5)
+        scene.registry.rows.clear()
+        await asyncio.sleep(1)
+        assert this_process() in scene.registry.rows
+        assert not scene.peers.is_alone
+        assert len(scene.bus.sent) == 2
+
+    run(play)
+
+
+# -- clocks
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_database_with_another_clock_proves_nothing_at_first(hours):
+    """After a failover: the others have beaten by the clock of the one before."""
+
+    async def play(scene: Scene) -> None:
+        await asyncio.sleep(3.5)
+        assert scene.peers.is_alone
+        scene.registry.skew = hours * 3_600.0
+        await asyncio.sleep(1)
+        assert not scene.peers.is_alone
+        await asyncio.sleep(1)
+        assert scene.peers.is_alone
+
+    run(play)
+
+
+def test_after_a_time_in_which_nobody_could_write_nobody_is_taken_for_dead():
+    """The first that can finds the rows of all others old."""
+
+    async def play(scene: Scene) -> None:
+        scene.registry.alive.add("another")
+        await asyncio.sleep(3.5)
+        scene.registry.failing = True
+        scene.registry.alive.clear()
+        await asyncio.sleep(30)
+        scene.registry.failing = False
+        await asyncio.sleep(0.9)
+        assert scene.registry.rows[this_process()] > scene.registry.rows["another"]
+        assert not scene.peers.is_alone
+
+    run(play)
+
+
+# -- the register
+
+
+def test_a_register_that_can_not_be_written_is_told_once(caplog):
+    async def play(scene: Scene) -> None:
+        await asyncio.sleep(3.5)
+        for _ in range(2):
+            scene.registry.failing = True
+            await asyncio.sleep(20)
+            scene.registry.failing = False
+            await asyncio.sleep(20)
+
+    run(play)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert "manage.py migrate" in said[0]
+
+
+def test_a_row_that_can_not_be_deleted_holds_nothing_up():
+    async def play(scene: Scene) -> None:
+        await asyncio.sleep(1)
+        scene.registry.failing = True
+        await scene.peers.leave()
+
+    run(play)
+
+
+def test_without_beats_nothing_is_proven():
+    async def main() -> None:
+        peers = Peers(SilentBus(), lambda: None)
+        assert not peers.is_active
+        await peers.registered()
+        await peers.leave()
+        assert not peers.is_alone
+        assert not peers.is_new
+
+    with stage(PROCESS_BEAT_SECONDS=None):
+        asyncio.run(main())
+
+
+# -- processes of an earlier release, which say hello
+
+
+def test_a_hello_counts_for_as_long_as_it_says():
+    async def play(scene: Scene) -> None:
+        await asyncio.sleep(3.5)
+        beats = scene.registry.beats
+        scene.peers.receive(Joined("old", 10.0))
+        scene.peers.receive(Joined("older", 2.0))
+        assert not scene.peers.is_alone
+        await asyncio.sleep(9.9)
+        assert not scene.peers.is_alone
+        assert scene.registry.beats - beats <= 10
+        await asyncio.sleep(0.2)
+        assert scene.peers.is_alone
+
+    run(play)
+
+
+def test_a_hello_that_asks_is_answered():
+    async def play(scene: Scene) -> None:
+        await asyncio.sleep(3.5)
+        scene.peers.receive(Joined("old", 10.0))
+        await asyncio.sleep(0.1)
+        assert len(scene.bus.sent) == 1
+        scene.peers.receive(Joined("old", 10.0, is_asking=True))
+        await asyncio.sleep(0.1)
+        assert len(scene.bus.sent) == 2
 
     run(play)
 
@@ -154,9 +368,12 @@ def two_workers(
 ) -> Iterator[SimpleNamespace]:
     """Two servers of one site behind one Valkey; what is not announced is found after a minute."""
     valkey = Valkey()
-    env = {"REDIS_URL": valkey.url, "CHANNEL_LAYER": request.param}
+    env = {"REDIS_URL": valkey.url, "CHANNEL_LAYER": request.param, "LIMITS": "0"}
+    rates = ("RATE_MESSAGES", "RATE_PUBLISHES", "RATE_PUBLISHES_PER_USER")  # for one that hurries
     with (
-        site_for_module(_site_template, {"HEAD_CHECK_SECONDS": 60.0}, **env) as site,
+        site_for_module(
+            _site_template, {"HEAD_CHECK_SECONDS": 60.0, **dict.fromkeys(rates)}, **env
+        ) as site,
         serving(site.env) as two,
     ):
         site.two = two
@@ -218,3 +435,94 @@ async def test_what_is_published_in_the_moment_of_coming_is_found(two_workers):
                     assert (await receive(reader, SECONDS))["data"] == first["data"] + offset
         publishing.cancel()
         await asyncio.gather(publishing, return_exceptions=True)
+
+
+# -- two processes, one of which stops
+
+
+@pytest.fixture(scope="module")
+def short_leases(_site_template: dict[str, str]) -> Iterator[SimpleNamespace]:
+    """Two servers of one site, with short leases; nothing is found by a regular check."""
+    valkey = Valkey()
+    constants = {
+        "HEAD_CHECK_SECONDS": 60.0,
+        "PROCESS_BEAT_SECONDS": 0.2,
+        "PROCESS_LEASE_SECONDS": 1.0,
+    }
+    env = {"REDIS_URL": valkey.url, "CHANNEL_LAYER": "redis-pubsub"}
+    with site_for_module(_site_template, constants, **env) as site, serving(site.env) as two:
+        site.two = two
+        yield site
+    valkey.stop()
+
+
+def names(site: SimpleNamespace) -> set[str]:
+    """The processes in the register; one that was killed before may be among them."""
+    code = (
+        "from realtime.models import Process\nresult = [row.name for row in Process.objects.all()]"
+    )
+    return set(site.shell.run(code))
+
+
+async def test_a_process_that_is_stopped_for_a_while_misses_nothing(short_leases):
+    """The other one takes it for dead meanwhile, and announces nothing to it."""
+    one, two = short_leases.server, short_leases.two
+    token = short_leases.tokens["alice"]
+    topic = f"room.{uuid.uuid4().hex[:8]}"
+    async with (
+        connect(f"{one.ws_url}/ws/topics/{topic}?token={token}") as first,
+        connect(f"{two.ws_url}/ws/topics/{topic}?token={token}") as second,
+    ):
+        await send(first, {"type": "publish", "data": "before"})
+        for socket in (first, second):
+            await receive_event(socket, "before")
+        (worker,) = two.worker_pids()
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(2)
+            for number in range(10):
+                await send(first, {"type": "publish", "data": number})
+                await receive_event(first, number)
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        for number in range(10):
+            assert (await receive(second, SECONDS))["data"] == number
+        for number in range(10, 13):
+            await send(first, {"type": "publish", "data": number})
+            for socket in (first, second):
+                await receive_event(socket, number)
+
+
+async def test_the_row_of_a_process_goes_with_its_last_reader(short_leases):
+    token = short_leases.tokens["alice"]
+    for server in (short_leases.server, short_leases.two):
+        async with connect(f"{server.ws_url}/ws/topics/room.a?token={token}") as socket:
+            await send(socket, {"type": "publish", "data": 1})
+            await receive_event(socket, 1)
+            served = await asyncio.to_thread(names, short_leases)
+            assert served
+        gone = await asyncio.to_thread(
+            wait_until, lambda served=served: served - names(short_leases)
+        )
+        assert len(gone) == 1
+
+
+async def test_what_a_killed_process_leaves_keeps_nobody_from_anything(short_leases):
+    one, two = short_leases.server, short_leases.two
+    token = short_leases.tokens["alice"]
+    topic = f"room.{uuid.uuid4().hex[:8]}"
+    async with connect(f"{one.ws_url}/ws/topics/{topic}?token={token}") as first:
+        async with connect(f"{two.ws_url}/ws/topics/{topic}?token={token}") as second:
+            await send(first, {"type": "publish", "data": "before"})
+            for socket in (first, second):
+                await receive_event(socket, "before")
+            (worker,) = two.worker_pids()
+            os.kill(worker, signal.SIGKILL)
+            await send(first, {"type": "publish", "data": "after"})
+            await receive_event(first, "after")
+        await asyncio.to_thread(wait_until, lambda: two.worker_pids() not in ([], [worker]))
+        async with connect(f"{two.ws_url}/ws/topics/{topic}?token={token}") as second:
+            for number in range(3):
+                await send(first, {"type": "publish", "data": number})
+                for socket in (first, second):
+                    await receive_event(socket, number)

@@ -18,6 +18,7 @@ from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, override_settings
 from django.urls import path
 from django.utils.translation import gettext_lazy
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 
 from realtime.delivery import pending
 from realtime.delivery.hub import get_hub
@@ -25,7 +26,14 @@ from realtime.delivery.publish import apublish, asend_to_user, publish, publish_
 from realtime.delivery.subscription import Subscription
 from realtime.eventlog import writer
 from realtime.events.event import Event
-from realtime.exceptions import DataTooLarge, InvalidData, InvalidEventType, InvalidTopic
+from realtime.exceptions import (
+    DataTooLarge,
+    InvalidData,
+    InvalidEventType,
+    InvalidKey,
+    InvalidTopic,
+    KeyReused,
+)
 from realtime.models import Event as EventRow
 from realtime.models import Topic
 
@@ -192,12 +200,56 @@ def test_metadata_goes_with_the_event(listener, way, ephemeral):
     assert list(EventRow.objects.values_list("meta", flat=True)) == [event.meta] * (not ephemeral)
 
 
+@pytest.mark.parametrize("way", [publish, async_to_sync(apublish), async_to_sync(publish_now)])
+@override_settings(REALTIME={"MAX_META_BYTES": 10})
+def test_the_span_it_is_published_in_stands_in_its_metadata(way):
+    span = NonRecordingSpan(SpanContext(1, 2, is_remote=False, trace_flags=TraceFlags(1)))
+    with use_span(span):
+        event = way("a", 1, meta={"a": "12"})
+    assert event.meta == f'{{"a":"12","traceparent":"00-{1:032x}-{2:016x}-01"}}'
+    assert way("a", 1).meta is None
+    assert EventRow.objects.values_list("meta", flat=True).first() == event.meta
+
+
 @override_settings(REALTIME={"MAX_META_BYTES": 10})
 def test_too_much_metadata_stores_nothing():
     publish("a", 1, meta={"a": "12"})
     with pytest.raises(DataTooLarge, match="MAX_META_BYTES"):
         publish("a", 1, meta={"a": "123"})
     assert EventRow.objects.count() == 1
+
+
+WAYS = pytest.mark.parametrize(
+    "way", [publish, async_to_sync(apublish), async_to_sync(publish_now)]
+)
+
+
+@WAYS
+def test_what_is_published_again_with_its_key_is_stored_and_heard_once(listener, way):
+    first, second = way("a", 1, key="k"), way("a", 1, key="k")
+    assert (first.is_repeated, second.is_repeated) == (False, True)
+    assert second.id == first.id
+    last = way("a", 2)
+    assert listener.take(2) == [first, last]
+    assert listener.heard() == []
+    assert len(stored()) == 2
+
+
+@WAYS
+def test_a_key_is_one_of_its_publisher(way):
+    first = way("a", 1, key="k")
+    assert way("a", 2, key="k", publisher="user.7").offset == first.offset + 1
+    with pytest.raises(KeyReused):
+        way("a", 2, key="k")
+    assert len(stored()) == 2
+
+
+@WAYS
+@pytest.mark.parametrize("options", [{"key": ""}, {"key": 7}, {"key": "k", "ephemeral": True}])
+def test_a_key_that_is_of_no_use_is_refused(way, options):
+    with pytest.raises(InvalidKey):
+        way("a", 1, **options)
+    assert stored() == []
 
 
 def test_publish_now(listener):
@@ -244,6 +296,15 @@ def test_in_a_transaction_that_is_rolled_back_it_is_gone(listener, ephemeral):
     assert listener.heard() == []
     assert stored() == []
     assert publish("a", 2).offset == 1
+
+
+def test_a_key_of_a_transaction_that_is_rolled_back_is_free(listener):
+    with transaction.atomic():
+        publish("a", 1, key="k")
+        transaction.set_rollback(True)
+    event = publish("a", 2, key="k")
+    assert not event.is_repeated
+    assert listener.take(1) == [event]
 
 
 def test_a_savepoint_that_is_rolled_back(listener):

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from realtime.delivery import subscription as subscription_module
-from realtime.delivery.fanout import Sink
 from realtime.delivery.hub import get_hub, running_hubs
 from realtime.delivery.publish import publish_now
 from realtime.delivery.subscription import Subscription
+from realtime.delivery.synced import Sink
 from realtime.delivery.topic_subscriber import Reset, Started
 from realtime.events.event import Event
 from realtime.events.position import OLDEST, START, Position
@@ -61,6 +61,80 @@ async def test_without_a_position_it_starts_now(world):
         assert await subscription.add("a") == Started(Position("epoch001", 3), True)
         await publish_now("a", 1)
         assert offsets(await read_all(subscription)) == [4]
+
+
+@pytest.fixture
+def state(world, settings):
+    settings.REALTIME = {**settings.REALTIME, "TOPICS": {"a": {"STATE": True}}}
+    return world[1]
+
+
+async def test_of_a_state_topic_the_newest_comes_first_and_then_what_is_new(state):
+    append(state, "a", 3)
+    append(state, "b", 3)
+    async with Subscription() as subscription:
+        started = await subscription.add("a")
+        await subscription.add("b")
+        assert started == Started(Position("epoch001", 2), True)
+        await publish_now("a", 1)
+        assert offsets(await read_all(subscription)) == [3, 4]
+        async with Subscription() as second:  # from memory
+            await second.add("a")
+            assert offsets(await second.read()) == [4]
+            await publish_now("a", 1)
+            assert offsets(await read_all(second)) == [5]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_of_a_state_topic_whoever_has_a_position_goes_on_from_there(state, count):
+    append(state, "a", count)
+    for after, expected in (
+        (OLDEST, list(range(1, count + 1))),
+        (Position("epoch001", count), []),
+        (Position("epoch001", count - 1), [count]),
+        (START, list(range(1, count + 1))),
+    ):
+        async with Subscription() as subscription:
+            assert (await subscription.add("a", after)).recovered
+            assert offsets(await read_all(subscription)) == expected
+    async with Subscription() as subscription:
+        lost = await subscription.add("a", Position("other", 1))
+        assert lost == Started(Position("epoch001", count), False)
+        assert await read_all(subscription) == []
+
+
+async def test_a_state_topic_without_an_event_that_is_kept_starts_now(state):
+    async with Subscription() as subscription:
+        assert await subscription.add("a") == Started(START, True)
+        await publish_now("a", 1)
+        assert offsets(await read_all(subscription)) == [1]
+    append(state, "a", 1)
+    state.drop("a", 0)
+    async with Subscription() as subscription:
+        assert await subscription.add("a") == Started(Position("epoch001", 2), True)
+        await publish_now("a", 1, ephemeral=True)
+        await publish_now("a", 1)
+        assert offsets(await read_all(subscription)) == [0, 3]
+
+
+async def test_readers_of_a_state_topic_that_come_while_it_changes_miss_nothing(state):
+    append(state, "a", 1)
+
+    async def come(number: int) -> list[int]:
+        await asyncio.sleep(number / 1_000)
+        async with Subscription() as subscription:
+            await subscription.add("a")
+            found: list[int] = []
+            while not found or found[-1] < 101:
+                found += offsets(await subscription.read())
+            return found
+
+    readers = [asyncio.create_task(come(number)) for number in range(20)]
+    for _ in range(100):
+        await publish_now("a", 1)
+        await asyncio.sleep(0)
+    for found in await asyncio.gather(*readers):
+        assert found == list(range(found[0], 102))
 
 
 async def test_history_and_live_join_without_a_gap(world):
@@ -227,6 +301,7 @@ async def test_a_long_history_holds_up_no_other_topic(world):
         assert len(await read_all(subscription)) == 96
 
 
+@pytest.mark.usefixtures("one_slice")
 async def test_ephemeral_events_wait_in_a_bounded_queue(world):
     async with Subscription() as subscription:
         await subscription.add("a")

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, Phase, event, given, note, settings
 from hypothesis import strategies as st
 
 from realtime.delivery import fanout
-from realtime.delivery.fanout import Sink
 from realtime.delivery.hub import running_hubs
 from realtime.delivery.publish import publish_now
 from realtime.delivery.subscription import Subscription
+from realtime.delivery.synced import Sink
 from realtime.delivery.topic_subscriber import Reset
 from realtime.eventlog.base import NewEvent
 from realtime.eventlog.database import DatabaseLog
@@ -72,6 +72,7 @@ class Client:
         self.slowness = slowness
         self.stored: dict[str, Position] = {}
         self.wanted: set[str] = set()  # topics whose events may come
+        self.adds: dict[str, object] = {}  # the last one of each topic: it says what is wanted
         self.subscription: Subscription | None = None
         self.reader: asyncio.Task[None] | None = None
         self.adding: list[asyncio.Task[None]] = []
@@ -180,11 +181,14 @@ class Client:
     async def add(self, topic: str, after: Position | None) -> None:
         assert self.subscription is not None
         subscription = self.subscription
+        mine = object()
+        if topic not in subscription.topics:
+            self.adds[topic] = mine
 
         async def on_start(started: Any) -> None:
             await self.world.noise.wait()
-            if subscription is not self.subscription or topic not in subscription.topics:
-                return
+            if self.adds[topic] is not mine or topic not in subscription.topics:
+                return  # it was removed meanwhile, and perhaps added again
             if not started.recovered:
                 assert after is not None
                 assert self.world.log.was_gone(topic, after), f"{after} of {topic} was within reach"
@@ -195,7 +199,7 @@ class Client:
         try:
             await subscription.add(topic, after, on_start)
         except LogFailed:
-            if subscription is self.subscription:  # else it has left, and come back since
+            if self.adds[topic] is mine:  # else it was removed, or has left, and is back since
                 self.wanted.discard(topic)
         except (ValueError, RuntimeError):
             pass  # subscribed already, or closed
@@ -271,7 +275,7 @@ class World:
                 if here:
                     await publish_now(topic, self.count)
                 else:
-                    event = await self.log.aappend(NewEvent(topic, "message", str(self.count)))
+                    [event] = await self.log.aappend([NewEvent(topic, "message", str(self.count))])
                     async with asyncio.timeout(1):
                         await self.layer.group_send(topic, from_elsewhere(event))
             except (LogFailed, ConnectionError, TimeoutError):
@@ -454,7 +458,7 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 
 quick = settings(
-    max_examples=300,
+    max_examples=4 * settings.default.max_examples,
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],  # "explain" takes minutes
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
@@ -509,7 +513,7 @@ async def test_the_database_log_makes_up_for_a_bad_layer(caplog):
             if here:
                 await publish_now(topic, number)
             else:
-                event = await log.aappend(NewEvent(topic, "message", str(number)))
+                [event] = await log.aappend([NewEvent(topic, "message", str(number))])
                 await layer.group_send(topic, from_elsewhere(event))
             if number == 10 and topic == "a" and here:
                 layer.fail()

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from realtime.delivery import fanout
-from realtime.delivery.fanout import Sink
 from realtime.delivery.feed import Feed
+from realtime.delivery.synced import Sink
 from realtime.delivery.topic_subscriber import TopicSubscriber
 from realtime.events.event import Event
 from realtime.events.position import Position
@@ -34,6 +34,7 @@ class Reader:
     def __init__(self, lane: FakeLane) -> None:
         self.sink: Sink | None = Sink(encode, lane)
         self.is_waiting = True
+        self.sent_events = self.sent_bytes = 0
         self.woken = 0
         self.ephemeral: list[str] = []
         self.subscriber = TopicSubscriber(self, "a")

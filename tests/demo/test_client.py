@@ -65,6 +65,20 @@ def test_what_is_not_allowed_is_not_tried_again(page: Any, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
+def test_after_too_many_it_comes_back_when_the_server_says(page: Any, kind: str) -> None:
+    detail = "Too many; retry after 600"
+    refusal = {"status": 429, "headers": {"Retry-After": "600"}, "json": {"detail": detail}}
+    page.route("**/topics/room.many/events", lambda route: route.fulfill(**refusal))
+    page.route_web_socket(
+        "**/ws/topics/room.many", lambda socket: socket.close(code=4429, reason=detail)
+    )
+    begun = page.evaluate("Date.now()")
+    waiting = Client(page, kind, "room.many").reaches("waiting")
+    assert waiting["reason"] == detail
+    assert waiting["retryAt"] - begun >= 600_000
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
 def test_a_position_that_is_none_is_refused_with_the_reason(page: Any, kind: str) -> None:
     client = Client(page, kind, "room.refused", after="garbage")
     assert "is not an event id" in client.reaches("refused")["reason"]
@@ -110,6 +124,49 @@ def test_a_refused_message_rejects_its_promise(page: Any) -> None:
     client.reaches("live")
     code = """client.publish("x", { type: "reset" }).then(() => "", (error) => error.code)"""
     assert page.evaluate(code) == "bad_event"
+
+
+# What loses the answers to the first messages, and each time the connection.
+LOSE_ANSWERS = """
+(count) => {
+  window.lost = [];
+  const Native = WebSocket;
+  window.WebSocket = class extends Native {
+    set onmessage(listener) {
+      super.onmessage = listener && ((message) => {
+        const frame = JSON.parse(message.data);
+        if (frame.type !== "published" || window.lost.length >= count) return listener(message);
+        window.lost.push(frame.id);
+        this.close();
+      });
+    }
+  };
+}
+"""
+
+
+def test_a_message_whose_answer_was_lost_is_sent_again_and_comes_once(page: Any) -> None:
+    page.evaluate(LOSE_ANSWERS, 1)
+    client = Client(page, "TopicSocket", "room.again", after="0")
+    client.reaches("live")
+    first = page.evaluate("client.publish('first')")
+    second = page.evaluate("client.publish('second')")
+    assert page.evaluate("lost") == [first]
+    wait_until(lambda: len(client.said("event")) > 1, what="the events")
+    assert [(event["id"], event["data"]) for event in client.said("event")] == [
+        (first, "first"),
+        (second, "second"),
+    ]
+
+
+def test_a_message_that_is_never_answered_is_given_up(page: Any) -> None:
+    page.evaluate(LOSE_ANSWERS, 3)
+    client = Client(page, "TopicSocket", "room.given-up")
+    client.reaches("live")
+    code = """client.publish("x", { key: "k" }).then(() => "", (error) => error.code)"""
+    assert page.evaluate(code) == "unconfirmed"
+    # By hand, with its key, it still comes once.
+    assert [page.evaluate("client.publish('x', { key: 'k' })")] * 3 == page.evaluate("lost")
 
 
 def test_a_server_that_falls_silent_is_left_and_found_again(demo: Demo, page: Any) -> None:

@@ -90,6 +90,33 @@ def test_typing_is_seen_and_passes(demo: Demo, open_page: Callable[..., Any]) ->
     assert texts(alice, "socket") == []
 
 
+def test_both_panes_say_who_is_here(demo: Demo, open_page: Callable[..., Any]) -> None:
+    sockets: list[Any] = []
+
+    def pass_on(socket: Any) -> None:
+        socket.connect_to_server()
+        sockets.append(socket)
+
+    alice = open_page("alice", demo.url, "/login/")
+    alice.route_web_socket("**/ws/topics/*", pass_on)
+    alice.goto(f"{demo.url}/?room=here")
+    here = alice.locator("[data-here]")
+    expect(here).to_have_text(["Here: alice (you)"] * 2)
+    open_page("alice", demo.url, "/?room=here")  # a second tab, the same person
+    bob = open_page("bob", demo.url, "/?room=here")
+    expect(here).to_have_text(["Here: alice (you), bob"] * 2)
+    # As the server tells after the grace, which is longer than a test.
+    left = {"id": int(bob.locator("meta[name=user-id]").get_attribute("content"))}
+    sockets[0].send(
+        json.dumps({"type": "presence", "joined": [], "left": [left], "connections": 4})
+    )
+    expect(here).to_have_text(["Here: alice (you)", "Here: alice (you), bob"])
+    sockets[0].send(json.dumps({"type": "presence", "connections": 120}))  # a crowd
+    expect(here.first).to_have_text("Here: 120 connections")
+    alice.locator('[data-pane="stream"] [data-cut]').click()
+    expect(here.last).to_have_text("")
+
+
 def test_what_is_missed_while_cut_arrives_once(demo: Demo, open_page: Callable[..., Any]) -> None:
     alice = open_page("alice", demo.url, "/?room=cut")
     bob = open_page("bob", demo.url, "/?room=cut")

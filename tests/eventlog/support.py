@@ -1,4 +1,4 @@
-"""What the tests of the log in the database share."""
+"""What the tests of the logs share; most of it is for the one in the database."""
 
 import asyncio
 import threading
@@ -11,11 +11,13 @@ from unittest.mock import patch
 
 from asgiref.sync import async_to_sync
 from django.db import connections, transaction
+from django.test import override_settings
 from django.utils import timezone
 
 from realtime import models
 from realtime.eventlog.base import NewEvent, Page
 from realtime.eventlog.database import DatabaseLog
+from realtime.eventlog.redis.log import RedisLog
 from realtime.events.event import Event
 from realtime.events.position import Position
 
@@ -113,11 +115,16 @@ def after_first_call(owner: Any, name: str, then: Callable[[], object]) -> Any:
     return patch.object(owner, name, function)
 
 
+async def aappend(event: NewEvent) -> Event:
+    [stored] = await log.aappend([event])
+    return stored
+
+
 def append_together(*events: NewEvent) -> list[Event | BaseException]:
     """What each of several publishers is answered whose calls come in one batch."""
 
     async def main() -> list[Event | BaseException]:
-        calls = [log.aappend(event) for event in events]
+        calls = [aappend(event) for event in events]
         return await asyncio.gather(*calls, return_exceptions=True)
 
     return asyncio.run(main())
@@ -143,3 +150,9 @@ def failing_once(
 
     with patch.object(owner, name, method):
         yield calls
+
+
+def redis_log_at(url: str, **more: Any) -> RedisLog:
+    """A log with settings of its own."""
+    with override_settings(REALTIME={"REDIS_LOG_URL": url, **more}):
+        return RedisLog()

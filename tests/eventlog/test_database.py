@@ -7,11 +7,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from unittest.mock import patch
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.core.exceptions import ImproperlyConfigured
 from django.db import (
     IntegrityError,
     InterfaceError,
@@ -25,17 +25,17 @@ from django.test.utils import CaptureQueriesContext
 from realtime import models
 from realtime.eventlog import get_event_log, writer
 from realtime.eventlog.base import EventLog, NewEvent, Page
-from realtime.eventlog.database import NAMES_PER_QUERY, DatabaseLog
+from realtime.eventlog.database import DatabaseLog
 from realtime.events.event import Event
 from realtime.events.payload import encode_data
 from realtime.events.position import OLDEST, START, Position
 from realtime.events.topic import validate_topic
 from realtime.exceptions import HistoryGone, InvalidTopic
 
-from ..support.databases import ON_POSTGRESQL
 from ..support.servers import ROOT, environment, manage
 from .support import (
     Threads,
+    aappend,
     after_first_call,
     append,
     append_together,
@@ -85,7 +85,7 @@ def test_names_that_differ_by_their_case_are_two_topics():
 
 
 def test_aappend_is_durable_when_it_returns():
-    event = async_to_sync(log.aappend)(NewEvent("a", "message", "1"))
+    event = async_to_sync(aappend)(NewEvent("a", "message", "1"))
     assert (event.offset, offsets("a")) == (1, [1])
 
 
@@ -250,16 +250,6 @@ def test_heads():
     heads = async_to_sync(log.heads)(["a", "b", "empty", "unknown"])
     assert heads == {"a": Position(epoch, 3), "b": Position(other, 1)}
     assert async_to_sync(log.heads)([]) == {}
-
-
-def test_heads_of_more_topics_than_one_statement_takes():
-    names = [f"t{n}" for n in range(2 * NAMES_PER_QUERY + 1)]
-    models.Topic.objects.bulk_create([models.Topic(name=name, head=7) for name in names])
-    with CaptureQueriesContext(connection) as queries:
-        heads = log._heads(names)
-    assert len(queries) == (1 if ON_POSTGRESQL else 3)
-    assert set(heads) == set(names)
-    assert {position.offset for position in heads.values()} == {7}
 
 
 # -- read
@@ -542,9 +532,9 @@ def test_an_error_twice_before_the_commit_reaches_every_publisher():
 def test_who_asks_whether_an_event_can_be_stored_waits_for_those_before(error):
     async def main() -> list[object]:
         asked = (log.check_writable() for _ in range(2))
-        appended = (log.aappend(message("a", number)) for number in range(2))
+        appended = (aappend(message("a", number)) for number in range(2))
         return await asyncio.gather(
-            log.aappend(message("a", 0)), *asked, *appended, return_exceptions=True
+            aappend(message("a", 0)), *asked, *appended, return_exceptions=True
         )
 
     inserts = []
@@ -579,22 +569,16 @@ def test_whether_an_event_can_be_stored_is_found_out_by_a_change():
 
 
 def test_what_follows_an_append_may_fail(caplog):
-    def fail(event: Event) -> None:
+    def fail(events: Sequence[Event]) -> None:
         raise ZeroDivisionError
 
-    async def main() -> list[Event]:
-        calls = [log.aappend(message("a", 1), fail), log.aappend(message("a", 2))]
+    async def main() -> list[list[Event]]:
+        calls = [log.aappend([message("a", 1)], fail), log.aappend([message("a", 2)])]
         return await asyncio.gather(*calls)
 
-    assert [event.offset for event in asyncio.run(main())] == [1, 2]
+    assert [event.offset for [event] in asyncio.run(main())] == [1, 2]
     assert offsets("a") == [1, 2]
     assert "ZeroDivisionError" in caplog.text
-
-
-def test_a_key_is_refused():
-    with pytest.raises(ImproperlyConfigured, match="does not keep"):
-        log.append([NewEvent("a", "message", "1", key="k")])
-    assert models.Topic.objects.count() == 0
 
 
 def test_metadata_is_kept_and_read_beside_rows_without():

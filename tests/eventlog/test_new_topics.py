@@ -10,7 +10,7 @@ from realtime.conf import settings
 from realtime.eventlog import new_topics, writer
 from realtime.utils.threads import DATABASE
 
-from .support import fill, locked, log, message, offsets
+from .support import aappend, fill, locked, message, offsets
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -31,10 +31,10 @@ def test_a_new_topic_waits_for_no_topic_that_others_hold():
     async def play() -> None:
         # One of those held has no row that anybody else sees yet.
         with locked(*held, "full.new"):
-            waiting = [asyncio.create_task(log.aappend(message(topic, 1))) for topic in held]
+            waiting = [asyncio.create_task(aappend(message(topic, 1))) for topic in held]
             for n in range(3):
-                waiting.append(asyncio.create_task(log.aappend(message("full.new", n))))
-                event = await asyncio.wait_for(log.aappend(message(f"fresh.{n}", 1)), 20)
+                waiting.append(asyncio.create_task(aappend(message("full.new", n))))
+                event = await asyncio.wait_for(aappend(message(f"fresh.{n}", 1)), 20)
                 assert event.offset == 1
             assert not any(task.done() for task in waiting)
         found = [event.offset for event in await asyncio.gather(*waiting)]

@@ -51,6 +51,48 @@ def test_prune(ages, seconds, events, kept):
     assert append("a", "message", "1").offset == 5
 
 
+TOPICS = {
+    "room.keep": {"RETENTION_EVENTS": None, "RETENTION_SECONDS": None},
+    "room.*": {"RETENTION_EVENTS": 1},
+    "*.old": {"RETENTION_SECONDS": 5, "RETENTION_EVENTS": None},
+    "a_b": {"RETENTION_EVENTS": 2},
+}
+
+
+def test_each_topic_is_pruned_by_the_first_pattern_that_matches_it():
+    kept = {
+        "room.keep": [1, 2, 3, 4],
+        "room.a": [4],
+        "room.old": [4],  # by the pattern before
+        "Room.a": [2, 3, 4],  # by the site
+        "b.old": [3, 4],
+        "b.OLD": [2, 3, 4],
+        "a_b": [3, 4],
+        "axb": [2, 3, 4],
+    }
+    for topic in kept:
+        fill(topic, 4)
+        age(topic, {1: 9, 2: 9, 3: 1, 4: 1})
+    site = {"RETENTION_EVENTS": 3, "RETENTION_SECONDS": None, "TOPICS": TOPICS}
+    with override_settings(REALTIME=site):
+        pruned = retention.prune()
+        assert retention.prune() == {}
+    assert {topic: offsets(topic) for topic in kept} == kept
+    assert pruned == {topic: 4 - len(left) for topic, left in kept.items() if len(left) < 4}
+
+
+@pytest.mark.parametrize("own", [{"RETENTION_EVENTS": 1}, {"RETENTION_SECONDS": 5}])
+def test_a_site_may_keep_all_but_what_a_pattern_names(own):
+    for topic in ("a", "b"):
+        fill(topic, 2)
+        age(topic, {1: 9})
+    site = {"RETENTION_EVENTS": None, "RETENTION_SECONDS": None, "TOPICS": {"a": own}}
+    with override_settings(REALTIME=site):
+        assert retention.prune() == {"a": 1}
+    with override_settings(REALTIME={**site, "TOPICS": {}}):
+        assert retention.prune() == {}
+
+
 def test_prune_says_what_went_by_topic():
     fill("a", 5)
     fill("b", 4)
@@ -60,7 +102,14 @@ def test_prune_says_what_went_by_topic():
         assert retention.prune() == {"a": 3, "b": 2}
 
 
-@pytest.mark.parametrize("realtime", [{"RETENTION_EVENTS": 1}, {"RETENTION_SECONDS": None}])
+@pytest.mark.parametrize(
+    "realtime",
+    [
+        {"RETENTION_EVENTS": 1},
+        {"RETENTION_SECONDS": None},
+        {"RETENTION_EVENTS": 1, "TOPICS": TOPICS},
+    ],
+)
 def test_topics_with_nothing_to_prune_cost_one_query(realtime):
     topics = models.Topic.objects.bulk_create(
         [models.Topic(name=f"t{number}", head=1) for number in range(1_200)]
@@ -68,7 +117,7 @@ def test_topics_with_nothing_to_prune_cost_one_query(realtime):
     models.Event.objects.bulk_create([models.Event(topic=t, offset=1, data="1") for t in topics])
     with override_settings(REALTIME=realtime), CaptureQueriesContext(connection) as queries:
         assert retention.prune() == {}
-    assert len(queries) == 1
+    assert len(queries) == 2  # the other looks for expired keys
 
 
 def test_the_pruning_has_its_turn_once_in_an_interval():

@@ -2,17 +2,21 @@
 
 import asyncio
 import resource
+import time
 from typing import Any
 
 import httpx
 from django.test import AsyncRequestFactory
 
 from realtime.delivery.hub import get_hub
-from realtime.http.health import readyz
+from realtime.eventlog.memory import MemoryLog
+from realtime.http import readiness
+from realtime.http.health import healthz, readyz
 
+from ..support.clients import bearer
 from ..support.databases import ON_MARIADB, ON_POSTGRESQL, on_mariadb
 from ..support.hubs import Reader, stage
-from ..support.servers import serving, wait_until
+from ..support.servers import TOKENS, serving, wait_until
 from ..support.sites import shortened
 
 
@@ -25,6 +29,25 @@ def assert_alive_and_ready(server: Any) -> None:
         assert (get(server, path).status_code, get(server, path).text) == (200, text)
         head = httpx.head(f"{server.url}{path}")
         assert (head.status_code, head.text) == (200, "")
+
+
+def assert_checks_are_for_staff(server: Any) -> None:
+    for path, text, names in [
+        ("/healthz", "ok\n", ["loop"]),
+        ("/readyz", "ready\n", ["draining", "log", "bus"]),
+    ]:
+        url = f"{server.url}{path}?verbose=1"
+        for headers in ({}, bearer(TOKENS["alice"]), bearer("rt_forged")):
+            assert httpx.get(url, headers=headers).text == text
+        assert httpx.get(f"{server.url}{path}", headers=bearer(TOKENS["admin"])).text == text
+        answer = httpx.get(url, headers=bearer(TOKENS["admin"]))
+        assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
+        said = answer.json()
+        assert said["ok"] is True
+        assert [each["name"] for each in said["checks"]] == names
+        for each in said["checks"]:
+            assert (each["ok"], each["detail"] != "") == (True, True)
+            assert 0 <= each["seconds"] < 10
 
 
 def break_database(server: Any) -> None:
@@ -52,6 +75,7 @@ def test_not_ready_while_nothing_can_be_stored(site):
         for path in ("/healthz", "/readyz"):  # as a load balancer asks: by the address, by HTTP
             answer = httpx.get(f"{server.url}{path}", headers={"Host": "10.0.0.7:8000"})
             assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
+        assert_checks_are_for_staff(server)
         break_database(server)
 
         def refused() -> bool:
@@ -74,9 +98,8 @@ def test_not_ready_without_the_layer(site, valkey):
     with serving(env) as server:
         assert get(server, "/readyz").status_code == 200
         valkey.kill()
-        answer = get(server, "/readyz")
-        assert answer.status_code == 503
-        assert "layer" in answer.json()["detail"]
+        wait_until(lambda: get(server, "/readyz").status_code == 503, 10, "a refusal")
+        assert "layer" in get(server, "/readyz").json()["detail"]
         valkey.start()
         wait_until(lambda: get(server, "/readyz").status_code == 200, 10, "readiness")
 
@@ -107,3 +130,37 @@ async def test_not_ready_while_the_layer_brings_nothing(caplog):
         hub.detach(feed, reader)
         await hub._closing
     assert "Not ready: " in caplog.text
+
+
+async def test_flood_of_questions_is_answered_from_one_check_a_second(monkeypatch):
+    asked = 0
+
+    async def check_writable(self: MemoryLog) -> None:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(MemoryLog, "check_writable", check_writable)
+    monkeypatch.setattr(readiness, "READY_CACHE_SECONDS", 600.0)
+    with stage():
+        for _ in range(2):
+            flood = (readyz(AsyncRequestFactory().get("/readyz")) for _ in range(50))
+            assert {answer.status_code for answer in await asyncio.gather(*flood)} == {200}
+        assert asked == 1
+        monkeypatch.setattr(readiness.get_readiness(), "_until", 0.0)  # a second later
+        await readyz(AsyncRequestFactory().get("/readyz"))
+        assert asked == 2
+
+
+async def test_alive_until_one_turn_of_the_loop_takes_too_long(monkeypatch):
+    def hold() -> None:
+        until = time.monotonic() + 0.05
+        while time.monotonic() < until:
+            pass
+
+    for limit, status in [(15.0, 200), (0.02, 503)]:
+        monkeypatch.setattr(readiness, "ALIVE_TURN_SECONDS", limit)
+        asyncio.get_running_loop().call_soon(hold)
+        answer = await healthz(AsyncRequestFactory().get("/healthz"))
+        assert answer.status_code == status
+    assert "A turn of the event loop has taken" in answer.text

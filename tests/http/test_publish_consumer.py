@@ -1,8 +1,10 @@
 """The consumer in front of Django answers as the view behind it does, over real sockets."""
 
 import asyncio
+import json
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -70,6 +72,80 @@ def test_the_same_answers_as_the_view(here, topic, body, query, token, status):
         assert answer.json().keys() == behind.json().keys() == {"id"}
     elif len(body) < 1_000_000:  # Django has a limit of its own
         assert answer.json() == behind.json()
+
+
+def test_what_is_sent_again_with_its_key_is_published_once(here):
+    """In front of Django and by the view: the key is its user's, whichever way it comes."""
+
+    def send(body: bytes, key: str, name: str = "alice", *, in_front: bool, **query: str) -> Any:
+        token = here.tokens[name]
+        headers = {"Idempotency-Key": key, **(bearer(token) if in_front else {})}
+        query |= {} if in_front else {"token": token}
+        answer = post(here, "room.key", body, headers, **query)
+        assert is_past_django(answer) is in_front
+        return answer.status_code, answer.json().get("id") or answer.json()["detail"]
+
+    for way in (True, False):
+        key = f"k{way}"
+        status, first = send(b'{"a": 1}', key, in_front=way)
+        assert status == 201
+        assert send(b'{"a":1}', key, in_front=way) == (200, first)
+        assert send(b'{"a":1}', key, in_front=not way) == (200, first)
+        status, detail = send(b'{"a":2}', key, in_front=way)
+        assert (status, "nothing was stored" in detail) == (409, True)
+        assert send(b'{"a":1}', key, in_front=way, type="other")[0] == 409
+        status, other = send(b'{"a":2}', key, "bob", in_front=way)
+        assert (status, other != first) == (201, True)
+        for wrong in ("", "k" * 201):
+            assert send(b"1", wrong, in_front=way)[0] == 400
+    history = f"{here.url}/topics/room.key/history"
+    kept = httpx.get(history, headers=bearer(here.tokens["alice"])).text
+    assert kept.count('"data"') == 4
+
+
+def test_the_trace_that_a_request_names_is_kept_for_those_that_ask(here):
+    token, topic = here.tokens["alice"], "room.trace"
+    given = f"00-{1:032x}-{2:016x}-01"
+    for trace in (given, "00-1-2-01"):
+        headers = {"traceparent": trace}
+        assert post(here, topic, b"1", headers | bearer(token)).status_code == 201
+        assert post(here, topic, b"1", headers, token=token).status_code == 201
+        events = [{"topic": topic, "data": 1}]
+        url = f"{here.url}/events"
+        answer = httpx.post(url, json=events, headers=headers | bearer(token), timeout=10)
+        assert answer.status_code == 201
+    history = f"{here.url}/topics/{topic}/history"
+    rows = httpx.get(f"{history}?meta=1", headers=bearer(token)).text.splitlines()
+    metas = [json.loads(row)["meta"] for row in rows]
+    assert {meta["sender"]["username"] for meta in metas} == {"alice"}
+    assert [meta.get("traceparent") for meta in metas] == [given] * 3 + [None] * 3
+    assert "traceparent" not in httpx.get(history, headers=bearer(token)).text
+
+
+def test_of_two_at_once_in_two_processes_one_is_published(here):
+    count, topic = 40, "room.race"
+    code = f"""
+import realtime
+user = User.objects.get(username="alice")
+result = []
+for n in range({count}):
+    event = realtime.publish({topic!r}, n, key=str(n), publisher=f"user.{{user.pk}}")
+    result.append([event.id, event.is_repeated])
+"""
+    here.shell.run("pass")  # it has started
+    with ThreadPoolExecutor(1) as executor:
+        there = executor.submit(here.shell.run, code)
+        headers = bearer(here.tokens["alice"])
+        ours = [
+            post(here, topic, b"%d" % n, {**headers, "Idempotency-Key": str(n)})
+            for n in range(count)
+        ]
+        theirs = there.result()
+    assert [answer.json()["id"] for answer in ours] == [event_id for event_id, _ in theirs]
+    for answer, (_, is_repeated) in zip(ours, theirs, strict=True):
+        assert answer.status_code == (201 if is_repeated else 200)
+    history = httpx.get(f"{here.url}/topics/{topic}/history", headers=headers).text
+    assert history.count('"data"') == count
 
 
 async def test_what_is_published_arrives(here):

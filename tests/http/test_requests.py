@@ -5,7 +5,6 @@ import time
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import RequestDataTooBig
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
@@ -20,6 +19,7 @@ from realtime.http.requests import (
     publish_body,
     require_user,
 )
+from realtime.limits.client import NOBODY
 
 from ..support.clients import bearer
 
@@ -113,7 +113,7 @@ async def test_request_with_a_token_has_its_user(method, django_user_model):
 async def test_body_that_can_not_be_an_event_is_not_parsed():
     body = b" " * max_body_bytes() + b"1"  # as JSON it would be short
     with pytest.raises(DataTooLarge, match="600 bytes"):
-        await publish_body(AnonymousUser(), "room.a", body, "message")
+        await publish_body(NOBODY, "room.a", body, "message", None, None)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from realtime.http.topic_stream import (
     encode_multiplexed_event,
     encode_reset,
 )
+from realtime.limits.client import Client
 from realtime.streaming.sse import KEEPALIVE
 
 from ..support.clients import eventually
@@ -51,7 +52,27 @@ def response(*topics: str, lane: FakeLane | None = None, **options: Any) -> Topi
     scope = {"extensions": {"realtime.lane": {"lane": lane}} if lane else {}}
     after = options.pop("after", {})
     options.setdefault("combined", len(topics) > 1)
-    return TopicStreamResponse(scope, ANONYMOUS, topics, after, **options)
+    return TopicStreamResponse(scope, Client(ANONYMOUS, scope), topics, after, **options)
+
+
+async def test_what_comes_between_the_head_of_the_answer_and_its_body_is_not_lost(world, settings):
+    """Also where the topic has a state, kept or not: the client knows of where it stood."""
+    _, log = world
+    now = log.put(TOPIC, "message", "1").position
+    for data in "23":
+        log.put(TOPIC, "message", data)
+    for is_state, keep, expected in (
+        (False, 3, [b"data: 2", b"data: 3"]),
+        (True, 3, [b"data: 1", b"data: 2", b"data: 3"]),
+        (True, 2, [b"data: 2", b"data: 3"]),
+    ):
+        settings.REALTIME = {**settings.REALTIME, "TOPICS": {TOPIC: {"STATE": is_state}}}
+        log.drop(TOPIC, keep)
+        events = response(TOPIC, now={TOPIC: now})._events()
+        assert b"reset" not in await anext(events)
+        lines = (await anext(events)).splitlines()
+        assert [line for line in lines if line.startswith(b"data")] == expected
+        await events.aclose()
 
 
 async def test_it_opens_with_where_it_stands_and_keeps_alive(world, settings):

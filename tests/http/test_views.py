@@ -15,6 +15,7 @@ from ..support.sites import site_for_module
 SHORT = {
     "KEEPALIVE_SECONDS": 0.3,
     "MAX_TOPICS": 3,
+    "MAX_BATCH_EVENTS": 10,
     "MAX_EVENT_BYTES": 1000,
     "HEAD_CHECK_SECONDS": 0.3,
     "ALLOWED_ORIGINS": ["https://app.example.com"],
@@ -248,7 +249,7 @@ def test_page_of_an_allowed_origin_asks_before_it_publishes(here):
     [
         ("PUT", "/topics/public.a/events", "GET, POST"),
         ("DELETE", "/topics/public.a/events", "GET, POST"),
-        ("POST", "/events?topic=public.a", "GET"),
+        ("PUT", "/events?topic=public.a", "GET, POST"),
         ("GET", "/realtime/tickets", "POST"),
         ("POST", "/healthz", "GET, HEAD"),
     ],
@@ -413,3 +414,98 @@ def test_a_session_needs_the_csrf_token(here):
         for files in [{"files": {"a": b"1"}}, {"data": {"a": "1"}}]:
             answer = client.post(url, headers=headers, **files)
             assert answer.status_code == 400, answer.text
+
+
+# -- publishing several events
+
+
+def batch(here: Any, events: Any, **options: Any) -> httpx.Response:
+    """The answer to a POST of these events, as NDJSON."""
+    content = "".join(json.dumps(event) + "\n" for event in events)
+    options = {"headers": alice(here), "content": content} | options
+    return httpx.post(f"{here.url}/events", timeout=10, **options)
+
+
+def kept(here: Any, topic: str) -> list[Any]:
+    text = get(here, f"/topics/{topic}/history?meta=1", headers=alice(here)).text
+    return [json.loads(line) for line in text.splitlines()]
+
+
+async def test_a_batch_is_published_in_order_with_its_sender(here):
+    topics = ["room.batch.a", "room.batch.b"]
+    events = [{"topic": topics[n % 2], "data": n, "type": f"t{n}"} for n in range(4)]
+    url = f"{here.url}/events?topic={topics[0]}&topic={topics[1]}"
+    async with open_stream(url, headers=alice(here)) as stream:
+        answer = await asyncio.to_thread(batch, here, events)
+        assert answer.status_code == 201
+        heard = await stream.take(4)
+    as_array = await asyncio.to_thread(batch, here, (), content=json.dumps(events).encode())
+    assert as_array.status_code == 201
+    for n, topic in enumerate(topics):
+        assert [each["data"] for each in heard if each["topic"] == topic] == [n, n + 2]
+        rows = kept(here, topic)
+        ids = [*answer.json()["ids"][n::2], *as_array.json()["ids"][n::2]]
+        assert [row["id"] for row in rows] == ids
+        assert [row["event"] for row in rows] == [f"t{n}", f"t{n + 2}"] * 2
+        assert {row["meta"]["sender"]["username"] for row in rows} == {"alice"}
+
+
+def test_a_batch_with_keys_that_were_seen(here):
+    events = [{"topic": "room.seen", "data": n, "key": f"k{n}"} for n in range(3)]
+    first = batch(here, events[:2])
+    assert first.status_code == 201
+    again = batch(here, events[:2])
+    assert (again.status_code, again.json()) == (200, first.json())
+    more = batch(here, [events[1], events[2], events[0]])
+    assert more.status_code == 201
+    assert [more.json()["ids"][n] for n in (2, 0)] == first.json()["ids"]
+    alone = httpx.post(
+        f"{here.url}/topics/room.seen/events",
+        content=b"2",
+        headers={**alice(here), "Idempotency-Key": "k2"},
+    )
+    assert (alone.status_code, alone.json()["id"]) == (200, more.json()["ids"][1])
+    reused = batch(here, [{"topic": "room.seen", "data": 9}, {**events[0], "data": 9}])
+    assert reused.status_code == 409
+    assert "'k0'" in reused.json()["detail"]
+    assert [row["data"] for row in kept(here, "room.seen")] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status"),
+    [
+        ({"topic": "secret", "data": 1}, 403),
+        ({"topic": "a b", "data": 1}, 400),
+        ({"topic": "room.none"}, 400),
+        ({"topic": "room.none", "data": 1, "type": "reset"}, 400),
+        ({"topic": "room.none", "data": 1, "key": 7}, 400),
+        ({"topic": "room.none", "data": "x" * 1000}, 413),
+        (1, 400),
+    ],
+)
+def test_of_a_batch_with_a_wrong_event_none_is_published(here, wrong, status):
+    answer = batch(here, [{"topic": "room.none", "data": 1}, wrong])
+    assert (answer.status_code, bool(answer.json()["detail"])) == (status, True)
+    assert kept(here, "room.none") == []
+
+
+def test_a_batch_that_is_refused_as_a_whole(here):
+    event = {"topic": "room.none", "data": 1}
+    assert batch(here, [event] * 11).status_code == 413
+    assert batch(here, []).status_code == 400
+    assert batch(here, [event], headers={}).status_code == 401
+    keyed = batch(here, [event], headers={**alice(here), "Idempotency-Key": "k"})
+    assert (keyed.status_code, 'a "key"' in keyed.json()["detail"]) == (400, True)
+    assert batch(here, (), content=b" " * 1_100_000).status_code == 413
+    assert batch(here, (), content=b" " * 3_000_000).status_code == 413
+    with signed_in(here, "alice") as client:
+        client.headers.pop("X-CSRFToken")
+        assert client.post("/events", json=[event]).status_code == 403
+    assert kept(here, "room.none") == []
+
+
+def test_a_batch_of_a_session(here):
+    with signed_in(here, "alice") as client:
+        answer = client.post("/events", json=[{"topic": "room.session.batch", "data": 1}])
+    assert answer.status_code == 201
+    assert len(kept(here, "room.session.batch")) == 1

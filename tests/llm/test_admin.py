@@ -11,7 +11,7 @@ from django.utils import timezone
 from realtime.llm.models import Generation
 from realtime.models import Event
 
-from ..test_admin import alice, boss, helper, page, url  # noqa: F401 - two are fixtures
+from ..support.admin import alice, boss, helper, page, url  # noqa: F401 - two are fixtures
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

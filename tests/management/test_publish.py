@@ -29,6 +29,15 @@ def test_an_ephemeral_event_has_no_id():
     assert Topic.objects.count() == 0
 
 
+def test_with_its_key_an_event_is_stored_once():
+    first = publish("room.a", '{"paid": 7}', "--key", "order-7")
+    assert publish("room.a", '{"paid":7}', "--key", "order-7") == first
+    assert Event.objects.count() == 1
+    with pytest.raises(CommandError, match="order-7"):
+        publish("room.a", '{"paid": 8}', "--key", "order-7")
+    assert Event.objects.count() == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -41,6 +50,8 @@ def test_an_ephemeral_event_has_no_id():
         (["room a", "1"], "can't be a topic"),
         (["room.a", "1", "--type", ""], "can't be an event's type"),
         (["room.a", "1", "--type", "reset"], "reserved"),
+        (["room.a", "1", "--key", "\n"], "idempotency key"),
+        (["room.a", "1", "--key", "a", "--ephemeral"], "leave the key out"),
         (["room.a"], "json"),
         ([], "topic"),
     ],

@@ -74,6 +74,12 @@ def test_workers_get_a_valkey_where_they_need_one(
     assert embedded_redis(workers) == wanted
 
 
+@pytest.mark.parametrize("bus", ["postgres", "redis", "nats", "memory"])
+def test_workers_with_another_bus_get_no_valkey(settings: Any, bus: str) -> None:
+    settings.REALTIME = {"BUS": bus}
+    assert embedded_redis(4) is None
+
+
 def test_workers_get_the_path_that_django_has(settings: Any) -> None:
     settings.FORCE_SCRIPT_NAME = "/app"
     assert root_path() == ("--root-path", "/app")

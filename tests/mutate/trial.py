@@ -1,24 +1,24 @@
 """One mutant on trial: its tests, in a copy of the tree, until one of them fails for sure."""
 
-import contextlib
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import TypeAlias
+from typing import TextIO, TypeAlias
 
 from .operators import Mutant
 
 TIMEOUT = "a timeout"
 NO_START = "the import of the tests"
 AGAIN = 2  # more runs of a test that has failed, to see whether it does for a reason
+# The last `exit` keeps the shell from becoming the command, which would have a child then.
+GROUP = 'exec 3<&0; (read end <&3; kill -KILL 0) & "$@" 3<&- </dev/null; exit $?'
 # Beside a folder's own tests: where the loss of what it does would be noticed too.
 WIDER = {
     "access": ("http", "websocket"),
@@ -107,23 +107,36 @@ def judge(run: Run, is_sound: Callable[[str], bool], stages: Sequence[Sequence[s
     return None
 
 
+def start_group(
+    command: Sequence[str], root: Path, environ: Mapping[str, str], output: TextIO
+) -> "subprocess.Popen[bytes]":
+    """Start a command in a process group of its own, to be used as a context manager.
+
+    The group, with all that the command has started in it, is killed at the end of the block, and
+    when this process ends, however it does: the group's shell sees its standard input end.
+    """
+    shell = ["sh", "-c", GROUP, "sh", *command]
+    return subprocess.Popen(
+        shell,
+        cwd=root,
+        env=environ,
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+    )
+
+
 def _run(root: Path, tests: Sequence[str], without: Sequence[str], seconds: float) -> str | None:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-n0", "-p", "no:cacheprovider"]
     command += ["--tb=no", "-rfE", *(f"--deselect={test}" for test in without), *tests]
     environ = {**os.environ, "COLUMNS": "1000"}  # or long names would be cut
     log = root.parent / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command, cwd=root, env=environ, stdout=output, stderr=output, start_new_session=True
-        )
+    with log.open("w") as output, start_group(command, root, environ, output) as process:
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
             return TIMEOUT
-        finally:
-            with contextlib.suppress(ProcessLookupError):  # nothing is left that it has started
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
     if process.returncode in (0, 5):  # 5: there are none but those in `without`
         return None
     failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", log.read_text(), re.MULTILINE)

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import pytest
 
-from realtime.delivery.fanout import Fanout, Sink
+from realtime.delivery.fanout import Fanout
+from realtime.delivery.synced import Sink
 from realtime.events.event import Event
 from realtime.events.position import Position
 from realtime.server.fastlane import SocketGroup, SocketLane
@@ -230,6 +231,9 @@ class Reader:
     def notify(self, events: Sequence[Event]) -> None:
         """Stay where it is."""
 
+    def note_sent(self, events: int, size: int) -> None:
+        pass
+
     def unsynced(self, position: Position, events: Sequence[Event]) -> None:
         assert self.position is None
         self.position = position
@@ -239,6 +243,7 @@ def encode(event: Event) -> bytes:
     return event.data.encode()
 
 
+@pytest.mark.usefixtures("one_slice")
 async def test_a_fan_out_over_real_sockets_is_compacted(
     group: SocketGroup, peers: list[Peer]
 ) -> None:

@@ -256,7 +256,6 @@ def requests(draw: st.DrawFn) -> bytes:
 CUTS = st.lists(st.integers(0, 10_000), max_size=8)
 
 
-@settings(max_examples=100)
 @given(st.lists(requests(), min_size=1, max_size=3), CUTS)
 def test_three_parsers_read_the_same(ours: Ours, wanted: list[bytes], cuts: list[int]) -> None:
     pieces = pieces_of(b"".join(wanted), cuts)
@@ -329,7 +328,7 @@ H11_SERVES: Known = {
 }
 
 
-@settings(max_examples=200)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(requests(), EDITS, CUTS)
 def test_what_is_served_is_read_alike(
     ours: Ours, request_: bytes, edits: list[tuple[int, int, bytes]], cuts: list[int]

@@ -48,9 +48,7 @@ things = st.fixed_dictionaries(
 
 
 @given(st.lists(things, max_size=5))
-@hypothesis_settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_lines_are_those_of_django(table, given_things):
     Thing.objects.all().delete()
     first = None

@@ -49,7 +49,7 @@ def deactivate(key: str | None, user: Any) -> None:
     user.save()
 
 
-def new_ticket(user: Any) -> str:
+def new_ticket(user: Any, **options: Any) -> str:
     """A ticket that somebody with an access token has got."""
-    _, row = create_token(user)
-    return async_to_sync(create_ticket)(Identity(user, "token", str(row.pk)))
+    token, _ = create_token(user, **options)
+    return async_to_sync(create_ticket)(asked(bearer=token))

@@ -4,13 +4,18 @@ import asyncio
 import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.db import OperationalError
+
+from realtime.conf import settings
 from realtime.delivery.bus.base import PEERS_TOPIC
 from realtime.eventlog.base import NewEvent, Page
 from realtime.eventlog.memory import MemoryLog
 from realtime.events.event import Event
 from realtime.events.position import START, Position
+from realtime.processes.registry import Beat, this_process
 
 
 class Noise:
@@ -62,7 +67,7 @@ class FakeLayer:
 
     @property
     def topics(self) -> dict[str, set[str]]:
-        """The groups without that of the processes' heartbeats."""
+        """The groups without that of all hubs."""
         return {name: members for name, members in self.groups.items() if name != PEERS_TOPIC}
 
     async def new_channel(self, prefix: str = "specific") -> str:
@@ -148,10 +153,10 @@ class FaultyLog(MemoryLog):
         return self.append([NewEvent(topic, type, data)])[0]
 
     async def aappend(
-        self, event: NewEvent, then: Callable[[Event], object] | None = None
-    ) -> Event:
+        self, batch: Sequence[NewEvent], then: Callable[[Sequence[Event]], object] | None = None
+    ) -> list[Event]:
         await self._stumble()
-        stored = await super().aappend(event, then)
+        stored = await super().aappend(batch, then)
         await self._stumble()  # the answer may be lost after the event was stored
         return stored
 
@@ -202,3 +207,38 @@ class FaultyLog(MemoryLog):
         await self.noise.wait()
         if self.failing or self.noise.happens(self.noise.fail):
             raise LogFailed
+
+
+class FakeRegistry:
+    """The register of processes in memory, by the loop's clock. It may fail, or take its time."""
+
+    this_process = staticmethod(this_process)
+
+    def __init__(self) -> None:
+        self.rows: dict[str, datetime] = {}
+        self.alive: set[str] = set()  # other processes that beat all the time
+        self.skew = 0.0  # seconds that the database's clock is ahead
+        self.failing = False
+        self.seconds = 0.0  # that it takes to answer what it has found
+        self.beats = 0  # also those that fail
+
+    def now(self) -> datetime:
+        seconds = asyncio.get_running_loop().time() + self.skew
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+
+    async def beat(self) -> Beat:
+        self.beats += 1
+        if self.failing:
+            raise OperationalError("The database is away.")
+        at = self.now()
+        is_new = this_process() not in self.rows
+        self.rows |= dict.fromkeys([this_process(), *self.alive], at)
+        since = at - timedelta(seconds=settings.PROCESS_LEASE_SECONDS)
+        others = [beat for name, beat in self.rows.items() if name != this_process()]
+        await asyncio.sleep(self.seconds)
+        return Beat(at, is_new, sum(beat > since for beat in others))
+
+    async def leave(self) -> None:
+        if self.failing:
+            raise OperationalError("The database is away.")
+        self.rows.pop(this_process(), None)

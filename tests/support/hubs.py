@@ -10,14 +10,15 @@ from channels.layers import channel_layers
 from django.test import override_settings
 
 from realtime.delivery import hub as hub_module
-from realtime.delivery.bus.base import Heartbeat
-from realtime.delivery.bus.channels import to_message
+from realtime.delivery import peers as peers_module
+from realtime.delivery.bus.base import PEERS_TOPIC, Joined
+from realtime.delivery.bus.envelope import to_message
 from realtime.eventlog.base import EventLog
 from realtime.events.event import Event
 from realtime.events.position import Position
 
 from .clock import InstantLoop
-from .fakes import FakeLayer, FaultyLog
+from .fakes import FakeLayer, FakeRegistry, FaultyLog
 
 
 class Reader:
@@ -57,23 +58,30 @@ async def turns(count: int = 20) -> None:
         await asyncio.sleep(0)
 
 
-def heartbeat_from_elsewhere(
-    *, interval: float = 2.0, is_asking: bool = False, answers: Sequence[str] = ()
-) -> dict[str, Any]:
-    """The heartbeat of another process."""
-    return to_message(Heartbeat("another", interval, is_asking, answers))
+def joined_elsewhere() -> dict[str, Any]:
+    """What another process says that begins to listen."""
+    return to_message(PEERS_TOPIC, Joined("another"))
+
+
+def hello_from_elsewhere(*, interval: float = 2.0, is_asking: bool = False) -> dict[str, Any]:
+    """What a process of the release before says again and again."""
+    fields = {"process": "another", "every": interval, "asks": is_asking, "to": []}
+    return {"type": "realtime.hello", **fields}
 
 
 def from_elsewhere(*events: Event) -> dict[str, Any]:
     """An announcement as another process makes it."""
-    return {**to_message(events), "process": "another"}
+    return {**to_message(events[0].topic, events), "process": "another"}
 
 
 @contextlib.contextmanager
 def stage(
-    layer: Any = None, log: EventLog | None = None, **constants: Any
+    layer: Any = None,
+    log: EventLog | None = None,
+    registry: FakeRegistry | None = None,
+    **constants: Any,
 ) -> Iterator[tuple[Any, Any]]:
-    """Run hubs of the test's own on this layer and log, with these settings."""
+    """Run hubs of the test's own on this layer, log and register, with these settings."""
     layer = FakeLayer() if layer is None else layer
     log = FaultyLog() if log is None else log
     before = channel_layers.set("default", layer)
@@ -82,6 +90,7 @@ def stage(
         with (
             override_settings(REALTIME=options),
             patch.object(channel_layers, "make_backend", {"default": layer}.__getitem__),
+            patch.object(peers_module, "registry", registry or FakeRegistry()),
         ):
             yield layer, log
     finally:

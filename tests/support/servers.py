@@ -37,7 +37,8 @@ def manage(*arguments: str, env: Mapping[str, str], seconds: float = 60) -> str:
 
 def environment(env: Mapping[str, str]) -> dict[str, str]:
     """This process's environment without what would configure the site, and `env`."""
-    ours = {"REDIS_URL", "CHANNEL_LAYER", "DATABASE_URL", "DEBUG", "DEMO", "DJANGO_SETTINGS_MODULE"}
+    ours = {"REDIS_URL", "CHANNEL_LAYER", "BUS", "DATABASE_URL", "DEBUG", "DEMO"}
+    ours |= {"DJANGO_SETTINGS_MODULE", "NOTIFY_DATABASE_URL", "NATS_URL", "EVENT_LOG"}
     kept = {name: value for name, value in os.environ.items() if name not in ours}
     return {
         **kept,
@@ -118,9 +119,12 @@ class SiteServer:
 
 
 class Valkey:
-    """A Valkey that can be killed and started again on the same port."""
+    """A Valkey that can be killed and started again on the same port, empty if it keeps nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None, **options: str) -> None:
+        self.folder = folder
+        usual = {"save": "", "appendonly": "no", "repl-diskless-sync-delay": "0"}
+        self.options = {**usual, **options}
         # Another process of the tests may take a port between the look for a free one and its use.
         for _ in range(10):
             self.port = secrets.choice(OUR_PORTS)
@@ -141,9 +145,8 @@ class Valkey:
         process.wait()
 
     def start(self) -> None:
-        """Start anew, empty, where the old one was. Raises OSError if another server has the
-        port."""
-        self.server = ValkeyServer(port=self.port, config={"save": "", "appendonly": "no"})
+        """Start anew where the old one was. Raises OSError if another server has the port."""
+        self.server = ValkeyServer(port=self.port, data_dir=self.folder, config=self.options)
         self.server.start()
         process = self.server._process
         assert process is not None

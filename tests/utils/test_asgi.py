@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 from django.test import AsyncRequestFactory, RequestFactory
 
-from realtime.utils.asgi import Receive, header, is_wsgi, query, read_body, scope_of, send_json
+from realtime.utils.asgi import (
+    Receive,
+    header,
+    is_wsgi,
+    query,
+    read_body,
+    scope_of,
+    send_json,
+    wants,
+)
 
 
 def test_header_is_none_without_one():
@@ -24,6 +33,14 @@ def test_repeated_headers_are_joined(name, joined):
 @pytest.mark.parametrize("raw", [b"a=1&b=&a=%C3%A9", "a=1&b=&a=%C3%A9"])
 def test_query_keeps_empty_and_repeated_parameters(raw):
     assert query({"query_string": raw}) == {"a": ["1", "é"], "b": [""]}
+
+
+@pytest.mark.parametrize(
+    ("raw", "is_wanted"),
+    [(b"meta=1", True), (b"meta=true", True), (b"meta=0", False), (b"", False)],
+)
+def test_what_a_url_asks_for(raw, is_wanted):
+    assert wants({"query_string": raw}, "meta") is is_wanted
 
 
 def test_scope_of_a_request_is_the_servers():

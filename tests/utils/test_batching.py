@@ -94,6 +94,30 @@ async def test_a_cancelled_call_is_left_out_of_its_batch(store: Store) -> None:
     assert store.batches == [[1], [3]]
 
 
+async def test_those_that_were_answered_together_share_the_next_batch(store: Store) -> None:
+    double = Batcher(store, linger=3_600)
+
+    async def call_twice(turns: int) -> None:
+        await double(turns)
+        for _ in range(turns):  # until the next call
+            await asyncio.sleep(0)
+        await double(turns)
+
+    async with asyncio.timeout(20):
+        await asyncio.gather(*map(call_twice, (0, 20, 40)))
+    assert store.batches == [[0, 20, 40], [0, 20, 40]]
+
+
+async def test_a_call_whose_others_do_not_come_waits_for_them_once(store: Store) -> None:
+    double = Batcher(store, linger=0.001)
+    await asyncio.gather(*map(double, range(3)))
+    assert await double(7) == 14
+    double._queues.get()._linger = 3_600
+    async with asyncio.timeout(20):
+        assert await double(8) == 16, "the last one was alone, so no others are expected"
+    assert store.batches == [[0, 1, 2], [7], [8]]
+
+
 async def test_leaves_no_task(store: Store) -> None:
     double = Batcher(store)
     await asyncio.gather(*map(double, range(8)))

@@ -23,6 +23,7 @@ from ..support.databases import ON_POSTGRESQL, postgresql_uri
 from ..support.servers import ROOT, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
+WATCH = "watch-realtime-database"
 postgresql_only = pytest.mark.skipif(not ON_POSTGRESQL, reason="there is no server to drop it")
 
 
@@ -40,7 +41,8 @@ def thread_name() -> str:
 
 
 def our_threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("realtime-database")]
+    alive = [t.name for t in threading.enumerate() if t.is_alive()]
+    return [name for name in alive if name.startswith("realtime-database")]
 
 
 async def test_it_runs_elsewhere_and_gives_arguments_and_result():
@@ -73,6 +75,28 @@ async def test_no_more_threads_than_the_setting_says():
         await asyncio.gather(*(DATABASE.run(work) for _ in range(10)))
     assert most == 2
     assert len(our_threads()) == 2
+
+
+async def test_the_free_thread_that_worked_last_has_the_next_call():
+    both = threading.Barrier(2, timeout=20)
+
+    def meet(seconds: float) -> str:
+        both.wait()
+        time.sleep(seconds)
+        return thread_name()
+
+    async def asleep(count: int) -> None:
+        while len(DATABASE._asleep) < count:
+            await asyncio.sleep(0.001)
+
+    with override_settings(REALTIME={"DATABASE_THREADS": 2}):
+        calls = [asyncio.ensure_future(DATABASE.run(meet, seconds)) for seconds in (0, 0.2)]
+        await calls[0]
+        await asleep(1)
+        last = await calls[1]
+        for _ in range(4):
+            await asleep(2)
+            assert await DATABASE.run(thread_name) == last
 
 
 async def test_a_connection_is_kept_for_the_next():
@@ -190,7 +214,8 @@ def test_a_call_that_a_leaving_thread_has_left_is_made_though_the_others_get_stu
         calls.append(DATABASE.submit(second.wait))
         assert begun.wait(10)
         wait_until(
-            lambda: "watch-realtime-database" not in {t.name for t in threading.enumerate()},
+            # One that died before it ran, in another test, is listed for good.
+            lambda: not [t for t in threading.enumerate() if t.name == WATCH and t.is_alive()],
             what="the end of the watch",
         )
         monkeypatch.setattr(stuck_seconds, 1.0)  # the second call is not stuck yet
@@ -202,16 +227,38 @@ def test_a_call_that_a_leaving_thread_has_left_is_made_though_the_others_get_stu
 
 
 def test_a_thread_that_cannot_be_started_is_not_counted_on(monkeypatch):
-    def fail(thread: threading.Thread) -> None:
+    def fail(*args: object) -> None:
         raise RuntimeError("can't start new thread")
 
     made: list[int] = []
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", fail)
+        patch.setattr("realtime.utils.threads.start_new_thread", fail)
         with pytest.raises(RuntimeError):
             DATABASE.submit(made.append, 1)
     assert DATABASE.submit(lambda: 1).result(10) == 1
     assert made == [], "the caller was told that it failed"
+
+
+@pytest.mark.parametrize("dying", [("realtime-",), ("realtime-", "watch-")])
+def test_a_thread_that_dies_before_it_runs_keeps_nobody_waiting(monkeypatch, dying):
+    dead, begin = [], threading.Thread._bootstrap_inner
+
+    def die(thread: threading.Thread) -> None:
+        if thread.name.startswith(dying):
+            dead.append(thread)  # as without memory for its first steps: `start` waits for ever
+        else:
+            begin(thread)
+
+    monkeypatch.setattr("realtime.utils.threads.STUCK_SECONDS", 0.05)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "_bootstrap_inner", die)
+        calls = [DATABASE.submit(thread_name)]
+        wait_until(lambda: len(dead) >= len(dying), what="the death")
+    if "watch-" in dying:
+        DATABASE._watched_until = 0.0  # that time has passed
+        calls.append(DATABASE.submit(thread_name))
+    for call in calls:
+        assert call.result(10).startswith("realtime-database")
 
 
 def test_a_stuck_thread_does_not_keep_the_process_from_its_end():
@@ -357,7 +404,8 @@ def test_an_append_on_a_dropped_connection_is_made_once_more_on_a_new_one():
 
     async def publish() -> list[int]:
         append = DatabaseLog().aappend
-        return [(await append(NewEvent("a", "message", "1"))).offset for _ in range(12)]
+        new = NewEvent("a", "message", "1")
+        return [event.offset for _ in range(12) for event in await append([new])]
 
     assert asyncio.run(publish()) == list(range(1, 13))
 

@@ -343,6 +343,9 @@ async def test_an_anonymous_user_reads_public_topics_only(here):
         ({"type": "publish", "data": 1, "event": "reset"}, "bad_event"),
         ({"type": "publish", "data": 1, "event": 7}, "bad_event"),
         ({"type": "publish", "data": 1, "ephemeral": "yes"}, "bad_message"),
+        ({"type": "publish", "data": 1, "key": ""}, "bad_key"),
+        ({"type": "publish", "data": 1, "key": 7}, "bad_key"),
+        ({"type": "publish", "data": 1, "key": "k", "ephemeral": True}, "bad_key"),
         ({"type": "publish", "data": "x" * 1000}, "too_large"),
     ],
 )
@@ -355,6 +358,30 @@ async def test_a_wrong_request_is_answered(here, message, code):
         assert (answer["type"], answer["code"]) == ("error", code)
         assert answer.get("ref") == ([1] if isinstance(message, dict) else None)
         assert await ask(socket, {"type": "ping"}) == {"type": "pong"}
+
+
+async def test_what_a_client_publishes_again_with_its_key_is_published_once(here):
+    topic = "room.key"
+    one = f"{here.ws_url}/ws/topics/{topic}?token={here.tokens['alice']}"
+    said = {"type": "publish", "topic": topic, "data": {"n": 1}, "key": "k"}
+
+    def ids(frames: list[Any]) -> list[Any]:
+        return [frame["id"] for frame in frames if frame["type"] == "published"]
+
+    async with connect(one) as socket:
+        await send(socket, said)
+        frames = [await receive(socket) for _ in range(2)]  # the event, and the answer
+        [first] = ids(frames)
+    async with connect(f"{here.ws_url}/ws?token={here.tokens['alice']}") as socket:
+        assert await ask(socket, {**said, "ref": 1}) == {"type": "published", "id": first, "ref": 1}
+        refused = await ask(socket, {**said, "data": 2})
+        assert (refused["type"], refused["code"]) == ("error", "key_reused")
+    async with connect(f"{here.ws_url}/ws?token={here.tokens['bob']}") as socket:
+        another = await ask(socket, {**said, "data": 2})
+        assert another["type"] == "published"
+        assert another["id"] != first
+    async with connect(f"{one}&after=0") as socket:
+        assert [(await receive(socket))["id"] for _ in range(2)] == [first, another["id"]]
 
 
 # -- many topics

@@ -15,6 +15,8 @@ from realtime.websocket.messages import (
     encode_event_with_meta,
     error_text,
     event_text,
+    published_text,
+    ref_in,
     reply,
     reset_text,
 )
@@ -75,3 +77,43 @@ def test_reset_text(position):
 )
 def test_replies(text, said):
     assert json.loads(text) == said
+
+
+LONG = "x" * 5_000
+
+
+@pytest.mark.parametrize(
+    ("text", "ref"),
+    [
+        ('{"data": {"ref": 1}, "ref": 2}', 2),  # short: it is parsed
+        ('{"ref": {"any": ["value"]}}', {"any": ["value"]}),
+        ("{", None),
+        ("[1]", None),
+        (f'{{"ref": 1, "data": "{LONG}"}}', 1),
+        (f' {{ "type" : "publish" ,\n"key":"","ref": -12 , "data": "{LONG}"}}', -12),
+        (f'{{"type":"publish","ref":"ž🐎","data":"{LONG}"}}', "ž🐎"),
+        (f'{{"type":"publish","data":"{LONG}","ref":1}}', None),
+        (f'{{"data":{{"ref":1}},"more":"{LONG}"}}', None),
+        (f'{{"type":"publish","ref":1.5,"data":"{LONG}"}}', None),
+        (f'{{"type":"publish","ref":"\\u0041","data":"{LONG}"}}', None),
+        (f'"ref":1,"data":"{LONG}"', None),
+        (LONG, None),
+    ],
+)
+def test_the_ref_of_what_was_refused_before_it_is_parsed(text, ref):
+    assert ref_in({"text": text}) == ref
+    assert ref_in({"text": None, "bytes": text.encode()}) == ref
+
+
+@pytest.mark.parametrize(
+    ("event_id", "ref", "said"),
+    [
+        ("abc-1", None, {"id": "abc-1"}),
+        ("abc-1", "r", {"id": "abc-1", "ref": "r"}),
+        (None, None, {"id": None}),  # an ephemeral one
+    ],
+)
+def test_a_publication_is_acknowledged(event_id, ref, said):
+    text = published_text(event_id, ref)
+    assert json.loads(text) == {"type": "published", **said}
+    assert text == reply("published", ref, id=event_id)

@@ -15,13 +15,13 @@ async def test_an_unknown_address_is_404_and_one_line(caplog: pytest.LogCaptureF
     caplog.set_level(logging.INFO, "realtime.consumers")
     routes = URLRouter([*websocket_urlpatterns, not_found_route])
     with pytest.raises(ConnectionRefused) as refused:
-        async with websocket(routes, "/no/such/socket?token=secret"):
+        async with websocket(routes, "/no/such%0asocket?token=secret"):
             pass
     assert refused.value.status == 404
     assert refused.value.detail == "There is no WebSocket at this address."
     (record,) = [each for each in caplog.records if each.name == "realtime.consumers"]
     assert record.levelno == logging.INFO
-    assert record.getMessage() == "There is no WebSocket at /no/such/socket"
+    assert record.getMessage() == r"There is no WebSocket at '/no/such\nsocket'"
 
 
 async def test_a_server_without_denial_responses_answers_403() -> None:

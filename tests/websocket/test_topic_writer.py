@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from realtime.access.identity import ANONYMOUS
 from realtime.delivery.hub import running_hubs
 from realtime.delivery.publish import publish_now
 from realtime.delivery.topic_subscriber import Reset
@@ -22,6 +23,7 @@ class Socket:
     """Remembers what was sent."""
 
     has_meta = False
+    identity = ANONYMOUS
 
     def __init__(self) -> None:
         self.sent: list[Any] = []

@@ -30,8 +30,12 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture
 def server(site: dict[str, str], valkey: object) -> Iterator[SiteServer]:
-    """With a layer that other processes reach, and no access log to fill the test's own memory."""
+    """With a layer that other processes reach, and no access log to fill the test's own memory.
+
+    Without limits of rates, which would refuse what is to wait.
+    """
     env = {**site, "REDIS_URL": valkey.url, "LOG_LEVEL": "WARNING"}  # type: ignore[attr-defined]
+    env["LIMITS"] = "0"
     with serving(env) as running:
         yield running
 

@@ -169,7 +169,9 @@ async def cycles(here: Any, count: int, seed: int) -> list[str]:
 def settled(here: Any) -> dict[str, Any] | None:
     found = inside(here)
     busy = any(found[name] for name in ("hubs", "watched", "groups", "channels"))
-    closing = any(name.startswith(("Hub.", "ConnectionRegistry.check")) for name in found["tasks"])
+    closing = any(
+        name.startswith(("Hub.", "ConnectionRegistry.check", "Keeper.")) for name in found["tasks"]
+    )
     return None if busy or closing else found
 
 

@@ -5,7 +5,7 @@ import logging
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 
 from ...conf import settings
-from .base import Bus
+from .base import Bus, bus_class
 from .channels import ChannelsBus
 from .checks import has_keys
 from .connections import listening_layer
@@ -13,8 +13,10 @@ from .memory import MemoryBus
 
 
 def make_bus(logger: logging.Logger, *, is_listening: bool = False) -> Bus:
-    """Return a new bus over the channel layer that `CHANNEL_LAYER` names."""
-    layer = get_channel_layer(settings.CHANNEL_LAYER)
+    """Return a new bus of the kind that `BUS` names."""
+    if (own := bus_class()) is not None:
+        return own(logger)
+    layer = get_channel_layer(settings.CHANNEL_LAYER) if settings.BUS == "channels" else None
     if layer is None or type(layer) is InMemoryChannelLayer:
         return MemoryBus(logger)
     if is_listening:

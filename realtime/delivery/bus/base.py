@@ -4,29 +4,36 @@ It may lose, repeat, reorder or delay them: the log makes up for that.
 """
 
 import logging
-import os
-import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import ClassVar, Final, NamedTuple, TypeAlias
+from typing import ClassVar, Final, NamedTuple, TypeAlias, cast
 
+from django.core.checks import CheckMessage
+from django.utils.module_loading import import_string
+
+from ...conf import settings
 from ...events.event import Event
 
-PEERS_TOPIC: Final = "realtime.hubs"  # on which the processes that listen announce themselves
-
-_HOST: Final = secrets.token_hex(8)
+PEERS_TOPIC: Final = "realtime.hubs"  # that all hubs join, to hear of new ones
 
 
-class Heartbeat(NamedTuple):
-    """What a process sends to its peers: that it listens."""
+# Those that are no channel layer. Imported when used: each needs packages that the others don't.
+BUSES: Final = {
+    "nats": "realtime.delivery.bus.nats.NatsBus",
+    "postgres": "realtime.delivery.bus.postgres.PostgresBus",
+    "redis": "realtime.delivery.bus.redis.RedisBus",
+}
+
+
+class Joined(NamedTuple):
+    """What a process says to all hubs once: that it listens, and its row is written."""
 
     process: str
-    interval: float  # seconds until it sends the next one
-    is_asking: bool = False  # which others listen
-    answers: Sequence[str] = ()  # the processes that have asked, or were not known
+    seconds: float | None = None  # for which it counts without a row: of an earlier release
+    is_asking: bool = False  # which others listen: of an earlier release
 
 
-Message: TypeAlias = Sequence[Event] | Heartbeat
+Message: TypeAlias = Sequence[Event] | Joined
 OnMessage: TypeAlias = Callable[[str, Message], None]
 
 MISSED: Final[Sequence[Event]] = ()  # messages on this topic may have been missed: read the log
@@ -87,16 +94,20 @@ class Bus(ABC):
     async def stop(self) -> None:
         """Leave all topics and cease to listen; a bus that is down is not waited for."""
 
+    @classmethod
+    def check(cls) -> list[CheckMessage]:
+        """Return what is wrong with its configuration, for Django's system checks."""
+        return []
+
     def note_failure(self, what: str, error: Exception) -> None:
         """Take note of a failed call; the log says so once, not for each event."""
         was_down, self.failure = self.is_down, error
         if not was_down:
             self.logger.warning(
-                "The %s %s (%s: %s); other processes find events in the log meanwhile.",
+                "The %s %s (%s); other processes find events in the log meanwhile.",
                 self.name,
                 what,
-                type(error).__name__,
-                error,
+                ": ".join(filter(None, (type(error).__name__, str(error)))),
             )
 
     def note_success(self) -> None:
@@ -106,9 +117,7 @@ class Bus(ABC):
             self.logger.warning("The %s works again.", self.name)
 
 
-def this_process() -> str:
-    """Return the name by which this process is known on the bus.
-
-    With the process id, since servers that fork after the import share everything else.
-    """
-    return f"{_HOST}.{os.getpid()}"
+def bus_class() -> type[Bus] | None:
+    """Return the class of the bus that `BUS` names; None where that is a layer, or nothing."""
+    path = BUSES.get(settings.BUS)
+    return None if path is None else cast(type[Bus], import_string(path))

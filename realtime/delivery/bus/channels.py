@@ -10,11 +10,13 @@ from typing import Any, Final
 from channels.exceptions import ChannelFull
 
 from ...conf import settings
-from ...events.event import Event
 from ...utils.aio import cancel_and_wait, spawn
-from .base import MISSED, PEERS_TOPIC, Bus, Heartbeat, Message, OnMessage, this_process
+from ...utils.turns import Turns
+from .base import MISSED, Bus, Message, OnMessage
+from .cipher import NotAuthentic
 from .connections import close_connections
 from .dropped import DroppedMessages
+from .envelope import ECHO_TYPE, from_message, to_message
 
 try:
     from cryptography.fernet import InvalidToken
@@ -26,17 +28,6 @@ except ImportError:  # then nothing is encrypted
 
 MEMBERSHIP_BATCH: Final = 50  # group memberships changed at once
 RETRY_SECONDS: Final = 1.0  # pause after an error of the layer
-NOT_AUTHENTIC: Final = (
-    "not encrypted with a key of this site. Is another site on the same Redis, or a process with "
-    "another SECRET_KEY or of an earlier release?"
-)
-
-# The form of the messages. Processes of an earlier release understand it, and are understood.
-EVENTS_TYPE: Final = "realtime.event"
-HEARTBEAT_TYPE: Final = "realtime.hello"
-ECHO_TYPE: Final = "realtime.echo"  # to oneself only
-EVENT_FIELDS: Final = {"event": str, "data": str, "epoch": str, "offset": int}
-HEARTBEAT_FIELDS: Final = {"process": str, "every": float, "asks": bool, "to": list}
 
 
 class ChannelsBus(Bus):
@@ -48,7 +39,7 @@ class ChannelsBus(Bus):
     def __init__(self, layer: Any, logger: logging.Logger, *, is_authentic: bool = False) -> None:
         super().__init__(logger, is_authentic=is_authentic)
         self._layer = layer
-        self.dropped = DroppedMessages(logger)
+        self.dropped = DroppedMessages(logger, self.name)
         self._channel = ""  # empty until the layer has given one
         self._has_channel = asyncio.Event()
         self._has_heard = asyncio.Event()  # since the last echo was sent
@@ -78,7 +69,7 @@ class ChannelsBus(Bus):
             await asyncio.shield(self._membership)
 
     async def send(self, topic: str, message: Message) -> bool:
-        sent = to_message(message)
+        sent = to_message(topic, message)
         return await self._call("takes no announcements", self._layer.group_send, topic, sent)
 
     async def stop(self) -> None:
@@ -103,13 +94,13 @@ class ChannelsBus(Bus):
             except InvalidToken:
                 # Any process that can write to Redis can send it: nothing of the layer has failed.
                 self._has_heard.set()
-                self.dropped.add(NOT_AUTHENTIC)
+                self.dropped.add(NotAuthentic())
                 await asyncio.sleep(0)
                 continue
             except Exception as error:
                 self.note_failure("can't be listened to", error)
                 await asyncio.sleep(RETRY_SECONDS)
-                self._rejoin()
+                self._rejoin(self._joined)
                 continue
             self._has_heard.set()
             try:
@@ -134,21 +125,23 @@ class ChannelsBus(Bus):
     async def _watch(self) -> None:
         """See whether what is sent comes, or connect anew; try again what has failed.
 
-        All topics are joined anew every `GROUP_REFRESH_SECONDS`, and after a failure.
+        Each topic is joined anew every `GROUP_REFRESH_SECONDS`, and all after a failure.
         """
-        since_refresh, is_lost = 0.0, False
+        turns, is_lost = Turns(), False
         while True:
             interval = RETRY_SECONDS if is_lost else settings.HEAD_CHECK_SECONDS
             await asyncio.sleep(interval)
-            since_refresh += interval
             if not await self._call("does not bring what is sent", self._echo):
                 await self._reconnect()
                 is_lost = True
                 continue
             self.note_success()
-            if is_lost or since_refresh >= settings.GROUP_REFRESH_SECONDS:
-                since_refresh, is_lost = 0.0, False
-                self._rejoin()
+            if is_lost:
+                is_lost = False
+                self._rejoin(self._joined)
+            # Not all at once: 20,000 would keep the layer busy for seconds.
+            count = settings.GROUP_REFRESH_SECONDS / settings.HEAD_CHECK_SECONDS
+            self._rejoin(turns.next(self._joined, count))
             while self._failed:
                 self._change_membership(self._failed.pop())
 
@@ -166,9 +159,9 @@ class ChannelsBus(Bus):
         await self._call("can't be closed", close_connections, self._layer)
         self._listening = spawn(self._listen())
 
-    def _rejoin(self) -> None:
-        """Join all groups anew: perhaps the layer has forgotten us."""
-        for topic in self._joined:
+    def _rejoin(self, topics: Iterable[str]) -> None:
+        """Join groups anew: perhaps the layer has forgotten us."""
+        for topic in topics:
             self._joined[topic] = False
             self._change_membership(topic)
 
@@ -216,73 +209,3 @@ class ChannelsBus(Bus):
         if not self.is_running:  # else only what comes back proves that the layer works
             self.note_success()
         return True
-
-
-# -- the form of the messages
-
-
-def to_message(message: Message) -> dict[str, Any]:
-    """Return what goes through the layer, of values that every layer's serializer knows."""
-    if isinstance(message, Heartbeat):
-        return {
-            "type": HEARTBEAT_TYPE,
-            "process": message.process,
-            "every": float(message.interval),
-            "asks": message.is_asking,
-            "to": list(message.answers),
-        }
-    return {
-        "type": EVENTS_TYPE,
-        "process": this_process(),
-        "topic": message[0].topic,
-        "events": list(map(_to_fields, message)),
-    }
-
-
-def from_message(message: Mapping[str, Any]) -> tuple[str, Message] | None:
-    """Return topic and content of what came through the layer; None if this process sent it.
-
-    Raises ValueError for what is no message of ours. Anything that reaches the layer can put
-    anything there; a process has to survive it.
-    """
-    kind = message.get("type")
-    if kind == HEARTBEAT_TYPE:
-        fields = [_get(message, name, kind) for name, kind in HEARTBEAT_FIELDS.items()]
-        heartbeat = Heartbeat(*fields)
-        return None if heartbeat.process == this_process() else (PEERS_TOPIC, heartbeat)
-    if kind == ECHO_TYPE:
-        return None
-    if kind != EVENTS_TYPE:
-        raise ValueError(f"expected type {EVENTS_TYPE!r}, got {kind!r}")
-    if message.get("process") == this_process():
-        return None
-    topic = _get(message, "topic", str)
-    events = [
-        Event(topic, *(_get(each, name, kind) for name, kind in _fields_of(each).items()))
-        for each in _get(message, "events", list)
-    ]
-    return (topic, events) if events else None
-
-
-def _to_fields(event: Event) -> dict[str, Any]:
-    fields = {
-        "event": event.type,
-        "data": event.data,
-        "epoch": event.epoch,
-        "offset": event.offset,
-    }
-    return fields if event.meta is None else fields | {"meta": event.meta}
-
-
-def _fields_of(each: object) -> dict[str, type]:
-    has_meta = isinstance(each, Mapping) and "meta" in each
-    return EVENT_FIELDS | {"meta": str} if has_meta else EVENT_FIELDS
-
-
-def _get(message: object, name: str, kind: type) -> Any:
-    if not isinstance(message, Mapping):
-        raise ValueError(f"an event should be a dict, got {message!r:.60}")
-    value = message.get(name)
-    if not isinstance(value, kind):
-        raise ValueError(f"{name!r} should be {kind.__name__}, got {value!r:.60}")
-    return value

@@ -10,8 +10,9 @@ LOG_SECONDS: Final = 60.0  # from one line in the log to the next
 class DroppedMessages:
     """Counts what is dropped; the log says so at the first, then once a minute."""
 
-    def __init__(self, logger: logging.Logger) -> None:
+    def __init__(self, logger: logging.Logger, bus: str) -> None:
         self.count = 0
+        self._bus = bus
         self._logger = logger
         self._logged: float | None = None  # when, by the monotonic clock
 
@@ -22,7 +23,8 @@ class DroppedMessages:
         if self._logged is None or now - self._logged >= LOG_SECONDS:
             self._logged = now
             self._logger.warning(
-                "Dropped %d messages of the channel layer so far; of the last one: %s",
+                "Dropped %d messages of the %s so far; of the last one: %s",
                 self.count,
+                self._bus,
                 reason,
             )

@@ -5,6 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from realtime.eventlog import get_event_log
+from realtime.processes import registry
 
 
 class Command(BaseCommand):
@@ -14,6 +15,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         pruned = get_event_log().prune()
+        registry.prune()
         for topic, count in pruned.items():
             self.stdout.write(f"{topic}: {count}")
         self.stdout.write(f"{sum(pruned.values())} events dropped from {len(pruned)} topics.")

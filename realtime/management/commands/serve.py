@@ -7,6 +7,8 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from realtime.metrics import collect
+from realtime.metrics.loopback_port import HOST, LoopbackPort
 from realtime.server.supervisor import Supervisor, SupervisorError
 
 REDIS_URL: Final = "REDIS_URL"  # environment variable of the site's settings
@@ -48,6 +50,13 @@ class Command(BaseCommand):
             "in the log (default: 15; 0: never)",
         )
         parser.add_argument(
+            "--metrics-port",
+            type=int,
+            metavar="PORT",
+            help="answer /metrics, without permission, on this port of 127.0.0.1 too; 0 takes a "
+            "free one",
+        )
+        parser.add_argument(
             "options",
             nargs="*",
             metavar="OPTION",
@@ -61,6 +70,7 @@ class Command(BaseCommand):
         except ImproperlyConfigured:
             hint = "Set SECRET_KEY: sessions and CSRF tokens are signed with it."
             raise CommandError(hint) from None
+        port = self._metrics_port(options["metrics_port"])
         checks = () if options["skip_checks"] else CHECKS
         try:
             supervisor = Supervisor(
@@ -74,11 +84,25 @@ class Command(BaseCommand):
                 worker_timeout=options["worker_timeout"],
                 options=[*checks, *ON_STARTUP, *root_path(), *options["options"]],
                 embedded_redis=embedded_redis(options["workers"]),
+                beside=None if port is None else port.serve,
             )
             supervisor.bind()
             supervisor.run()
         except SupervisorError as error:
             raise CommandError(str(error)) from error
+
+    def _metrics_port(self, number: int | None) -> LoopbackPort | None:
+        shared = collect.files()  # in which this process counts the workers that it restarts
+        if number is None:
+            return None
+        if shared is None:
+            raise CommandError("--metrics-port needs METRICS_DIR, a folder that can be written.")
+        try:
+            port = LoopbackPort(number)
+        except OSError as error:
+            raise CommandError(f"--metrics-port {number}: {error.strerror}.") from error
+        self.stdout.write(f"Metrics on http://{HOST}:{port.port}/metrics\n")
+        return port
 
 
 def application_path() -> str:
@@ -97,5 +121,6 @@ def root_path() -> tuple[str, ...]:
 
 def embedded_redis(workers: int) -> str | None:
     """Return REDIS_URL where so many workers need a Redis and the environment names none."""
-    is_wanted = os.environ.get("CHANNEL_LAYER", "") in LAYERS_WITH_REDIS
+    is_layer = getattr(settings, "REALTIME", {}).get("BUS", "channels") == "channels"
+    is_wanted = is_layer and os.environ.get("CHANNEL_LAYER", "") in LAYERS_WITH_REDIS
     return REDIS_URL if workers > 1 and is_wanted and not os.environ.get(REDIS_URL) else None

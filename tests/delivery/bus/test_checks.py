@@ -8,9 +8,11 @@ import pytest
 from django.test import override_settings
 
 from project.settings import LAYERS
+from realtime.delivery.bus.base import BUSES
 from realtime.delivery.bus.serializer import FORMAT
 from realtime.server.workers import WORKERS_VARIABLE
 
+from ...support.bus_servers import ValkeyNode
 from ...support.servers import ROOT
 from ...test_checks import ids, run
 
@@ -33,11 +35,22 @@ REDIS = {
         ("2", REDIS, {}, []),
         ("2", REDIS, {"CHANNEL_LAYER": "other"}, ["realtime.E004"]),
         ("2", {**MEMORY, "other": REDIS["default"]}, {"CHANNEL_LAYER": "other"}, []),
+        ("2", REDIS, {"BUS": "memory"}, ["realtime.E004"]),
+        ("1", MEMORY, {"BUS": "memory"}, []),
+        ("2", MEMORY, {"BUS": "redis", "REDIS_BUS_URL": "redis://one"}, []),
     ],
 )
 def test_e004_workers_that_can_not_talk(monkeypatch, workers, layers, realtime, found):
     monkeypatch.setenv(WORKERS_VARIABLE, workers)
     assert ids(CHANNEL_LAYERS=layers, REALTIME=realtime) == found
+
+
+def test_e003_an_unknown_word_and_the_words_there_are():
+    with override_settings(REALTIME={"BUS": "kafka"}):
+        [message] = run()
+    assert message.id == "realtime.E003"
+    assert "'kafka'" in message.msg
+    assert set(str(message.hint).rstrip(".").split()[2:]) == {*BUSES, "channels", "memory", "or"}
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -109,3 +122,56 @@ def test_w009_the_layers_that_settings_offer_have_the_keys_of_the_site(monkeypat
 def test_without_the_variable_there_is_one_worker(monkeypatch):
     monkeypatch.delenv(WORKERS_VARIABLE, raising=False)
     assert ids(CHANNEL_LAYERS=MEMORY) == []
+
+
+# -- buses of our own
+
+
+def find(**realtime):
+    """What the checks find about the bus, with these settings."""
+    with override_settings(REALTIME=realtime):
+        return [(message.id, message.msg) for message in run()]
+
+
+def test_e013_a_bus_whose_package_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nats", None)
+    monkeypatch.delitem(sys.modules, "realtime.delivery.bus.nats", raising=False)
+    [(id, says)] = find(BUS="nats", NATS_URL="nats://one")
+    assert id == "realtime.E013"
+    assert "nats" in says
+
+
+def test_e020_nats_without_a_server():
+    assert find(BUS="nats", NATS_URL="nats://one") == []
+    [(id, says)] = find(BUS="nats")
+    assert (id, "NATS_URL names no server" in says) == ("realtime.E020", True)
+
+
+@pytest.mark.parametrize("url", ["", "http://one", "redis://user:se/cret@one"])
+def test_e020_redis_without_a_server(url):
+    assert find(BUS="redis", REDIS_BUS_URL="redis://one") == []
+    [(id, says)] = find(BUS="redis", REDIS_BUS_URL=url)
+    assert (id, "REDIS_BUS_URL is none of redis://" in says) == ("realtime.E020", True)
+    assert "cret" not in says
+
+
+@pytest.mark.parametrize("name", ["NATS_URL", "REDIS_BUS_URL"])
+def test_e003_does_not_say_what_may_be_a_password(name):
+    [(id, says)] = find(**{name: ["nats://user:secret@one"]})
+    assert id == "realtime.E003"
+    assert "secret" not in says
+
+
+@pytest.mark.parametrize(("enabled", "found"), [("yes", ["realtime.W014"]), ("no", [])])
+@pytest.mark.parametrize("is_dict", [True, False])
+def test_w014_a_layer_on_a_cluster(enabled, found, is_dict):
+    server = ValkeyNode("--cluster-enabled", enabled)
+    try:
+        host = {"address": server.url} if is_dict else server.url
+        config = {**KEYS, "hosts": [host, ("localhost", 6379)]}
+        layers = {"default": {**REDIS["default"], "CONFIG": config}}
+        assert ids(CHANNEL_LAYERS=layers) == found
+        server.kill()
+        assert ids(CHANNEL_LAYERS=layers) == []
+    finally:
+        server.stop()

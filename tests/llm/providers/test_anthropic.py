@@ -42,7 +42,8 @@ async def test_thoughts_are_a_sign_of_life_and_not_the_answer():
         )
     ]
     after = [part.replace(b'"index": 0', b'"index": 1') for part in (block, ping, *rest)]
-    thoughts = [0.3, thinking[1]] * 5  # longer than the patience, which a busy machine needs too
-    async with connected("anthropic", LLM_TOKEN_SECONDS=1.2) as (fake, provider):
-        fake.respond(start, thinking[0], *thoughts, thinking[2], *after)
-        assert (await ask(provider))[0] == "x"
+    async with connected("anthropic") as (fake, provider):
+        fake.respond(start, thinking[0], *[thinking[1]] * 5, thinking[2], *after)
+        pieces = [piece async for piece in provider.stream("Why?")]
+    # What an empty piece is worth: `test_signs_of_life_are_no_silence`.
+    assert pieces[:-1] == [""] * 5 + ["x"]

@@ -12,6 +12,8 @@
  *     event    { id, type, data, meta }     `id` is null for an ephemeral event; `meta` is what the
  *                                           server knows of it, null without the option
  *     reset    { id, detail }               the history between here and `id` is gone
+ *     presence { users | joined, left, connections }   who is there, then who has come and left; over
+ *                                           PRESENCE_MEMBERS the connections alone; with the option
  *     repeat   { id }                       an id came twice, which the server promises not to do
  *     rtt      { milliseconds }             TopicSocket only
  *     problem  { code, detail }             TopicSocket only: an error frame that answers no request
@@ -28,16 +30,18 @@ const CLOSE_TOO_MANY = 4429;
 
 const FIRST_DELAY_MS = 500; // doubled with every failed attempt
 const LONGEST_DELAY_MS = 20_000;
+const TOO_MANY_S = 10; // after 4429, where its reason has no "retry after"
 const RESTART_DELAY_MS = 1_000; // at most, after 1012: another worker is ready already
 const STABLE_MS = 5_000; // a connection that lasted this long was a success
 const OPEN_TIMEOUT_MS = 10_000;
 const REMEMBERED_IDS = 1_000; // how far back a repeated id is noticed
+const MOST_ATTEMPTS = 3; // of one message: it may be what the connection is lost by
 
 /** What `publish` rejects with; `code` is for programs. */
 export class PublishError extends Error {
   /**
    * @param {string} code the server's, or one of ours: "not_connected", "queue_full" and "ended"
-   *   (nothing was sent), "unconfirmed" (sent, but lost before the answer: it may have arrived)
+   *   (nothing was sent), "unconfirmed" (sent, but never answered: it may have arrived)
    * @param {string} message
    */
   constructor(code, message) {
@@ -45,6 +49,11 @@ export class PublishError extends Error {
     this.name = "PublishError";
     this.code = code;
   }
+}
+
+/** A key for `publish`: 96 random bits. (`crypto.randomUUID` is for secure contexts alone.) */
+export function newKey() {
+  return Array.from(crypto.getRandomValues(new Uint32Array(3)), (n) => n.toString(36)).join("-");
 }
 
 /** What both transports share: the state, the position, and when to try again. */
@@ -62,12 +71,14 @@ class TopicConnection extends EventTarget {
    * @param {object} [options]
    * @param {?string} [options.after] an event id; "0" for all that is kept; null for live only
    * @param {boolean} [options.meta] whether to ask for what the server knows of an event
+   * @param {boolean} [options.presence] whether to ask who reads the topic, where the site keeps that
    * @param {string} [options.base] what the paths of the server follow, with a slash at its end: a path, or another site
    */
-  constructor(topic, { after = null, meta = false, base = "/" } = {}) {
+  constructor(topic, { after = null, meta = false, presence = false, base = "/" } = {}) {
     super();
     this.topic = topic;
     this.meta = meta;
+    this.presence = presence;
     this.position = after;
     this.base = new URL(base, document.baseURI);
     const options = { signal: this.#closed.signal };
@@ -106,6 +117,7 @@ class TopicConnection extends EventTarget {
     const url = new URL(path, this.base);
     if (this.position !== null) url.searchParams.set("after", this.position);
     if (this.meta) url.searchParams.set("meta", "1");
+    if (this.presence) url.searchParams.set("presence", "1");
     return url;
   }
 
@@ -124,15 +136,14 @@ class TopicConnection extends EventTarget {
     this.#stableTimer = setTimeout(() => (this.#failures = 0), STABLE_MS);
   }
 
-  /** The connection is gone. Try again: soon, later, or after a delay that grows. */
-  _lost(reason, { soon = false, later = false } = {}) {
+  /** The connection is gone. Try again: soon, or after a delay that grows, and `retryAfter` seconds. */
+  _lost(reason, { soon = false, retryAfter = 0 } = {}) {
     this.#settle();
     this._drop();
-    const longest = later
-      ? LONGEST_DELAY_MS
-      : Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** this.#failures);
+    const longest = Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** this.#failures);
     // Jitter, so that the clients of a server that went down do not all come back at once.
-    const delay = soon ? Math.random() * RESTART_DELAY_MS : longest * (0.5 + Math.random() / 2);
+    const jitter = soon ? Math.random() * RESTART_DELAY_MS : longest * (0.5 + Math.random() / 2);
+    const delay = retryAfter * 1000 + jitter;
     this.#failures += 1;
     this.#retryTimer = setTimeout(() => this.connect(), delay);
     this._setState("waiting", { retryAt: Date.now() + delay, reason });
@@ -161,9 +172,10 @@ class TopicConnection extends EventTarget {
         cache: "no-store",
         signal: request.signal,
       });
-      if (response.status >= 400 && response.status < 500 && response.status !== 429) {
-        const { detail = "" } = await response.json().catch(() => ({}));
-        refusal = { status: response.status, detail };
+      if (response.status >= 400) {
+        const { detail } = await response.json().catch(() => ({}));
+        const retryAfter = Number(response.headers.get("Retry-After")) || 0;
+        refusal = { status: response.status, detail, retryAfter };
       }
     } catch {
       // No answer at all: there is nothing to read, so it is tried again.
@@ -172,10 +184,12 @@ class TopicConnection extends EventTarget {
       request.abort();
     }
     if (attempt !== this.#attempt) return; // meanwhile somebody has hung up, or connected
-    if (refusal === null) this._lost("The server does not answer.");
-    else if (refusal.status === 401) this._ended("signed-out", refusal.detail);
-    else if (refusal.status === 403) this._ended("not-allowed", refusal.detail);
-    else this._ended("refused", refusal.detail || `The server answered ${refusal.status}.`);
+    if (refusal === null) return this._lost("The server does not answer.");
+    const { status, detail = `The server answered ${status}.` } = refusal;
+    if (status === 429 || status >= 500) this._lost(detail, refusal);
+    else if (status === 401) this._ended("signed-out", detail);
+    else if (status === 403) this._ended("not-allowed", detail);
+    else this._ended("refused", detail);
   }
 
   _event(id, type, { data, meta = null }) {
@@ -206,7 +220,7 @@ export class TopicSocket extends TopicConnection {
   #openTimer = 0;
   #beatTimer = 0;
   #unanswered = 0; // pings since anything was heard
-  #queue = []; // requests that were never sent
+  #queue = []; // requests that wait for a connection, to be sent or to be sent again
   #pending = new Map(); // by ref: requests that were sent and not answered
   #lastRef = 0;
 
@@ -231,8 +245,11 @@ export class TopicSocket extends TopicConnection {
   /**
    * Publish to the topic; resolves with the event's id (null if ephemeral) or rejects with a
    * PublishError. Without a connection a message waits for one; an ephemeral one is not worth it.
+   *
+   * A message that was not answered is sent again on the next connection, with the same key: the
+   * server stores it once. Give a `key` of your own to send a message again yourself.
    */
-  publish(data, { type = "message", ephemeral = false } = {}) {
+  publish(data, { type = "message", ephemeral = false, key = newKey() } = {}) {
     const live = this.state === "live";
     if (ephemeral && !live) {
       return Promise.reject(new PublishError("not_connected", "There is no connection."));
@@ -245,7 +262,8 @@ export class TopicSocket extends TopicConnection {
       this.#lastRef += 1;
       const message = { type: "publish", event: type, data, ref: this.#lastRef };
       if (ephemeral) message.ephemeral = true;
-      const request = { message, resolve, reject };
+      else message.key = key;
+      const request = { message, resolve, reject, attempts: 0 };
       if (live) this.#sendRequest(request);
       else this.#queue.push(request);
     });
@@ -253,8 +271,10 @@ export class TopicSocket extends TopicConnection {
 
   close() {
     super.close();
-    const error = new PublishError("ended", "The connection was closed; nothing was sent.");
-    for (const { reject } of this.#queue.splice(0)) reject(error);
+    for (const { attempts, reject } of this.#queue.splice(0)) {
+      if (attempts) reject(new PublishError("unconfirmed", "The connection was closed."));
+      else reject(new PublishError("ended", "The connection was closed; nothing was sent."));
+    }
   }
 
   _open() {
@@ -276,7 +296,8 @@ export class TopicSocket extends TopicConnection {
       if (code === CLOSE_NOT_IDENTIFIED) this._ended("signed-out", reason);
       else if (code === CLOSE_NOT_ALLOWED) this._ended("not-allowed", reason);
       else if (code === CLOSE_RESTARTING) this._lost("The server restarts.", { soon: true });
-      else if (code === CLOSE_TOO_MANY) this._lost(reason, { later: true });
+      else if (code === CLOSE_TOO_MANY)
+        this._lost(reason, { retryAfter: Number(/retry after (\d+)/.exec(reason)?.[1] ?? TOO_MANY_S) });
       else if (opened) this._lost(reason || `The connection was lost (${code}).`);
       else this.#refused();
     };
@@ -292,9 +313,13 @@ export class TopicSocket extends TopicConnection {
       socket.onopen = socket.onmessage = socket.onclose = null;
       socket.close();
     }
-    const error = new PublishError("unconfirmed", "The connection was lost before the answer.");
-    for (const { reject } of this.#pending.values()) reject(error);
+    const again = [];
+    for (const request of this.#pending.values()) {
+      if (request.message.key && request.attempts < MOST_ATTEMPTS) again.push(request);
+      else request.reject(new PublishError("unconfirmed", "The connection was lost before the answer."));
+    }
     this.#pending.clear();
+    this.#queue.unshift(...again);
   }
 
   #refused() {
@@ -303,6 +328,7 @@ export class TopicSocket extends TopicConnection {
   }
 
   #sendRequest(request) {
+    request.attempts += 1;
     this.#pending.set(request.message.ref, request);
     this.#send(request.message);
   }
@@ -328,6 +354,9 @@ export class TopicSocket extends TopicConnection {
     switch (frame.type) {
       case "event":
         this._event(frame.id ?? null, frame.event, frame);
+        break;
+      case "presence":
+        this._dispatch("presence", frame);
         break;
       case "reset":
         this._reset(frame.id, frame.detail);
@@ -406,6 +435,13 @@ export class TopicStream extends TopicConnection {
     }
     for (const type of this.#ephemeralTypes) {
       source.addEventListener(type, (event) => this._event(null, type, this.#parse(event.data)));
+    }
+    if (this.presence) {
+      source.addEventListener("presence", ({ data }) => {
+        const notice = JSON.parse(data);
+        // Somebody may publish events of this type: with `meta`, what is in them is in `data`.
+        if ("connections" in notice) this._dispatch("presence", notice);
+      });
     }
     source.addEventListener("reset", (event) => {
       this._reset(event.lastEventId, "History no longer reaches back to where this was.");

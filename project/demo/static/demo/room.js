@@ -1,6 +1,6 @@
 /** The chat room: one topic over two transports, side by side. */
 
-import { TopicSocket, TopicStream } from "./realtime.js";
+import { newKey, TopicSocket, TopicStream } from "./realtime.js";
 
 const MAX_UNCONFIRMED = 50; // messages in the outbox; the next one is refused, and said to be
 const MAX_SHOWN = 300; // messages kept on the page; older ones are still in the log
@@ -39,7 +39,7 @@ export function mountRoom(panel, { userId, base }) {
     socket?.close();
     stream?.close();
     const topic = `room.${room}`;
-    const options = { after: "0", meta: true, base };
+    const options = { after: "0", meta: true, presence: true, base };
     socket = new TopicSocket(topic, { ...options, heartbeatSeconds: HEARTBEAT_SECONDS });
     stream = new TopicStream(topic, { ...options, ephemeralTypes: ["typing"] });
     panes.socket.show(socket);
@@ -115,11 +115,6 @@ function firstRoom(input) {
   return input.checkValidity() ? input.value : standard;
 }
 
-/** What makes a message recognisable when it comes back: 96 random bits. */
-function newKey() {
-  return Array.from(crypto.getRandomValues(new Uint32Array(3)), (n) => n.toString(36)).join("");
-}
-
 /** One transport's view of the room. */
 class Pane {
   #connection = null;
@@ -128,6 +123,7 @@ class Pane {
   #unshown = [];
   #showTimer = 0;
   #typing = new Map(); // name -> timer
+  #here = new Map(); // id -> name
 
   constructor(element, userId) {
     const find = (selector) => element.querySelector(selector);
@@ -136,6 +132,7 @@ class Pane {
     this.stateText = find("[data-state-text]");
     this.countdown = find("[data-countdown]");
     this.log = find("[data-log]");
+    this.here = find("[data-here]");
     this.typing = find("[data-typing]");
     this.warning = find("[data-warning]");
     this.position = find("[data-position]");
@@ -164,6 +161,7 @@ class Pane {
       connection.addEventListener(type, ({ detail }) => listener(detail));
     listen("state", (detail) => this.#stateChanged(detail));
     listen("event", (detail) => this.#received(detail));
+    listen("presence", (detail) => this.#isHere(detail));
     listen("reset", ({ detail }) => this.#show({ divider: detail }));
     listen("repeat", ({ id }) => this.#warn(`The event ${id} came twice. That is a bug.`));
     listen("rtt", ({ milliseconds }) => {
@@ -178,6 +176,7 @@ class Pane {
     this.countdown.textContent = "";
     this.state.title = reason;
     const connected = state === "live" || state === "connecting";
+    if (state !== "live") this.here.textContent = ""; // nobody tells it now
     this.cut.disabled = !connected && state !== "waiting";
     this.reconnect.disabled = connected;
     if (this.rtt && !connected) this.rtt.textContent = "–";
@@ -252,6 +251,15 @@ class Pane {
     return item;
   }
 
+  /** Several tabs are one person; in a crowd only the connections are told. */
+  #isHere({ users, joined, left = [], connections }) {
+    if (!joined) this.#here.clear();
+    for (const user of users ?? joined ?? []) this.#here.set(String(user.id), nameOf(user));
+    for (const { id } of left) this.#here.delete(String(id));
+    const names = [...this.#here].map(([id, name]) => (id === this.userId ? `${name} (you)` : name));
+    this.here.textContent = `Here: ${names.join(", ") || `${connections} connections`}`;
+  }
+
   #isTyping(user, yes = true) {
     clearTimeout(this.#typing.get(user));
     this.#typing.delete(user);
@@ -290,7 +298,8 @@ class Outbox {
     // Usually the answer is there before anybody could read this.
     if (live) entry.timer = setTimeout(() => this.list.append(entry.item), 400);
     else this.list.append(entry.item);
-    socket.publish(message).then(
+    // "Send again" sends it with the same key too: it can't come twice.
+    socket.publish(message, { key: message.key }).then(
       () => this.arrived(message.key),
       (error) => this.#failed(message, error),
     );

@@ -1,0 +1,77 @@
+"""Publish several events, all of them or none."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NotRequired, TypedDict
+
+from asgiref.sync import sync_to_async
+
+from ..eventlog import get_event_log
+from ..eventlog.base import NewEvent
+from ..events.event import Event
+from ..exceptions import RealtimeError
+from .announce import Announcement
+from .pending import PendingAnnouncement
+from .publish import make_event
+from .published import Publishing, published_via
+
+
+class Publication(TypedDict):
+    """An event that is to be published: the arguments of `publish` by their names."""
+
+    topic: str
+    data: object
+    type: NotRequired[str]
+    meta: NotRequired[dict[str, Any] | None]
+    key: NotRequired[str | None]
+    publisher: NotRequired[str]
+
+
+def publish_many(events: Iterable[Publication]) -> list[Event]:
+    """Append events to their topics' logs, all of them or none, and announce them together.
+
+    Each is a dict with `topic` and `data`, and with `type`, `meta`, `key` and `publisher` where
+    `publish` would get them. Returns the events in their order; of those whose key came before,
+    the first ones' ids. Raises what `publish` does, with the number of the event.
+    """
+    log = get_event_log()
+    with Publishing():
+        stored = log.append(_make(events))
+    # All are made before the first is called: it announces those that wait behind it.
+    pending = [PendingAnnouncement(event) for event in stored if not event.is_repeated]
+    for announcement in pending:
+        log.on_commit(announcement.send)
+    return stored
+
+
+async def apublish_many(events: Iterable[Publication]) -> list[Event]:
+    """Publish several events from async code, as `publish_many` does."""
+    return await sync_to_async(publish_many)(events)
+
+
+async def publish_many_now(events: Iterable[Publication]) -> list[Event]:
+    """Publish several events where no transaction is open, as in async views and consumers."""
+    announcement = Announcement()
+    announcement.via = published_via.get()
+    with Publishing():
+        stored = await get_event_log().aappend(_make(events), announcement)
+    await announcement
+    return stored
+
+
+@contextmanager
+def numbered(number: int) -> Iterator[None]:
+    """Say of an error which of several events it is about."""
+    try:
+        yield
+    except RealtimeError as error:
+        error.args = (f"Event {number}: {error}",)
+        raise
+
+
+def _make(events: Iterable[Publication]) -> list[NewEvent]:
+    made = []
+    for number, event in enumerate(events, 1):
+        with numbered(number):
+            made.append(make_event(**event))
+    return made

@@ -1,0 +1,147 @@
+"""Append events together with those of other publishers, each of them once.
+
+A connection that breaks may have carried the append or not. It is sent again with the same number:
+Redis keeps the last number of each writer and the answer to it, so only one of the two is made,
+whichever comes first and however late the other one. A number below the last is refused: an append
+that its writer has given up is not made any more.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+from ...conf import settings
+from ...events.event import Event
+from ...exceptions import DatabaseUnavailable, OutcomeUnknown, SeveralPartitions
+from ...utils.aio import PerLoop
+from ...utils.batching import Batcher
+from ..base import NewEvent
+from ..writer import RETRY_SECONDS, WENT_BACK, note_stored
+from .client import CallFailed, Client, NotAnswered, Script, unavailable
+from .keyspace import Keyspace
+from .request import Append
+
+logger = logging.getLogger("realtime.eventlog")
+
+APPEND: Final = Script("append")
+READY: Final = "realtime.ready"  # in whose partition it is tried whether anything can be written
+RENEWED: Final = (
+    "A new epoch of %s begins, and its readers get a reset: Redis was restarted or replaced since "
+    "its last event, and may have lost some. REDIS_LOG_TRUST_RESTART is for one that loses none."
+)
+
+Then: TypeAlias = Callable[[Sequence[Event]], object] | None
+Call: TypeAlias = tuple[Sequence[NewEvent], Then]
+Question: TypeAlias = None  # in the place of a call: whether an event could be stored
+
+
+class _Writer:
+    """The writer of one event loop, which sends one append after the other."""
+
+    def __init__(self) -> None:
+        self.name = secrets.token_hex(8)
+        self.number = 0
+
+
+class Appender:
+    """Group commit: publishers that come while an append is under way share the next one."""
+
+    def __init__(self, space: Keyspace, clients: PerLoop[Client]) -> None:
+        self._space = space
+        self._clients = clients
+        self._writers = PerLoop(_Writer)
+        self._append_together = Batcher[Call | Question, Any](self._answer)
+
+    async def append(self, batch: Sequence[NewEvent], then: Then) -> list[Event]:
+        """Store all events or none; `then` gets them once they are stored."""
+        events: list[Event] = await self._append_together((batch, then))
+        return events
+
+    async def check_writable(self) -> None:
+        """Raise what keeps an event from being stored."""
+        await self._append_together(None)
+
+    async def _answer(self, calls: Sequence[Call | Question]) -> Sequence[Any]:
+        self._writers.get().number += 1
+        if not self._clients.get().is_cluster:  # one script may write all
+            return await self._append(calls)
+        groups: dict[str, list[int]] = {}
+        answers: list[Any] = [None] * len(calls)
+        for index, call in enumerate(calls):
+            batch = () if call is None else call[0]
+            tags = self._tags(batch)
+            if len(tags) == 1:
+                groups.setdefault(tags.pop(), []).append(index)
+            else:
+                answers[index] = SeveralPartitions(event.topic for event in batch)
+        parts = list(groups.values())
+        found = await asyncio.gather(*(self._append([calls[n] for n in part]) for part in parts))
+        for part, results in zip(parts, found, strict=True):
+            for index, result in zip(part, results, strict=True):
+                answers[index] = result
+        return answers
+
+    def _tags(self, batch: Sequence[NewEvent]) -> set[str]:
+        """Return the partitions that the events are in, which have to be one."""
+        return {self._space.tag(event.topic) for event in batch} or {self._space.tag(READY)}
+
+    async def _append(self, calls: Sequence[Call | Question]) -> Sequence[Any]:
+        """Store the events of calls in one partition, or on one server; answer each."""
+        batches = [() if call is None else call[0] for call in calls]
+        writer = self._writers.get()
+        where = ""
+        if self._clients.get().is_cluster:
+            where = next((event.topic for batch in batches for event in batch), READY)
+        new = Append(self._space, self._space.writer(where, writer.name), writer.number, batches)
+        try:
+            answers = new.answers(await self._send(new))
+        except (DatabaseUnavailable, OutcomeUnknown) as error:
+            return [error] * len(calls)
+        for topic, known, head in new.renewed:
+            if known is None:
+                logger.warning(RENEWED, topic)
+            else:
+                logger.error(WENT_BACK, topic, known, head)
+        stored = [
+            (answer, call[1])
+            for call, answer in zip(calls, answers, strict=True)
+            if call is not None and not isinstance(answer, Exception)
+        ]
+        note_stored(event for events, _ in stored for event in events)
+        for events, then in stored:
+            _tell(events, then)
+        return answers
+
+    async def _send(self, new: Append) -> Any:
+        """Return what Redis answers; raise where nothing was stored, or nobody can know.
+
+        The latter after `APPEND_RESOLVE_SECONDS`.
+        """
+        client, deadline = self._clients.get(), 0.0
+        while True:
+            try:
+                return await client.run(APPEND, new.keys, new.values)
+            except CallFailed as error:
+                if not deadline:
+                    raise unavailable(error) from error
+                failed: Exception = error
+            except NotAnswered as error:
+                if not deadline:
+                    logger.warning("Redis did not answer an append (%s); sending it again", error)
+                    deadline = time.monotonic() + settings.APPEND_RESOLVE_SECONDS
+                failed = error
+            if time.monotonic() >= deadline:
+                raise OutcomeUnknown from failed
+            await asyncio.sleep(RETRY_SECONDS)
+
+
+def _tell(events: Sequence[Event], then: Then) -> None:
+    try:
+        if then is not None:
+            then(events)
+    except Exception:
+        # The publisher must not believe that its events were not stored.
+        logger.exception("%r are stored, and what was to follow failed", events)

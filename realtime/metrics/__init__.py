@@ -1,0 +1,1 @@
+"""Metrics: numbers that are counted where things happen, for Prometheus."""

