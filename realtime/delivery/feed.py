@@ -130,28 +130,33 @@ class Feed:
             self._catching_up = spawn(self._catch_up())
 
     async def _catch_up(self) -> None:
+        stored: Event | None = None  # the newest that was read
         while self._is_behind:
             self._is_behind = False
             try:
                 try:
-                    events = await self._read_on()
+                    events = await self._read_on(stored)
                 except HistoryGone:
                     heads = await get_event_log().heads([self.topic])
                     self._restart(heads.get(self.topic, START))
                 else:
                     self._advance(events)
-                    self._is_behind = self._is_behind or bool(events)
+                    if events:
+                        stored, self._is_behind = events[-1], True
             except Exception:
                 # The next check of the heads tries again.
                 logger.warning("Can't read the log of %s", self.topic, exc_info=True)
                 return
 
-    async def _read_on(self) -> list[Event]:
-        """Return what follows in the log; raise `HistoryGone` if there is another event before."""
+    async def _read_on(self, stored: Event | None) -> list[Event]:
+        """Return what follows in the log; raise `HistoryGone` if there is another event before.
+
+        `stored` was just read there, and need not be compared again.
+        """
         log, limit = get_event_log(), settings.LOG_PAGE_EVENTS
         CATCH_UPS.inc()
         known, self._doubted = self._doubted or self._known(self.head), None
-        if known is None:
+        if known is None or known == stored:
             return (await log.read(self.topic, self.position, limit)).events
         # One that is known is read again: offsets that are given anew look like any others.
         upto, position = Position(known.epoch, known.offset - 1), self.position
@@ -163,7 +168,8 @@ class Feed:
             if self._is_authentic:
                 await log.end_epoch(known)
             raise HistoryGone(f"The log of {self.topic!r} has another event at {known.position}.")
-        if known.position != position:  # an older one, that was doubted
+        if known.position != position or len(events) == 1:
+            # An older one, that was doubted; or the page had no room for more than the known one.
             return (await log.read(self.topic, position, limit)).events
         return events[1:]
 

@@ -21,6 +21,8 @@ PUBLISHERS: Final = 4
 FAULTS_EACH: Final = 3
 WITHIN_SECONDS: Final = 1.0  # in which the faults of a schedule begin
 PACE_SECONDS: Final = 0.01  # between two events of a publisher
+LARGE_EVERY: Final = 10  # events of a publisher, one is so large
+LARGE_BYTES: Final = 40_000  # that a page of the log has no room for two
 RECOVERY_SECONDS: Final = 10.0  # after the last fault, for everything to work again
 GIVE_UP_SECONDS: Final = 40.0  # after which what does not work is counted as hung
 HEADERS: Final = {"Authorization": f"Bearer {TOKENS['alice']}"}
@@ -47,7 +49,7 @@ class Outcome:
         found = self.lost + self.doubled + self.disordered + self.hung
         if self.recovery > RECOVERY_SECONDS:
             found.append(f"it took {self.recovery:.1f} s to recover")
-        return found
+        return [line if len(line) < LARGE_BYTES else f"{line[:60]}..." for line in found]
 
     def __str__(self) -> str:
         text = f"seed {self.seed} ({', '.join(self.faults)}): {self.acknowledged} acknowledged, "
@@ -68,6 +70,8 @@ class Publisher:
         """Publish one event; return whether it was acknowledged."""
         self._count += 1
         number = f"{self._name}.{self._count}"
+        if not self._count % LARGE_EVERY:
+            number = number.ljust(LARGE_BYTES, ".")
         try:
             url = f"{self._url}/topics/{topic}/events"
             answer = await self._client.post(url, json=number, headers=HEADERS)

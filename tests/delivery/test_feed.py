@@ -173,6 +173,48 @@ def test_what_was_pruned_is_read_past():
         instantly(main())
 
 
+@pytest.mark.parametrize("page", [{"LOG_PAGE_EVENTS": 1}, {"LOG_PAGE_BYTES": 150}])
+@pytest.mark.parametrize("known", [0, 1, 2])
+def test_events_of_which_a_page_takes_one_are_caught_up_with(page, known):
+    with stage(**page) as (_, log):
+
+        async def main() -> None:
+            reader, feed = Reader(), Feed("a")
+            feed.fanout.add(reader)
+            feed.start(START)
+            for count in (known, 5 - known):
+                for _ in range(count):
+                    log.put("a", "message", "x" * 100)
+                feed.catch_up()
+                await turns(60)
+            assert reader.offsets == [1, 2, 3, 4, 5]
+            feed.close()
+
+        instantly(main())
+
+
+def test_a_log_that_fails_while_it_is_caught_up_with_is_read_at_the_next_look(caplog):
+    with stage() as (_, log):
+
+        async def main() -> None:
+            feed = Feed("a")
+            feed.start(START)
+            log.put("a", "message", "1")
+            log.failing = True
+            feed.catch_up()
+            assert feed._catching_up is not None
+            await feed._catching_up
+            assert feed.head == 0
+            log.failing = False
+            feed.catch_up()
+            await turns()
+            assert feed.head == 1
+            feed.close()
+
+        instantly(main())
+    assert "Can't read the log of a" in caplog.text
+
+
 class Stall:
     """Measures how long the loop was kept from its other work: by this thread's own work, not by
     other processes that had the processor meanwhile."""
