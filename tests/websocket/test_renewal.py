@@ -12,6 +12,7 @@ import httpx
 import pytest
 from websockets import ConnectionClosed, InvalidStatus
 
+from ..support.attempts import three_tries_of
 from ..support.clients import (
     ask,
     bearer,
@@ -54,23 +55,26 @@ async def subscribed(socket: Any, *topics: str) -> None:
 
 
 async def test_socket_outlives_the_token_that_it_was_opened_with(here):
-    path = "/ws/topics/room.a"
-    old = await token_of(here, expires_in=3)
-    new = await token_of(here, expires_in=3600)
-    async with (
-        connect(f"{here.ws_url}{path}?token={old}") as socket,
-        connect(f"{here.ws_url}{path}?token={old}") as other,
-    ):
-        answer = await ask(socket, renewal(new, ref=7))
-        left = datetime.fromisoformat(answer.pop("expires")) - datetime.now().astimezone()
-        assert 3000 < left.total_seconds() <= 3600
-        assert answer == {"type": "authenticated", "user": "alice", "ref": 7}
-        assert await close_code(other) == 4401
-        assert await ask(socket, {"type": "ping"}) == {"type": "pong"}
-        code = f"from realtime.access.identity import digest; digest = digest({new!r})\n"
-        code += "User.objects.get(username='alice').realtime_tokens.get(digest=digest).delete()"
-        await asyncio.to_thread(here.shell.run, code)
-        assert await close_code(socket) == 4401, "the new one is what counts now"
+    async def attempt() -> None:
+        path = "/ws/topics/room.a"
+        old = await token_of(here, expires_in=3)
+        new = await token_of(here, expires_in=3600)
+        async with (
+            connect(f"{here.ws_url}{path}?token={old}") as socket,
+            connect(f"{here.ws_url}{path}?token={old}") as other,
+        ):
+            answer = await ask(socket, renewal(new, ref=7))
+            left = datetime.fromisoformat(answer.pop("expires")) - datetime.now().astimezone()
+            assert 3000 < left.total_seconds() <= 3600
+            assert answer == {"type": "authenticated", "user": "alice", "ref": 7}
+            assert await close_code(other) == 4401
+            assert await ask(socket, {"type": "ping"}) == {"type": "pong"}
+            code = f"from realtime.access.identity import digest; digest = digest({new!r})\n"
+            code += "User.objects.get(username='alice').realtime_tokens.get(digest=digest).delete()"
+            await asyncio.to_thread(here.shell.run, code)
+            assert await close_code(socket) == 4401, "the new one is what counts now"
+
+    await three_tries_of(attempt)  # both are opened within the 3 s
 
 
 async def test_the_same_token_may_come_again(here):
