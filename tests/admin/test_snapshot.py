@@ -16,7 +16,7 @@ from realtime.delivery.subscription import Subscription
 from realtime.events.event import Event
 from realtime.models import Process
 
-from ..support.hubs import stage
+from ..support.hubs import instantly, stage
 
 
 class Socket:
@@ -39,7 +39,7 @@ async def answer_as(name: str, user: User) -> None:
                     await answer(open_now, json.loads(event.data)["inspect"])
 
 
-async def test_each_process_that_lives_and_has_connections_is_asked():
+def test_each_process_that_lives_and_has_connections_is_asked():
     alice = User(pk=7)
     lines = {
         name: ProcessLine(Process(name=name, connections=count), silent)
@@ -50,13 +50,17 @@ async def test_each_process_that_lives_and_has_connections_is_asked():
             ("mute.4", None, None),
         ]
     }
-    with stage(), patch.object(snapshot, "ANSWER_SECONDS", 0.5):
+    shown = Snapshot(list(lines.values()), [UserLine(alice), UserLine(User(pk=8))])
+
+    async def main() -> None:
         answering = asyncio.create_task(answer_as("a.1", alice))
-        await asyncio.sleep(0.1)
-        shown = Snapshot(list(lines.values()), [UserLine(alice), UserLine(User(pk=8))])
+        await asyncio.sleep(1)
         await complete(shown)
         answering.cancel()
         await asyncio.gather(answering, return_exceptions=True)
+
+    with stage():
+        instantly(main())
     assert [line.row.name for line in shown.unheard] == ["mute.4"]
     [theirs] = shown.users[0].connections
     assert (theirs.process, theirs.transport, theirs.topics) == (
