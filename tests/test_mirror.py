@@ -23,7 +23,6 @@ WITHOUT_TESTS = {
     "server/__main__.py": "test_cli and test_server start it",
     "urls.py": "a table; test_views goes through it",
     "utils/commit_group.py": "delivery/test_pending and eventlog/test_held_back",
-    "websocket/heartbeat.py": "test_consumers, over real sockets",
     "websocket/topic_consumers.py": "test_consumers tries them beside their base",
 }
 WITHOUT_SOURCE = {
