@@ -41,7 +41,10 @@ class SingleFlightCache(Generic[Key, Value]):
         task = self._loading.get(key)
         if task is None or task.get_loop() is not loop:
             task = self._loading[key] = spawn(self._load(key, load, now + seconds))
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        finally:
+            del task  # which keeps what it raises, and that this frame
 
     def refuse(self, key: Key) -> None:
         """Refuse a key from now on, whatever a load would return."""
@@ -72,6 +75,7 @@ class SingleFlightCache(Generic[Key, Value]):
         finally:
             if self._loading.get(key) is task:
                 del self._loading[key]
+            del task  # as above
 
 
 def _put(entries: dict[Key, Any], key: Key, entry: Any) -> None:

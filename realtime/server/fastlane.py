@@ -46,6 +46,22 @@ class _Transport(Protocol):
         """Close the connection now."""
 
 
+class _Closed:
+    """Stand for the transport of a lane that is shut, which keeps no other."""
+
+    pending = False
+    send = staticmethod(_refuse)
+
+    def keep(self, data: bytes, sent: int) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+
+_CLOSED: Final = _Closed()
+
+
 class SocketGroup:
     """Write the same bytes to many lanes, each known by the index that `add` has given it.
 
@@ -131,7 +147,7 @@ class SocketLane:
     kind: ClassVar = SocketGroup
 
     def __init__(self, transport: _Transport) -> None:
-        self.transport = transport
+        self.transport: _Transport = transport
         self.framing: Framing | None = None
         self.send: Send = _refuse
         self.groups: dict[SocketGroup, int] = {}  # a WebSocket may read several topics
@@ -176,6 +192,7 @@ class SocketLane:
         """Take nothing any more."""
         self.framing = None
         self._renew(_refuse)
+        self.transport = _CLOSED
 
     def _renew(self, send: Send) -> None:
         self.send = send

@@ -158,22 +158,33 @@ def _stale(queue: dict[Any, float], before: float) -> list[Any]:
 
 def cancel_after(seconds: float, task: "asyncio.Task[Any]") -> None:
     """Cancel `task` if it still runs in `seconds`, and from then on until it has ended."""
+    task.add_done_callback(_Cancellation(seconds, task).stop)
+
+
+class _Cancellation:
     # Before Python 3.12, `asyncio.wait_for` swallows a cancellation that comes in the very turn in
     # which what it waits for ends. An application that talks to Redis is full of it.
-    loop = task.get_loop()
-    timer: asyncio.TimerHandle
 
-    def cancel(turns: int = 0) -> None:
-        nonlocal timer
-        if task.done():
+    __slots__ = ("_loop", "_task", "_timer")
+
+    def __init__(self, seconds: float, task: "asyncio.Task[Any]") -> None:
+        self._loop = task.get_loop()
+        self._task = task
+        self._timer: asyncio.TimerHandle | None = self._loop.call_later(seconds, self._cancel)
+
+    def _cancel(self, turns: int = TURNS) -> None:
+        if self._task.done():
             return
         if turns:
             # After a loop that stood still, the disconnect and this are due in one turn. Django's
             # handler waits for a task that it leaves behind when it is cancelled meanwhile.
-            loop.call_soon(cancel, turns - 1)
+            self._loop.call_soon(self._cancel, turns - 1)
             return
-        task.cancel()
-        timer = loop.call_later(AGAIN_SECONDS, cancel)
+        self._task.cancel()
+        self._timer = self._loop.call_later(AGAIN_SECONDS, self._cancel, 0)
 
-    timer = loop.call_later(seconds, cancel, TURNS)
-    task.add_done_callback(lambda _: timer.cancel())
+    def stop(self, task: "asyncio.Task[Any]") -> None:
+        """Cancel no more: the task has ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

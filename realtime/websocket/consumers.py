@@ -240,7 +240,10 @@ class WebSocketConsumer(Socket, AsyncConsumer):
         if self._writer is not None:
             await self._writer.close()
         self._note_end(code, self.user, getattr(self._writer, "subscription", None))
-        await self.disconnected(code)
+        try:
+            await self.disconnected(code)
+        finally:
+            self._heartbeat = self._writer = None  # they refer to this: no work for the collector
 
     # -- while it lives
 
@@ -279,6 +282,8 @@ class WebSocketConsumer(Socket, AsyncConsumer):
         Permission is the caller's business (`require`). Raises ValueError when subscribed.
         """
         position = None if after is None else parse_position(after)
+        if self._state is ConsumerState.CLOSED:
+            raise RuntimeError("The socket is closed.")
         if self._writer is None:
             self._writer = TopicWriter(self)
         if self._state is ConsumerState.OPEN:

@@ -65,6 +65,7 @@ class TopicWriter:
         self.subscription.close()
         if self._task is not None:
             await cancel_and_wait(self._task)
+        self.subscription.on_ready = None  # which refers to this
 
     def _write_soon(self) -> None:
         # A task only while there is something to write: an idle socket has none.

@@ -203,3 +203,54 @@ async def test_nothing_is_left(here):
     answer = httpx.get(f"{here.url}/events?topic=x", headers=bearer(here.tokens["bob"]))
     assert answer.status_code == 403
     assert not [line for line in here.log if "Traceback" in line or "never retrieved" in line]
+
+
+async def sign_in_late(wire: Wire, token: str) -> None:
+    wire.writer.write(wire.frame('{"type":"auth","token":"%s"}' % token))  # noqa: UP031
+    await wire.until(b'"}')
+
+
+async def publish(wire: Wire, token: str) -> None:
+    wire.writer.write(wire.frame('{"type":"publish","data":1}'))
+    await wire.until(b'"published"')
+
+
+async def send_nothing(wire: Wire, token: str) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("path", "use"),
+    [
+        ("/ws/topics/room.gc?token={token}", publish),
+        ("/ws/topics/room.gc?token=wrong", send_nothing),
+        ("/ws/topics/room.gc", send_nothing),  # which is not for everybody
+        ("/ws/auth/message", sign_in_late),
+        ("/ws/absent", send_nothing),
+    ],
+)
+@pytest.mark.parametrize("ending", ["close", "reset"])
+async def test_a_websocket_that_ends_is_no_work_for_the_garbage_collector(here, path, use, ending):
+    """A full collection stops all of a worker: where many come and go, for 100 ms a second."""
+    token, count = here.tokens["alice"], 20
+    wire = await Wire.open(here)  # for which a hub is kept, as where there are others
+    wire.writer.write(wire.handshake(f"/ws/topics/public.gc?token={token}"))
+    await wire.until(b"\r\n\r\n")
+    async with httpx.AsyncClient(base_url=here.url) as client:
+        for _ in range(2):  # the first time much is made that is kept
+            await client.get("/tests/collected")
+            for _ in range(count):
+                short = await Wire.open(here)
+                request = short.handshake(path)
+                short.writer.write(request.replace(b"{token}", token.encode()))
+                answer = await short.until(b"\r\n\r\n")
+                if answer.startswith(b"HTTP/1.1 101"):
+                    await use(short, token)
+                if ending == "reset":
+                    short.reset()
+                await short.close()
+            await asyncio.sleep(0.2)
+        found = (await client.get("/tests/collected?last=1")).json()
+    await wire.close()
+    ours = {name: n for name, n in found.items() if name.startswith("realtime.") and n >= count / 2}
+    assert ours == {}

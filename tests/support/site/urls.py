@@ -60,6 +60,20 @@ async def inside(request: HttpRequest) -> JsonResponse:
     )
 
 
+async def collected(request: HttpRequest) -> JsonResponse:
+    """What only the garbage collector would free of all that came since the last call, by type."""
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    gc.collect()
+    found = Counter(f"{type(each).__module__}.{type(each).__name__}" for each in gc.garbage)
+    gc.set_debug(0)
+    gc.garbage.clear()
+    gc.collect()
+    if "last" in request.GET:
+        gc.enable()
+    return JsonResponse(found)
+
+
 async def _ticking(name: str, interval: float, count: int, error: bool) -> AsyncIterator[bytes]:
     try:
         for number in range(count):
@@ -89,6 +103,7 @@ async def private(request: HttpRequest, name: str) -> FileStreamResponse:
 
 urlpatterns = [
     path("tests/inside", inside),
+    path("tests/collected", collected),
     path("tests/private/<path:name>", private),
     path("tests/ticking", ticking),
     *project_urlpatterns,
