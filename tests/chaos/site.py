@@ -23,8 +23,9 @@ from ..support.servers import SiteServer, Valkey, prepare_site
 from .proxy import Proxy
 
 # A thread that is started without memory may never report back, and hold the event loop: such a
-# worker is replaced, and within the time that a recovery may take.
-TIMEOUT: Final = ("--worker-timeout", "6")
+# worker is replaced, and within the time that a recovery may take. It is killed after a quarter
+# more than this, and a second.
+TIMEOUT: Final = ("--worker-timeout", "4")
 CLOCK: Final = Path(__file__).parent / "clock"  # what lets the workers' clocks be set
 
 
