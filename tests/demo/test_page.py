@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ..support.attempts import three_tries
 from .support import Demo, running_demo
 
 pytest.importorskip("playwright", reason="needs pip install playwright")
@@ -82,9 +83,13 @@ def test_typing_is_seen_and_passes(demo: Demo, open_page: Callable[..., Any]) ->
     bob = open_page("bob", demo.url, "/?room=typing")
     is_live(alice)
     is_live(bob)
-    bob.get_by_label("Message", exact=True).press_sequentially("hel")
     typing = alice.locator("[data-typing]")
-    expect(typing).to_have_text(["bob is typing…"] * 2)
+
+    def is_seen() -> None:  # for four seconds, and a page that stands still so long shows nothing
+        bob.get_by_label("Message", exact=True).press_sequentially("hel")
+        expect(typing).to_have_text(["bob is typing…"] * 2, timeout=5_000)
+
+    three_tries(is_seen)
     expect(typing).to_have_text([""] * 2, timeout=PATIENCE_MS)
     assert warnings(alice) == 0
     assert texts(alice, "socket") == []
