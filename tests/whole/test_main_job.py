@@ -13,8 +13,8 @@ def test_every_subscriber_has_every_event_once_and_in_order() -> None:
     report = run(sockets=80)
     assert report.is_clean, str(report)
     assert report.published == 1_000
-    # How the kernel shares connections out between the workers is its own business.
-    assert report.reconnects >= 4, "killing a worker should have cut its connections"
+    # Of two workers that with the more of them.
+    assert report.reconnects >= 40, "killing a worker should have cut its connections"
 
 
 @pytest.mark.timeout(180)
@@ -33,7 +33,7 @@ def test_so_it_is_with_every_bus(bus: str) -> None:
 def test_so_it_is_with_the_log_in_redis() -> None:
     report = run(log="redis", sockets=25)
     assert report.is_clean, str(report)
-    assert report.reconnects >= 5
+    assert report.reconnects >= 10
 
 
 @pytest.mark.timeout(180)
