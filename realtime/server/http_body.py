@@ -10,6 +10,11 @@ from realtime.server.state import ServerState
 from realtime.server.transport import Transport
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+TURNS: Final = 4
+"""Turns of the event loop until an application is told of a disconnect. Django's handler asks until
+its response is complete, and stops asking then; told before, it raises an error that refers to the
+request, and that to it: only the garbage collector would free them."""
+
 REPEAT_SECONDS: Final = 0.05
 """What an application waits for a disconnect that it has been told of already."""
 
@@ -110,7 +115,10 @@ class RequestBody:
             if self._is_closed:
                 # Never without a turn for the loop: an application that asks on and on would hold
                 # it, and its cancellation could not arrive.
-                await asyncio.sleep(REPEAT_SECONDS if self._is_told else 0)
+                if self._is_told:
+                    await asyncio.sleep(REPEAT_SECONDS)
+                for _ in range(TURNS):
+                    await asyncio.sleep(0)
                 self._is_told = True
                 return {"type": "http.disconnect"}
             if self.state is BodyState.ARRIVING:

@@ -227,10 +227,11 @@ async def send_nothing(wire: Wire, token: str) -> None:
         ("/ws/topics/room.gc", send_nothing),  # which is not for everybody
         ("/ws/auth/message", sign_in_late),
         ("/ws/absent", send_nothing),
+        ("/healthz", send_nothing),
     ],
 )
 @pytest.mark.parametrize("ending", ["close", "reset"])
-async def test_a_websocket_that_ends_is_no_work_for_the_garbage_collector(here, path, use, ending):
+async def test_a_connection_that_ends_is_no_work_for_the_garbage_collector(here, path, use, ending):
     """A full collection stops all of a worker: where many come and go, for 100 ms a second."""
     token, count = here.tokens["alice"], 20
     wire = await Wire.open(here)  # for which a hub is kept, as where there are others
@@ -241,7 +242,8 @@ async def test_a_websocket_that_ends_is_no_work_for_the_garbage_collector(here, 
             await client.get("/tests/collected")
             for _ in range(count):
                 short = await Wire.open(here)
-                request = short.handshake(path)
+                is_socket = path.startswith("/ws")
+                request = short.handshake(path) if is_socket else short.request(path)
                 short.writer.write(request.replace(b"{token}", token.encode()))
                 answer = await short.until(b"\r\n\r\n")
                 if answer.startswith(b"HTTP/1.1 101"):
