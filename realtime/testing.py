@@ -44,7 +44,7 @@ ASGIApplication: TypeAlias = Callable[..., Coroutine[Any, Any, None]]
 Scope: TypeAlias = dict[str, Any]
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
-WAIT_SECONDS: Final = 5.0  # a receive that takes longer fails the test
+WAIT_SECONDS: Final = 20.0  # a receive that takes longer fails the test; CI may stand still
 
 
 class ConnectionRefused(Exception):

@@ -236,7 +236,7 @@ async def test_a_change_ends_the_streams_of_a_sites_own_views(two_workers, user)
         await user.change(CHANGES["deactivated"][0])
         await progress.ended(SECONDS)
         with pytest.raises(httpx.RemoteProtocolError):
-            await asyncio.wait_for(read_away(firehose), 10)
+            await asyncio.wait_for(read_away(firehose), SECONDS)
     answer = await asyncio.to_thread(httpx.get, f"{server.url}/progress", headers=headers)
     assert answer.status_code == 401
 
@@ -411,7 +411,7 @@ async def test_change_that_came_while_the_database_did_not_answer_is_made_up_for
     monkeypatch.setattr(connections, "_refresh", refresh_failing_once)
     try:
         await apublish(TOPIC, {"user": "1"}, ephemeral=True)
-        await eventually(lambda: each.told == [each.identity, None], 10)
+        await eventually(lambda: each.told == [each.identity, None])
     finally:
         registry.discard(each.identity, each)
 

@@ -69,7 +69,7 @@ async def test_an_answer_comes_in_parts_that_every_bus_takes():
     open_now = live(1, *(Stream(*["t" * 99] * MOST_NAMES) for _ in range(20)))
     got: list[Any] = []
     with stage():
-        async with Subscription() as subscription, asyncio.timeout(10):
+        async with Subscription() as subscription, asyncio.timeout(20):
             await subscription.add(f"{ANSWERS}7")
             hub = get_hub()
             await answer(open_now, {"number": "7", "process": "another", "users": ["1"]})

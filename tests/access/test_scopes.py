@@ -287,4 +287,4 @@ async def test_consumers_of_a_sites_own_refuse_a_scoped_token(here):
         async with connect(f"{here.ws_url}/ws/auth/message") as socket:
             await send(socket, {"token": token})
             with pytest.raises(Exception, match="4403"):
-                await asyncio.wait_for(socket.recv(), 10)
+                await asyncio.wait_for(socket.recv(), 20)

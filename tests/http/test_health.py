@@ -22,7 +22,7 @@ from ..support.sites import shortened
 
 
 def get(server: Any, path: str) -> httpx.Response:
-    return httpx.get(f"{server.url}{path}", timeout=10)
+    return httpx.get(f"{server.url}{path}")
 
 
 def assert_alive_and_ready(server: Any) -> None:
@@ -88,7 +88,7 @@ def test_not_ready_while_nothing_can_be_stored(site):
         def refused() -> bool:
             return get(server, "/readyz").status_code == 503
 
-        wait_until(refused, 10, "a refusal")
+        wait_until(refused, what="a refusal")
         assert "log" in get(server, "/readyz").json()["detail"]
         assert get(server, "/healthz").status_code == 200
         assert get(server, "/readyz").headers["cache-control"] == "no-store"
@@ -96,7 +96,7 @@ def test_not_ready_while_nothing_can_be_stored(site):
         def told() -> list[str]:
             return [line for line in server.log if "Not ready: " in line]
 
-        wait_until(told, 10, "a line")
+        wait_until(told, what="a line")
         assert len(told()) == 1, "each of these was asked more than once"
 
 
@@ -105,15 +105,15 @@ def test_not_ready_without_the_layer(site, valkey):
     with serving(env) as server:
         assert get(server, "/readyz").status_code == 200
         valkey.kill()
-        wait_until(lambda: get(server, "/readyz").status_code == 503, 10, "a refusal")
+        wait_until(lambda: get(server, "/readyz").status_code == 503, what="a refusal")
         assert "layer" in get(server, "/readyz").json()["detail"]
         valkey.start()
-        wait_until(lambda: get(server, "/readyz").status_code == 200, 10, "readiness")
+        wait_until(lambda: get(server, "/readyz").status_code == 200, what="readiness")
 
         def told() -> list[str]:
             return [*filter(None, (line.partition("realtime.health ")[2] for line in server.log))]
 
-        wait_until(lambda: len(told()) == 2, 10, "a line for each change")
+        wait_until(lambda: len(told()) == 2, what="a line for each change")
         not_ready, again = told()
         assert not_ready.startswith("Not ready: ")
         assert again == "Ready again."

@@ -30,7 +30,7 @@ def here(_site_template: dict[str, str]) -> Iterator[SimpleNamespace]:
 
 def get(here: Any, path: str, user: str | None = "alice", **headers: str) -> httpx.Response:
     token = bearer(here.tokens[user]) if user else {}
-    return httpx.get(here.url + path, headers={**token, **headers}, timeout=10)
+    return httpx.get(here.url + path, headers={**token, **headers})
 
 
 def lines(answer: httpx.Response) -> list[Any]:

@@ -32,7 +32,7 @@ def here(_site_template: dict[str, str]) -> Iterator[SimpleNamespace]:
 
 def post(here: Any, topic: str, body: bytes, headers: dict[str, str], **query: str) -> Any:
     url = f"{here.url}/topics/{topic}/events"
-    return httpx.post(url, content=body, headers=headers, params=query, timeout=10)
+    return httpx.post(url, content=body, headers=headers, params=query)
 
 
 def is_past_django(answer: httpx.Response) -> bool:
@@ -112,7 +112,7 @@ def test_the_trace_that_a_request_names_is_kept_for_those_that_ask(here):
         assert post(here, topic, b"1", headers, token=token).status_code == 201
         events = [{"topic": topic, "data": 1}]
         url = f"{here.url}/events"
-        answer = httpx.post(url, json=events, headers=headers | bearer(token), timeout=10)
+        answer = httpx.post(url, json=events, headers=headers | bearer(token))
         assert answer.status_code == 201
     history = f"{here.url}/topics/{topic}/history"
     rows = httpx.get(f"{history}?meta=1", headers=bearer(token)).text.splitlines()
@@ -192,7 +192,7 @@ def test_a_client_that_disconnects_within_its_body_publishes_nothing(here):
 
     assert kept() == ""
     post(here, "room.left", b"3", bearer(token))
-    wait_until(kept, 10, "the event")
+    wait_until(kept, what="the event")
     assert kept().count('"data":3') == 1
     assert '"data":12' not in kept()
 

@@ -40,7 +40,7 @@ def alice(here: Any) -> dict[str, str]:
 
 
 def get(here: Any, path: str, **options: Any) -> httpx.Response:
-    return httpx.get(f"{here.url}{path}", timeout=10, **options)
+    return httpx.get(f"{here.url}{path}", **options)
 
 
 # -- one topic as server-sent events
@@ -384,7 +384,7 @@ def test_a_wrong_request_for_several_topics(here, query, status):
 )
 def test_publishing(here, body, query, status):
     url = f"{here.url}/topics/room.publish/events{query}"
-    answer = httpx.post(url, content=body, headers=alice(here), timeout=10)
+    answer = httpx.post(url, content=body, headers=alice(here))
     assert answer.status_code == status
     assert ("id" if status == 201 else "detail") in answer.json()
 
@@ -423,7 +423,7 @@ def batch(here: Any, events: Any, **options: Any) -> httpx.Response:
     """The answer to a POST of these events, as NDJSON."""
     content = "".join(json.dumps(event) + "\n" for event in events)
     options = {"headers": alice(here), "content": content} | options
-    return httpx.post(f"{here.url}/events", timeout=10, **options)
+    return httpx.post(f"{here.url}/events", **options)
 
 
 def kept(here: Any, topic: str) -> list[Any]:
