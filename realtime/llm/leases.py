@@ -7,7 +7,7 @@ and its answer ended where there were too many.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -84,7 +84,8 @@ async def _unless_refused(beginning: asyncio.Task[int], wanted: Callable[[], Awa
 
     def end_if_refused(_: asyncio.Task[int]) -> None:
         if not beginning.cancelled() and beginning.exception():
-            timer.reschedule(0)
+            with suppress(RuntimeError):  # what was waited for has come in the same turn
+                timer.reschedule(0)
 
     try:
         async with asyncio.timeout(None) as timer:

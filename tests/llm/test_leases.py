@@ -109,6 +109,20 @@ async def test_what_is_waited_for_ends_at_once_where_there_are_too_many(user):
         slots.slots.check(user)
 
 
+async def test_a_refusal_in_the_turn_in_which_a_text_comes_breaks_nothing(caplog):
+    text = asyncio.get_running_loop().create_future()
+
+    async def refuse() -> int:
+        text.set_result("one")
+        raise TooManyRequests("on purpose", 5)
+
+    beginning = asyncio.create_task(refuse())
+    assert await leases._unless_refused(beginning, lambda: text) == "one"
+    with pytest.raises(TooManyRequests):
+        await leases._unless_refused(beginning, lambda: text)
+    assert not caplog.records
+
+
 async def test_without_the_database_there_is_no_answer(user, monkeypatch):
     def fails(user: Any) -> int:
         raise OperationalError("on purpose")
