@@ -47,7 +47,11 @@ class Pipeline:
         timer = loop.call_later(self._seconds, self._reading.cancel)
         try:
             try:
-                await self._connection.send_packed_command(self._pack(command), check_health=False)
+                # It waits for the server too, where the socket has no room for all of the command.
+                async with asyncio.timeout(self._seconds):
+                    await self._connection.send_packed_command(
+                        self._pack(command), check_health=False
+                    )
             except BaseException:
                 # An answer that will not come: those that do would be given to the wrong calls.
                 await self._connection.disconnect(nowait=True)
@@ -56,7 +60,8 @@ class Pipeline:
             return await answer
         finally:
             timer.cancel()
-            answer.cancel()
+            if not answer.cancel() and not answer.cancelled():
+                answer.exception()  # seen, so that asyncio does not report it
 
     async def aclose(self) -> None:
         """Close the connection."""

@@ -1,10 +1,11 @@
 """`realtime.eventlog.redis.pipeline`: each call gets its own answer, or none that is another's."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
-from redis.asyncio import ConnectionPool
+from redis.asyncio import Connection, ConnectionPool
 from redis.exceptions import BusyLoadingError, ConnectionError, ResponseError
 
 from realtime.eventlog.redis.pipeline import Pipeline
@@ -58,6 +59,19 @@ async def test_a_silent_connection_ends_for_all_that_wait(pipeline):
     answers = await asyncio.gather(blocked, pipeline.call(["PING"]), return_exceptions=True)
     assert [type(answer) for answer in answers] == [ConnectionError, ConnectionError]
     assert pipeline.is_closed
+
+
+async def test_a_command_that_nobody_reads_ends_in_time():
+    """It has more bytes than the sockets have room for."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        options = {"socket_timeout": None, "protocol": 2, "driver_info": None}
+        connection = Connection(port=silent.getsockname()[1], **options)
+        await connection.connect()
+        pipeline = Pipeline(connection, 0.2)
+        call = asyncio.create_task(pipeline.call(["SET", "large", b"x" * 16_000_000]))
+        await asyncio.wait([call], timeout=5)
+        assert isinstance(call.exception(), TimeoutError)
+        assert pipeline.is_closed
 
 
 async def test_after_a_command_that_could_not_be_written_there_is_no_other(pipeline, monkeypatch):
