@@ -157,9 +157,11 @@ async def _until_published(publisher: Publisher, topic: str) -> None:
 
 async def _until_read(site: Site, subscribers: Sequence[Subscriber]) -> None:
     topics = {subscriber.topic for subscriber in subscribers}
-    heads = {topic: (await asyncio.to_thread(site.events, topic))[-1][0] for topic in topics}
-    while any(subscriber.position != heads[subscriber.topic] for subscriber in subscribers):
-        await asyncio.sleep(0.02)
+    while True:  # ask each time: what was not acknowledged may be stored late
+        heads = {topic: (await asyncio.to_thread(site.events, topic))[-1][0] for topic in topics}
+        if all(subscriber.position == heads[subscriber.topic] for subscriber in subscribers):
+            break
+        await asyncio.sleep(0.05)
     await asyncio.sleep(0.1)  # for what should not come any more
 
 
