@@ -93,6 +93,11 @@ class SiteServer:
                     serving.append(pid)
         return serving
 
+    def busiest_worker(self) -> int:
+        """The process with most connections: how the kernel shares them out is its own business,
+        and another may have none."""
+        return max(self.worker_pids(), key=lambda pid: len(os.listdir(f"/proc/{pid}/fd")))
+
     def stop(self) -> int:
         """SIGTERM, and the exit code. An error in the log that is not `expected` fails the test."""
         if self.process.poll() is None:

@@ -119,7 +119,7 @@ async def test_of_a_killed_worker_those_leave_who_are_not_on_the_other(
     ]
     owners = [f"user{number}" for number in range(USERS) for _ in range(TABS[number % len(TABS)])]
     await opened(tabs, 1)
-    os.kill(site.server.worker_pids()[0], signal.SIGKILL)
+    os.kill(site.server.busiest_worker(), signal.SIGKILL)
     site.server.expected.append("died")
     await eventually(lambda: not all(tab.is_open for tab in tabs))
     await asyncio.sleep(1)  # all that were on it are closed
