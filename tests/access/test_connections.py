@@ -193,9 +193,11 @@ async def test_service_that_is_narrowed_or_revoked_loses_its_topics_on_every_wor
 
 async def test_what_lives_on_a_token_ends_when_the_token_does(two_workers):
     """The timed check is minutes away."""
+    server, lives = two_workers.server, iter((3.0, 6.0, 12.0))
+    await asyncio.to_thread(two_workers.shell.run, "pass")  # it has started
 
     async def attempt() -> None:
-        server, seconds = two_workers.server, 3.0
+        seconds = next(lives)
         begun = time.monotonic()
         token = await asyncio.to_thread(two_workers.shell.make_token, "bob", seconds)
         headers, url = bearer(token), f"{server.url}/progress?steps=100&interval=1"
@@ -212,11 +214,11 @@ async def test_what_lives_on_a_token_ends_when_the_token_does(two_workers):
                 assert await close_code(socket, SECONDS) == 4401
             await stream.ended(SECONDS)
             await own.ended(SECONDS)
-            assert seconds <= time.monotonic() - begun < SECONDS
+            assert seconds <= time.monotonic() - begun < seconds + SECONDS
         url = f"{server.url}/events?topic=room.a&token={token}"
         assert (await asyncio.to_thread(httpx.get, url)).status_code == 401
 
-    await three_tries_of(attempt)  # all is opened within the 3 s
+    await three_tries_of(attempt)  # all is opened before it ends
 
 
 async def read_away(response: httpx.Response) -> None:
