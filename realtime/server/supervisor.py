@@ -182,10 +182,14 @@ class Supervisor:
         number = self._stop_signal
         delay = self.drain_delay if number == signal.SIGTERM else 0
         running = [worker.process for worker in self._slots if worker]
+        # Each process closes the socket, and the last of them should be one that has accepted what
+        # waits: the kernel resets that. A Unix socket's file is needed while all is served.
+        if not (self.uds and delay):
+            self._unbind()
         ended = asyncio.gather(*(end(process, delay + self.grace, number) for process in running))
         await asyncio.sleep(delay)
-        # Each process closes the socket. What connects from now on is refused, not kept waiting;
-        # a worker that can't, because its loop is held, does so when this pipe is closed.
+        # What connects from now on is refused, not kept waiting; a worker that can't close, because
+        # its loop is held, has it done when this pipe is closed.
         self._unbind()
         os.close(self._alive_write)
         await ended

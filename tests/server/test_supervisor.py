@@ -337,6 +337,21 @@ def test_nobody_is_kept_waiting_by_a_supervisor_that_drains(supervise: Supervise
     three_tries(drain)
 
 
+def test_nobody_is_reset_by_a_supervisor_that_stands_still_while_it_drains(
+    supervise: Supervise,
+) -> None:
+    """Nobody waits in the queue of its copy of the socket, which no worker looks into any more."""
+    running = supervise(drain_delay=0.5)
+    running.process.send_signal(signal.SIGTERM)
+    eventually(lambda: b'"draining": true' in answer(running))
+    running.process.send_signal(signal.SIGSTOP)
+    try:
+        eventually(lambda: refuses(running), 5)
+    finally:
+        running.process.send_signal(signal.SIGCONT)
+    assert running.process.wait(20) == 0
+
+
 def answer(running: Running) -> bytes:
     with running.client() as client:
         client.request("/events", "Connection: close")
