@@ -314,7 +314,7 @@ def listening(path: str) -> bool:
 def refuses(running: Running) -> bool:
     try:
         running.client().close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):  # closed while this call connects
         return True
     return False
 
