@@ -80,9 +80,12 @@ async def test_no_more_threads_than_the_setting_says():
 async def test_the_free_thread_that_worked_last_has_the_next_call():
     both = threading.Barrier(2, timeout=20)
 
-    def meet(seconds: float) -> str:
+    goes, stays = threading.Event(), threading.Event()
+    goes.set()
+
+    def meet(done: threading.Event) -> str:
         both.wait()
-        time.sleep(seconds)
+        done.wait(20)
         return thread_name()
 
     async def asleep(count: int) -> None:
@@ -90,9 +93,10 @@ async def test_the_free_thread_that_worked_last_has_the_next_call():
             await asyncio.sleep(0.001)
 
     with override_settings(REALTIME={"DATABASE_THREADS": 2}):
-        calls = [asyncio.ensure_future(DATABASE.run(meet, seconds)) for seconds in (0, 0.2)]
+        calls = [asyncio.ensure_future(DATABASE.run(meet, done)) for done in (goes, stays)]
         await calls[0]
         await asleep(1)
+        stays.set()
         last = await calls[1]
         for _ in range(4):
             await asleep(2)
