@@ -65,14 +65,17 @@ async def test_on_a_cluster_each_topic_is_on_its_node_alone(cluster):
 async def test_a_slot_that_is_moved_takes_its_topics_along(cluster):
     async with listening(RedisBus, {"REDIS_BUS_URL": cluster.url}, *TOPICS) as (bus, heard):
         elsewhere = RedisBus(LOGGER)
-        slot = slot_of(TOPICS[3])
+        # With the slot of a node's echo, which is that of the topic joined first, all goes anew.
+        echoes = {key_slot(each._echo.encode()) for each in bus._listeners.values()}
+        moved = next(topic for topic in TOPICS if slot_of(topic) not in echoes)
+        slot = slot_of(moved)
         source = cluster.owner_of(slot)
         target = next(node for node in cluster.primaries if node is not source)
-        assert await send(elsewhere, cursor(TOPICS[3]))
-        assert await heard.get() == (TOPICS[3], [cursor(TOPICS[3])])
+        assert await send(elsewhere, cursor(moved))
+        assert await heard.get() == (moved, [cursor(moved)])
         try:
             cluster.move_slot(slot, source, target)
-            assert await heard.get() == (TOPICS[3], MISSED)
+            assert await heard.get() == (moved, MISSED)
             assert heard.empty()  # of the others nothing was missed
             await all_are_heard(heard)
             assert not bus.is_down
