@@ -170,8 +170,10 @@ def test_redaction_of_a_long_word_takes_no_time() -> None:
     assert redact(f"{target}&token=x") == f"{target}&token=[redacted]"
 
 
-def test_quadratic_pattern_is_noticed() -> None:
-    with pytest.raises(AssertionError):
+def test_quadratic_pattern_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.test_patterns.OPENINGS", ["GET /"])  # slow with each of the runs
+    monkeypatch.setattr("tests.test_patterns.SIZE", 16 * 1024)  # of 64 KiB it takes a minute
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
         assert_linear(re.compile(r"([^?&=]+)=([^&]*)").search)
 
 
