@@ -360,7 +360,7 @@ async def test_an_answer_without_listeners_is_stopped_after_a_while(template):
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP"])
 async def test_a_server_that_stops_says_so(template, how):
     """Over two workers: who listens to the one hears of the end of what the other answered."""
-    with a_site(template, "--workers", "2") as site:
+    with a_site(template, "--workers", "2", LLM_TOKEN_SECONDS=60.0) as site:
         answer = await start(site, *HALF, hangs=True)
         url, headers = site.url + answer["events"], bearer(site.tokens["alice"])
         async with open_stream(url, headers=headers) as stream:
