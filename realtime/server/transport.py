@@ -8,61 +8,18 @@ when something is left over; Twisted keeps the listening ports, the endpoints an
 import asyncio
 import contextlib
 import socket
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from realtime.server import sendfile
 from realtime.server.access_log import logger
 from realtime.server.fastlane import SocketLane
+from realtime.server.receiver import NOBODY, Receiver
 from realtime.server.sendfile import Progress
 from realtime.server.timeouts import Timeouts
 
 READ_SIZE = 65_536  # bytes taken from a socket at once
 CLOSING_GRACE = 2.0  # seconds in which a peer that is refused may read the answer
 Address = list[Any] | None  # host and port as a scope wants them; None for a Unix socket
-
-
-class Receiver(Protocol):
-    """What a transport talks to."""
-
-    def data_received(self, data: bytes) -> None: ...
-
-    def eof_received(self) -> None:
-        """Take note that the peer sends no more; it may still be reading."""
-
-    def peer_left(self, reset: bool) -> None:
-        """Take note that the peer has closed while it was not read: orderly, or by a reset."""
-
-    def flushed(self) -> None:
-        """All that was written has gone out, after a time when it had not."""
-
-    def connection_lost(self) -> None:
-        """Take note that the connection is over; called once."""
-
-
-class _Nobody:
-    """Receive nothing: what a transport talks to when its connection is over.
-
-    A connection that referred to its transport, and was referred to by it, would be left to the
-    garbage collector, which stops the process for 100 ms a second where many come and go.
-    """
-
-    def data_received(self, data: bytes) -> None:
-        pass
-
-    def eof_received(self) -> None:
-        pass
-
-    def peer_left(self, reset: bool) -> None:
-        pass
-
-    def flushed(self) -> None:
-        pass
-
-    def connection_lost(self) -> None:
-        pass
-
-
-NOBODY: Final = _Nobody()
 
 
 class Transport(Protocol):

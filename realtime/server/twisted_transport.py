@@ -5,8 +5,9 @@ from typing import Any
 
 from twisted.internet.protocol import Protocol
 
+from realtime.server.receiver import Receiver
 from realtime.server.sendfile import Progress
-from realtime.server.transport import Address, Receiver
+from realtime.server.transport import Address
 
 TLS_FLUSH = 300.0
 """Seconds in which a TLS peer may take what is pending when its connection is closed."""

@@ -36,8 +36,7 @@ class WebSocketConsumer(Socket, AsyncConsumer):
     """A WebSocket with everything that is easily forgotten: origin, identity, heartbeats, limits.
 
     Override `connected`, `received` and `disconnected`. Messages are handled one at a time, in
-    order; while one is handled, a disconnect is still noticed, and cancels the handler after
-    `HANDLER_GRACE_SECONDS`.
+    order; a disconnect cancels the handler of one after `HANDLER_GRACE_SECONDS`.
     """
 
     #: What a message is: "json" (a text or binary frame with a JSON value), "text" or "bytes".
@@ -230,9 +229,8 @@ class WebSocketConsumer(Socket, AsyncConsumer):
 
     async def _clean_up(self, code: int) -> None:
         self._state = ConsumerState.CLOSED
-        for timer in (self._deadline, self._grace):
-            if timer is not None:
-                timer.cancel()
+        for timer in filter(None, (self._deadline, self._grace)):
+            timer.cancel()
         if self._heartbeat is not None:
             self._heartbeat.stop()
         get_connections().discard(self.identity, self)
@@ -240,10 +238,8 @@ class WebSocketConsumer(Socket, AsyncConsumer):
         if self._writer is not None:
             await self._writer.close()
         self._note_end(code, self.user, getattr(self._writer, "subscription", None))
-        try:
-            await self.disconnected(code)
-        finally:
-            self._heartbeat = self._writer = None  # they refer to this: no work for the collector
+        self._heartbeat = self._writer = None  # they refer to this: no work for the collector
+        await self.disconnected(code)
 
     # -- while it lives
 
