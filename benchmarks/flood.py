@@ -5,8 +5,9 @@ WebSockets, each to a topic of its own and each waiting for its answer. Then ano
 user and a token of its own, sends as fast as it can over several sockets and reads its answers,
 opens them again at once whenever they are closed, and heeds nothing that it is told. It floods with
 messages, with publications, or with handshakes; it runs beside the others' clients, and yields to
-them. Compared are the medians, over several turns, of the 99th percentile of the others' answers.
-The exit code is 1 where a flood doubles it.
+them. The others are measured from the first refused handshake on: a burst is let through. Compared
+are the medians, over several turns, of the 99th percentile of the others' answers. The exit code is
+1 where a flood doubles it.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,7 +32,7 @@ from .page.text import number, table_of
 
 FLOOD_SOCKETS: Final = 4
 BATCH: Final = 50  # messages that the flood sends before it looks at what has come
-BEGUN_SECONDS: Final = 1.0  # of the flood, before the others are measured
+REFUSED_SECONDS: Final = 60.0  # until the flood's first handshake is refused, at most
 NICE: Final = 19
 BAR: Final = 2.0
 MESSAGES: Final = {
@@ -99,7 +100,6 @@ def measure(
         yield "nobody floods", asyncio.run(converse(url, token, options))
         for (kind, message), other in zip(MESSAGES.items(), tokens, strict=True):
             with flood(f"{url}flood?token={other}", message):
-                time.sleep(BEGUN_SECONDS)
                 yield f"one floods with {kind}", asyncio.run(converse(url, token, options))
 
 
@@ -129,29 +129,37 @@ async def converse(url: str, token: str, options: argparse.Namespace) -> list[fl
 
 @contextmanager
 def flood(url: str, message: str | None) -> Iterator[None]:
-    """Flood from another process for the length of a with block."""
-    process = multiprocessing.get_context("fork").Process(target=run_flood, args=(url, message))
+    """Flood from another process for a with block, which begins once a handshake is refused."""
+    context = multiprocessing.get_context("fork")
+    refused = context.Event()
+    process = context.Process(target=run_flood, args=(url, message, refused))
     process.start()
     try:
+        if not refused.wait(REFUSED_SECONDS):
+            print("No handshake of the flood was refused", file=sys.stderr)
         yield
     finally:
         process.kill()
         process.join()
 
 
-def run_flood(url: str, message: str | None) -> None:
+def run_flood(url: str, message: str | None, refused: Any) -> None:
     """Send as fast as the server reads, for ever; without a message, open and close."""
     os.nice(NICE)
-    asyncio.run(_flood(url, message))
+    asyncio.run(_flood(url, message, refused))
 
 
-async def _flood(url: str, message: str | None) -> None:
+async def _flood(url: str, message: str | None, refused: Any) -> None:
     async def one() -> None:
         while True:
-            with suppress(websockets.WebSocketException, OSError):
+            try:
                 async with websockets.connect(url, proxy=None) as socket:
                     if message is not None:
                         await asyncio.gather(_send(socket, message), _read(socket))
+            except websockets.InvalidStatus:
+                refused.set()
+            except (websockets.WebSocketException, OSError):
+                pass
 
     await asyncio.gather(*(one() for _ in range(FLOOD_SOCKETS)))
 

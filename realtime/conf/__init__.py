@@ -246,10 +246,11 @@ class Settings:
     HAMMERING_BACK_SECONDS = Setting(30.0, "seconds",
         "For so long the user or token that was closed so opens no WebSocket or event stream from "
         "the same address, in this process: HTTP 429 with Retry-After.")
+    HOLD_BACK_SECONDS = Setting(1.0, "seconds",
+        "Until a WebSocket's handshake gets its HTTP 429, of 1,000 at a time. 0: at once.")
     RATE_FOR = DottedPath(None, "dotted path",
-        "`async def rate(identity, action) -> str | None`: another rate for staff or plans. "
-        "`action` is the name of the setting that counts otherwise; `None`: that one does.",
-        is_nullable=True)
+        "`async def rate(identity, action) -> str | None`: another rate for staff or plans than "
+        "the setting named `action`; `None`: that one counts.", is_nullable=True)
 
     # Identities
     PERMISSION = DottedPath("realtime.access.permissions.default_rule", "dotted path",
@@ -257,8 +258,7 @@ class Settings:
         "denies.")
     PRESENCE_INFO = DottedPath("realtime.access.user_info.default_info", "dotted path",
         "`async def info(user) -> dict | None`: what others see of who publishes (`sender`), for "
-        "each event, and of who is there, for each connection. `None`: nothing.",
-        is_nullable=True)
+        "each event, and of who is there, for each connection. `None`: nothing.", is_nullable=True)
     ALLOWED_ORIGINS = Origins([], "origins",
         'Besides the same origin (scheme, host, port): `"https://app.example.com"`, lower case and '
         'without a path, or `"*"`: any page, and then its session cookie does not count. Others '

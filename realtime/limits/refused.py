@@ -1,7 +1,9 @@
-"""The series that counts what limits have refused."""
+"""What limits have refused: how it is counted, and how long a handshake waits to hear of it."""
 
+import asyncio
 from typing import Final
 
+from ..conf import settings
 from ..metrics.series import OTHER, Counter
 
 RATE_LIMITED: Final = Counter(
@@ -14,8 +16,26 @@ RATE_LIMITED: Final = Counter(
     ),
 )
 
+MOST_HELD: Final = 1_000  # handshakes at once; further ones are answered at once
+_held = 0
+
 
 def count_refused(setting: str) -> None:
     """Count a refusal by the name of its setting, as `RATE_PUBLISHES_PER_USER`."""
     what = setting.removeprefix("RATE_").removeprefix("MAX_").partition("_PER_")[0]
     RATE_LIMITED.inc(what.lower())
+
+
+async def hold_back() -> None:
+    """Wait for `HOLD_BACK_SECONDS`, before a handshake is answered with HTTP 429.
+
+    A client that heeds nothing opens the next one as soon as it is answered, which costs the server
+    more than the messages that it was refused for.
+    """
+    global _held
+    if _held < MOST_HELD:
+        _held += 1
+        try:
+            await asyncio.sleep(settings.HOLD_BACK_SECONDS)
+        finally:
+            _held -= 1

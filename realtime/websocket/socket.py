@@ -12,6 +12,7 @@ from ..events.event import Event
 from ..exceptions import RateLimited, RealtimeError
 from ..limits.client import NOBODY, Client
 from ..limits.connection_limits import NO_LIMITS, ConnectionLimits
+from ..limits.refused import hold_back
 from ..metrics import live_connections
 from ..metrics.server_series import HANDSHAKES
 from ..server.extensions import has_denial_response
@@ -171,6 +172,8 @@ class Socket:
     async def _refuse(self, error: RealtimeError) -> None:
         """Answer with HTTP where the server can, else with the bare 403 of a close."""
         HANDSHAKES.inc(error.code)
+        if error.status == 429:
+            await hold_back()
         detail = str(error)
         if not has_denial_response(self.scope):
             code = frames.CLOSE_NOT_IDENTIFIED if error.status == 401 else frames.CLOSE_NOT_ALLOWED

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -136,7 +137,9 @@ async def test_connections_over_the_limit_are_refused_before_they_open(here, tok
         open_stream(url, headers=bearer(token)),
         open_stream(url, headers=bearer(token)) as last,
     ):
+        began = time.monotonic()
         status, body = await refusal(f"{here.ws_url}/ws?token={token}")
+        assert time.monotonic() - began > 1.0  # HOLD_BACK_SECONDS
         assert status == 429
         assert "3 connections are open already (MAX_CONNECTIONS_PER_TOKEN)" in body["detail"]
         headers = bearer(token) | {"Accept": "text/event-stream"}
