@@ -70,7 +70,8 @@ async def test_a_command_that_nobody_reads_ends_in_time():
         pipeline = Pipeline(connection, 0.2)
         call = asyncio.create_task(pipeline.call(["SET", "large", b"x" * 16_000_000]))
         await asyncio.wait([call], timeout=5)
-        assert isinstance(call.exception(), TimeoutError)
+        # The limits of writing and of the answer end together; a caller takes both for no answer.
+        assert isinstance(call.exception(), (TimeoutError, ConnectionError))
         assert pipeline.is_closed
 
 
