@@ -11,9 +11,12 @@ from realtime.server.transport import Transport
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 TURNS: Final = 4
-"""Turns of the event loop until an application is told of a disconnect. Django's handler asks until
-its response is complete, and stops asking then; told before, it raises an error that refers to the
-request, and that to it: only the garbage collector would free them."""
+"""Turns of the event loop until an application is told of a disconnect.
+
+Before 6.1, Django's handler asks until its response is complete, and stops then; told before,
+it raises an error that refers to the request, and that to it: only the garbage collector would free
+them.
+"""
 
 REPEAT_SECONDS: Final = 0.05
 """What an application waits for a disconnect that it has been told of already."""
