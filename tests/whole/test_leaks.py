@@ -179,6 +179,7 @@ def settled(here: Any) -> dict[str, Any] | None:
 async def test_nothing_is_left(here):
     asyncio.get_running_loop().set_debug(False)
     # All that is made once and kept is made first: threads of pools, connections, caches.
+    assert httpx.get(f"{here.url}/tests/filled", timeout=20).status_code == 200
     await cycles(here, 150, seed=1)
     before = await asyncio.to_thread(wait_until, lambda: settled(here), 20, "an empty server")
     used = await cycles(here, CYCLES, seed=2)

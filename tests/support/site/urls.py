@@ -17,6 +17,7 @@ from django.urls import path
 
 from project.urls import urlpatterns as project_urlpatterns
 from realtime.access.connections import get_connections
+from realtime.conf import settings as settings_of_realtime
 from realtime.delivery.hub import running_hubs
 from realtime.delivery.subscription import Subscription
 from realtime.exceptions import NotAllowed
@@ -26,6 +27,7 @@ from realtime.streaming.files import FileStreamResponse
 from realtime.streaming.response import EventStreamResponse
 from realtime.streaming.sources import open_file
 from realtime.streaming.sse import encode_sse
+from realtime.utils.threads import DATABASE
 
 _DIGITS = re.compile("[0-9]+")  # of an executor's number
 finished: list[str] = []  # sources whose `finally` has run
@@ -58,6 +60,19 @@ async def inside(request: HttpRequest) -> JsonResponse:
             "pid": os.getpid(),
         }
     )
+
+
+async def filled(request: HttpRequest) -> JsonResponse:
+    """Connect each thread that the pool for events may have, as a busy hour would."""
+    size = settings_of_realtime.DATABASE_THREADS
+    together = threading.Barrier(size, timeout=20)
+
+    def connect() -> None:
+        together.wait()
+        connections["default"].ensure_connection()
+
+    await asyncio.gather(*(DATABASE.run(connect) for _ in range(size)))
+    return JsonResponse({"threads": size})
 
 
 async def collected(request: HttpRequest) -> JsonResponse:
@@ -103,6 +118,7 @@ async def private(request: HttpRequest, name: str) -> FileStreamResponse:
 
 urlpatterns = [
     path("tests/inside", inside),
+    path("tests/filled", filled),
     path("tests/collected", collected),
     path("tests/private/<path:name>", private),
     path("tests/ticking", ticking),
