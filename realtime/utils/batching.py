@@ -30,11 +30,21 @@ class Batcher(Generic[A, R]):
     A batch waits up to `linger` seconds for as many calls as there were at the end of the last one.
     Callers that are answered together call again at nearly the same time: without that the first
     of them would have a batch of its own, and the others the next.
+
+    Where `run` waits for another machine, `at_once` batches may be under way: this process has
+    work to do meanwhile.
     """
 
-    def __init__(self, run: Run[A, R], *, repeat_alone: bool = False, linger: float = 0.0) -> None:
+    def __init__(
+        self,
+        run: Run[A, R],
+        *,
+        repeat_alone: bool = False,
+        linger: float = 0.0,
+        at_once: int = 1,
+    ) -> None:
         # Futures can't be shared between loops.
-        self._queues = PerLoop[_Queue[A, R]](lambda: _Queue(run, repeat_alone, linger))
+        self._queues = PerLoop[_Queue[A, R]](lambda: _Queue(run, repeat_alone, linger, at_once))
 
     async def __call__(self, argument: A) -> R:
         """Return the result for `argument`; raise what the batch answered it with."""
@@ -42,19 +52,22 @@ class Batcher(Generic[A, R]):
 
 
 class _Queue(Generic[A, R]):
-    def __init__(self, run: Run[A, R], repeat_alone: bool, linger: float) -> None:
+    def __init__(self, run: Run[A, R], repeat_alone: bool, linger: float, at_once: int) -> None:
         self._run = run
         self._repeat_alone = repeat_alone
         self._linger = linger
+        self._at_once = at_once
         self._expected = 0  # calls, as many as there were lately
         self._have_come: asyncio.Future[None] | None = None  # while a batch waits for them
         self._waiting: deque[tuple[A, asyncio.Future[R]]] = deque()
-        self._worker: asyncio.Task[None] | None = None
+        self._workers = 0
 
     def put(self, argument: A, future: "asyncio.Future[R]") -> "asyncio.Future[R]":
+        # One that was just started for another call takes this one too.
+        if self._workers == 0 or (self._workers < self._at_once and not self._waiting):
+            self._workers += 1
+            spawn(self._work())
         self._waiting.append((argument, future))
-        if self._worker is None:
-            self._worker = spawn(self._work())
         if self._have_come is not None and len(self._waiting) >= self._expected:
             _stop_waiting(self._have_come)
         return future
@@ -70,7 +83,7 @@ class _Queue(Generic[A, R]):
                 await self._serve([call for call in batch if not call[1].done()])
                 self._expected = min(MAX_CALLS, size + len(self._waiting))
         finally:
-            self._worker = None
+            self._workers -= 1
 
     async def _wait_for_others(self) -> None:
         loop = asyncio.get_running_loop()

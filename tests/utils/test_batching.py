@@ -49,6 +49,21 @@ async def test_calls_made_during_a_batch_share_the_next_one(store: Store) -> Non
     assert store.batches == [[0, 1, 2, 3, 4], [5, 6, 7, 8]]
 
 
+async def test_so_many_batches_are_under_way_and_no_more(store: Store) -> None:
+    double = Batcher(store, at_once=2)
+    store.open.clear()
+    calls = []
+    for count in (2, 3, 4, 5):
+        calls += [asyncio.create_task(double(count)) for _ in range(count)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+    assert store.batches == [[2] * 2, [3] * 3]
+    store.open.set()
+    assert await asyncio.gather(*calls) == [2 * n for n in (2, 3, 4, 5) for _ in range(n)]
+    assert store.batches[2:] == [[4] * 4 + [5] * 5]
+    assert await double(6) == 12
+
+
 async def test_a_batch_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "MAX_CALLS", 3)
     double = Batcher(store)

@@ -27,6 +27,7 @@ from .request import Append
 logger = logging.getLogger("realtime.eventlog")
 
 APPEND: Final = Script("append")
+AT_ONCE: Final = 2  # appends of one loop: while one is on its way, the next is made ready
 READY: Final = "realtime.ready"  # in whose partition it is tried whether anything can be written
 RENEWED: Final = (
     "A new epoch of %s begins, and its readers get a reset: Redis was restarted or replaced since "
@@ -39,7 +40,7 @@ Question: TypeAlias = None  # in the place of a call: whether an event could be 
 
 
 class _Writer:
-    """The writer of one event loop, which sends one append after the other."""
+    """Sends one append after the other, each with a number of its own."""
 
     def __init__(self) -> None:
         self.name = secrets.token_hex(8)
@@ -52,8 +53,8 @@ class Appender:
     def __init__(self, space: Keyspace, clients: PerLoop[Client]) -> None:
         self._space = space
         self._clients = clients
-        self._writers = PerLoop(_Writer)
-        self._append_together = Batcher[Call | Question, Any](self._answer)
+        self._writers = PerLoop(lambda: [_Writer() for _ in range(AT_ONCE)])  # that are free
+        self._append_together = Batcher[Call | Question, Any](self._answer, at_once=AT_ONCE)
 
     async def append(self, batch: Sequence[NewEvent], then: Then) -> list[Event]:
         """Store all events or none; `then` gets them once they are stored."""
@@ -65,9 +66,19 @@ class Appender:
         await self._append_together(None)
 
     async def _answer(self, calls: Sequence[Call | Question]) -> Sequence[Any]:
-        self._writers.get().number += 1
-        if not self._clients.get().is_cluster:  # one script may write all
-            return await self._append(calls)
+        free = self._writers.get()
+        writer = free.pop()
+        writer.number += 1
+        try:
+            if self._clients.get().is_cluster:
+                return await self._append_by_partition(writer, calls)
+            return await self._append(writer, calls)  # one script may write all
+        finally:
+            free.append(writer)
+
+    async def _append_by_partition(
+        self, writer: _Writer, calls: Sequence[Call | Question]
+    ) -> Sequence[Any]:
         groups: dict[str, list[int]] = {}
         answers: list[Any] = [None] * len(calls)
         for index, call in enumerate(calls):
@@ -78,7 +89,9 @@ class Appender:
             else:
                 answers[index] = SeveralPartitions(event.topic for event in batch)
         parts = list(groups.values())
-        found = await asyncio.gather(*(self._append([calls[n] for n in part]) for part in parts))
+        found = await asyncio.gather(
+            *(self._append(writer, [calls[n] for n in part]) for part in parts)
+        )
         for part, results in zip(parts, found, strict=True):
             for index, result in zip(part, results, strict=True):
                 answers[index] = result
@@ -88,10 +101,9 @@ class Appender:
         """Return the partitions that the events are in, which have to be one."""
         return {self._space.tag(event.topic) for event in batch} or {self._space.tag(READY)}
 
-    async def _append(self, calls: Sequence[Call | Question]) -> Sequence[Any]:
+    async def _append(self, writer: _Writer, calls: Sequence[Call | Question]) -> Sequence[Any]:
         """Store the events of calls in one partition, or on one server; answer each."""
         batches = [() if call is None else call[0] for call in calls]
-        writer = self._writers.get()
         where = ""
         if self._clients.get().is_cluster:
             where = next((event.topic for batch in batches for event in batch), READY)

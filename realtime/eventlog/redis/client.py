@@ -14,6 +14,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     BusyLoadingError,
     NoScriptError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
 )
@@ -125,6 +126,9 @@ class Client:
         except (NoScriptError, CallFailed):
             raise
         except (ResponseError, BusyLoadingError) as error:
+            if isinstance(error, ReadOnlyError) and self._sentinels:
+                # A replica by now: Sentinels will say which server it is instead.
+                raise NotAnswered(error) from error
             raise CallFailed(error) from error
         except Exception as error:
             # Not errors of Redis alone: to write to a connection that redis-py has closed

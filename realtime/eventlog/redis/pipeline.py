@@ -3,98 +3,115 @@
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
-from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ConnectionError, ResponseError
+import hiredis
+from redis.asyncio.connection import AbstractConnection, DefaultParser
+from redis.exceptions import (
+    BusyLoadingError,
+    ConnectionError,
+    InvalidResponse,
+    ReadOnlyError,
+)
 
-from ...utils.aio import cancel_and_wait, spawn
-
-try:
-    import hiredis
-except ImportError:  # redis-py does without it too
-    hiredis = None  # type: ignore[assignment]
+from ...utils.aio import spawn
 
 Value: TypeAlias = str | bytes | int | float
 
+INCOMPLETE: Final = object()
 
-class Pipeline:
+
+class Pipeline(asyncio.Protocol):
     """Commands in the order in which they come, and the answers in the same one.
 
-    redis-py's pool has a connection wait for each answer, and each command takes two tasks, three
-    timers and a lock there. Here one task reads for all that wait.
+    redis-py connects: it knows passwords, TLS and Sentinels. From then on its transport is ours:
+    it has a connection wait for each answer, with two tasks, three timers and a lock for each.
     """
 
     def __init__(self, connection: AbstractConnection, answer_seconds: float) -> None:
-        self._connection = connection  # connected, and without time limits of its own
+        self._connection = connection  # connected, and closed by us: it warns where it is not
         self._seconds = answer_seconds
-        self._answers: deque[asyncio.Future[Any]] = deque()
-        self._reading = spawn(self._read())
+        self._loop = asyncio.get_running_loop()
+        self._answers: deque[tuple[asyncio.Future[Any], float]] = deque()  # and until when
+        self._timer: asyncio.TimerHandle | None = None  # while some wait
+        parse_error: Any = DefaultParser.parse_error
+        self._reader = hiredis.Reader(
+            protocolError=InvalidResponse, replyError=parse_error, notEnoughData=INCOMPLETE
+        )
+        stream: Any = connection
+        self._transport: asyncio.Transport = stream._writer.transport  # noqa: SLF001 - no other way
+        self._transport.set_protocol(self)
 
     @property
     def is_closed(self) -> bool:
         """Return whether nothing can be sent any more."""
-        return not self._connection.is_connected
+        return self._transport.is_closing()
 
     async def call(self, command: Sequence[Value]) -> Any:
         """Return the answer to a command; raise what Redis, or the connection, has said.
 
         Where an answer does not come in time the connection ends, and with it all that wait.
         """
-        loop = asyncio.get_running_loop()
-        answer = loop.create_future()
-        self._answers.append(answer)
-        timer = loop.call_later(self._seconds, self._reading.cancel)
-        try:
-            try:
-                # It waits for the server too, where the socket has no room for all of the command.
-                async with asyncio.timeout(self._seconds):
-                    await self._connection.send_packed_command(
-                        self._pack(command), check_health=False
-                    )
-            except BaseException:
-                # An answer that will not come: those that do would be given to the wrong calls.
-                await self._connection.disconnect(nowait=True)
-                self._reading.cancel()
-                raise
-            return await answer
-        finally:
-            timer.cancel()
-            if not answer.cancel() and not answer.cancelled():
-                answer.exception()  # seen, so that asyncio does not report it
+        if self.is_closed:
+            raise ConnectionError("The connection has ended")
+        # In one piece: an append has so many words that pieces cost more than it.
+        words: Any = tuple(command)
+        packed = hiredis.pack_command(words)
+        answer = self._loop.create_future()
+        self._answers.append((answer, self._loop.time() + self._seconds))
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._seconds, self._check_time)
+        self._transport.write(packed)
+        return await answer
 
     async def aclose(self) -> None:
         """Close the connection."""
-        await cancel_and_wait(self._reading)
+        self._end()
+        await self._connection.disconnect(nowait=True)
 
-    def _pack(self, command: Sequence[Value]) -> bytes:
-        # In one piece: an append has so many words that pieces cost more than it.
-        if hiredis is not None:
-            pack: Any = hiredis.pack_command
-            return bytes(pack(tuple(command)))
-        return b"".join(self._connection.pack_command(*command))
-
-    async def _read(self) -> None:
+    def data_received(self, data: bytes) -> None:
+        """Give those that wait what Redis has answered."""
+        self._reader.feed(data)
         try:
-            while True:
-                try:
-                    self._answer(await self._connection.read_response())
-                except ResponseError as error:
-                    self._answer(error)
-        except Exception as error:
-            # Of the first alone this may be an answer: what came behind it may have been done.
-            self._answer(error)
-        finally:
-            while self._answers:
-                self._answer(ConnectionError("The connection ended, or was silent for too long"))
-            await self._connection.disconnect(nowait=True)
+            while (said := self._reader.gets()) is not INCOMPLETE:
+                self._answer(said)
+        except InvalidResponse:
+            self._end()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Tell those that wait: what they sent may have been done."""
+        self._end()
+        spawn(self._connection.disconnect(nowait=True))
 
     def _answer(self, said: Any) -> None:
         """Give the first that waits what was said; it may have been cancelled."""
-        answer = self._answers.popleft() if self._answers else None
-        if answer is None or answer.done():
+        if self._answers:
+            answer, _ = self._answers.popleft()
+            if answer.done():
+                pass
+            elif isinstance(said, Exception):
+                answer.set_exception(said)
+            else:
+                answer.set_result(said)
+        if isinstance(said, BusyLoadingError | ReadOnlyError):
+            # It was replaced, or is a replica now: the next call looks for the server anew. This
+            # was said to the first alone, and what came behind it may have been done.
+            self._end()
+
+    def _check_time(self) -> None:
+        self._timer = None
+        if not self._answers:
             return
-        if isinstance(said, Exception):
-            answer.set_exception(said)
+        rest = self._answers[0][1] - self._loop.time()
+        if rest <= 0:
+            self._end()
         else:
-            answer.set_result(said)
+            self._timer = self._loop.call_later(rest, self._check_time)
+
+    def _end(self) -> None:
+        self._transport.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._answers:
+            self._answer(ConnectionError("The connection ended, or was silent for too long"))

@@ -87,6 +87,22 @@ async def test_after_the_time_it_is_unknown_and_what_was_given_up_is_not_stored_
     assert await stored(redis_log) == [(1, "0"), (2, "2")]
 
 
+async def test_each_of_two_that_are_under_way_is_stored_once(log, redis_log, proxy):
+    await log.aappend([new(0)])
+    proxy.swallow()
+    first = asyncio.create_task(log.aappend([new(1)]))
+    await asyncio.sleep(0.05)
+    second = asyncio.create_task(log.aappend([new(2)]))
+    await asyncio.sleep(0.05)
+    third = asyncio.create_task(log.aappend([new(3)]))  # waits for one of them
+    events = [event for [event] in await asyncio.gather(first, second, third)]
+    assert sorted(event.offset for event in events) == [2, 3, 4]
+    stored_now = await stored(redis_log)
+    assert stored_now == sorted(stored_now)
+    assert {(event.offset, event.data) for event in events} == set(stored_now[1:])
+    assert len(stored_now) == 4
+
+
 async def test_of_two_with_one_number_one_is_made_and_none_below_the_last(redis_log, shared_valkey):
     space, client = Keyspace(8), Client(shared_valkey.url, 5.0)
 
