@@ -167,12 +167,28 @@ class Fanout:
     def _continue(self) -> None:
         """Send for one slice of time, and the rest after the loop has had its turn."""
         assert self._run is not None
-        for _ in self._run:
-            # In an empty context: nothing of the publisher's request is kept alive.
-            later = asyncio.get_running_loop().call_soon
-            self._later = later(self._continue, context=Context())
-            return
+        try:
+            for _ in self._run:
+                # In an empty context: nothing of the publisher's request is kept alive.
+                later = asyncio.get_running_loop().call_soon
+                self._later = later(self._continue, context=Context())
+                return
+        except Exception:
+            logger.exception("Can't write events of %s; their readers read the log", self.topic)
+            self._give_up()
         self._run = self._later = None
+
+    def _give_up(self) -> None:
+        """Have all subscribers read on: some may not have what was being sent."""
+        ended = last_position(self._unsent, self._sending or self._sent)
+        lagging = list(self._lagging)
+        self._unsync_all()
+        self._groups.clear()  # what they were being sent is not known
+        self._pending.clear()
+        self._already_sent.clear()
+        self._sent, self._sending, self._unsent = ended, None, ()
+        for subscriber in lagging:
+            self._tell(subscriber, ())
 
     def _send_all(self) -> Iterator[None]:
         now = asyncio.get_running_loop().time

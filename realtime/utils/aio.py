@@ -85,11 +85,12 @@ class PerLoop(Generic[T]):
     def get(self) -> T:
         """Return the running loop's."""
         loop = asyncio.get_running_loop()
-        if loop not in self._made:
-            self._made[loop] = self._factory()
+        made = self._made.get(loop)
+        if made is None:
+            made = self._made[loop] = self._factory()
             if self._aclose is not None:
                 _at_loop_end(self._close)
-        return self._made[loop]
+        return made
 
     async def _close(self) -> None:
         assert self._aclose is not None

@@ -197,6 +197,29 @@ async def test_ephemeral_events_move_no_position(crowd):
     assert [client.position for client in clients] == [at(1)] * 2
 
 
+@pytest.mark.parametrize("count", [1, 3])
+async def test_what_can_not_be_written_stops_nothing_that_comes_later(crowd, caplog, count):
+    def broken(event: Event) -> bytes:
+        if event.data == "2":
+            raise ValueError("of a form of the site's own")
+        return encode(event)
+
+    first, second = synced(crowd, 1), synced(crowd, count, encode=broken)
+    lagging = Client(crowd, reads=False)
+    crowd.send([event(1)])
+    crowd.send([event(2)])
+    assert "Can't write events of a" in caplog.text
+    assert [client.own for client in second] == [at(1)] * count
+    assert first[0].own == at(2)  # it was written to before
+    assert lagging.notified[-1] == []
+    assert not any(client.is_synced for client in (*first, *second))
+    for client in (*first, *second):  # they have read what they lacked
+        client.own = at(2)
+        assert client.sync()
+    crowd.send([event(3)])
+    assert [client.written[-1] for client in (*first, *second)] == [b"3"] * (count + 1)
+
+
 # -- together
 
 
