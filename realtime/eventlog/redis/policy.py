@@ -4,10 +4,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias
 
 from django.core.checks import CheckMessage, Error, Warning
+from redis.asyncio.connection import parse_url
 
 from ...conf import settings
 from ...exceptions import DatabaseUnavailable, RealtimeConfigurationError
 from ...utils.background_loop import background_loop
+from ...utils.redis_url import SCHEMES, RedisURL
 
 INFO: Final = "return redis.call('INFO', ARGV[1])"  # as the scripts of the log read it
 Ask: TypeAlias = Callable[..., Awaitable[Any]]
@@ -29,6 +31,12 @@ def check_server(ask: Ask) -> list[CheckMessage]:
     if not settings.REDIS_LOG_URL:
         message = "The event log is in Redis, and REALTIME has no 'REDIS_LOG_URL'."
         return [Error(message, hint="As 'redis://127.0.0.1:6379/0'.", id="realtime.E014")]
+    try:
+        parse_url(RedisURL.parse(settings.REDIS_LOG_URL).server)
+    except ValueError:  # its text may have a part of a password
+        message = f"REALTIME['REDIS_LOG_URL'] is none of {SCHEMES}, or its port is no number."
+        hint = "In passwords, write / as %2F and @ as %40."
+        return [Error(message, hint=hint, id="realtime.E014")]
     try:
         return background_loop.run(_check, ask)
     except DatabaseUnavailable as error:

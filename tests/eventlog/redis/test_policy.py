@@ -28,6 +28,17 @@ def test_without_an_address(redis_log):
     assert "REDIS_LOG_URL" in message.msg
 
 
+@pytest.mark.parametrize(
+    "url", ["nonsense", "http://host", "redis://h:port/0", "redis+sentinel://a", "redis://u:se/c@h"]
+)
+def test_what_is_no_address(redis_log, url):
+    with override_settings(REALTIME={"REDIS_LOG_URL": url}):
+        [message] = redis_log.check()
+    assert message.id == "realtime.E014"
+    assert "none of redis://" in message.msg
+    assert "se/c" not in message.msg
+
+
 def test_the_systems_checks_go_through_it(shared_valkey):
     log = "realtime.eventlog.redis.log.RedisLog"
     with override_settings(REALTIME={"EVENT_LOG": log, "REDIS_LOG_URL": shared_valkey.url}):
