@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from ..support.brokers import BROKERS
 from .faults import faults_of
-from .schedule import run_share
+from .schedule import PACE_SECONDS, run_share
 
 
 def main() -> int:
@@ -23,6 +23,12 @@ def main() -> int:
     parser.add_argument("--schedules", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0, help="the first schedule's")
     parser.add_argument("--processes", type=int, default=4, help="sites beside each other")
+    parser.add_argument(
+        "--pace",
+        type=float,
+        default=PACE_SECONDS,
+        help="seconds between two events of a publisher: more lets more sites run at once",
+    )
     parser.add_argument("--bus", choices=BROKERS, default="channels")
     parser.add_argument("--log", choices=["database", "redis"], default="database")
     parser.add_argument("--fault", action="append", help="use this one instead of random ones")
@@ -37,7 +43,10 @@ def main() -> int:
     started = time.monotonic()
     with ProcessPoolExecutor(options.processes) as pool:
         jobs = [
-            pool.submit(run_share, share, options.bus, options.log, options.fault, options.verbose)
+            pool.submit(
+                run_share,
+                *(share, options.bus, options.log, options.fault, options.pace, options.verbose),
+            )
             for share in shares
             if share
         ]

@@ -84,15 +84,21 @@ class Publisher:
         self.acknowledged[number] = topic, event_id
         return True
 
-    async def run(self, topics: Sequence[str], rng: Random, stopped: asyncio.Event) -> None:
-        """Publish to these topics until `stopped`."""
+    async def run(
+        self, topics: Sequence[str], rng: Random, pace: float, stopped: asyncio.Event
+    ) -> None:
+        """Publish to these topics until `stopped`, every `pace` seconds or so."""
         while not stopped.is_set():
             await self.publish(rng.choice(topics))
-            await asyncio.sleep(PACE_SECONDS)
+            await asyncio.sleep(pace)
 
 
 async def run_schedule(
-    site: Site, faults: Mapping[str, Fault], seed: int, names: Sequence[str] | None = None
+    site: Site,
+    faults: Mapping[str, Fault],
+    seed: int,
+    names: Sequence[str] | None = None,
+    pace: float = PACE_SECONDS,
 ) -> Outcome:
     """Break the site as the seed says, or by the named faults; then compare with its log."""
     rng = Random(seed)
@@ -115,7 +121,7 @@ async def run_schedule(
         ]
         stopped = asyncio.Event()
         publishing = [
-            asyncio.create_task(publisher.run(topics, Random(rng.random()), stopped))
+            asyncio.create_task(publisher.run(topics, Random(rng.random()), pace, stopped))
             for publisher in publishers
         ]
         try:
@@ -209,21 +215,31 @@ def _offset(event_id: str) -> int:
 
 
 def run_share(
-    seeds: Sequence[int], bus: str, log: str, names: Sequence[str] | None, is_verbose: bool
+    seeds: Sequence[int],
+    bus: str,
+    log: str,
+    names: Sequence[str] | None,
+    pace: float,
+    is_verbose: bool,
 ) -> list[Outcome]:
     """Run these schedules one after the other on a site of their own; print what is wrong."""
-    return asyncio.run(_run_share(seeds, bus, log, names, is_verbose))
+    return asyncio.run(_run_share(seeds, bus, log, names, pace, is_verbose))
 
 
 async def _run_share(
-    seeds: Sequence[int], bus: str, log: str, names: Sequence[str] | None, is_verbose: bool
+    seeds: Sequence[int],
+    bus: str,
+    log: str,
+    names: Sequence[str] | None,
+    pace: float,
+    is_verbose: bool,
 ) -> list[Outcome]:
     outcomes = []
     faults = faults_of(bus, log)
     async with broken_site(bus, log) as site:
         for seed in seeds:
             begun = len(site.server.log)
-            outcome = await run_schedule(site, faults, seed, names)
+            outcome = await run_schedule(site, faults, seed, names, pace)
             outcomes.append(outcome)
             if is_verbose or outcome.wrong:
                 print(outcome, flush=True)
