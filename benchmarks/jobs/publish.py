@@ -41,7 +41,7 @@ def run(contestant: Contestant, plan: Plan) -> Iterator[Measurement]:
         yield by_post(server, plan)
         for name, extra in LOGS[contestant.name].items():
             yield by_websocket(server, plan, name, extra)
-        server.process.end()  # or the next one would take it for another host's until its lease ends
+        server.process.end()  # else it counts as another host for the next one, till its lease ends
     if contestant.name == "ours":
         with contestant.serving(plan.server_core, env={"EVENT_LOG": "redis"}) as server:
             yield by_websocket(server, plan, "in the log in Redis", {})
