@@ -81,7 +81,8 @@ class Pipeline(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Tell those that wait: what they sent may have been done."""
         self._end()
-        spawn(self._connection.disconnect(nowait=True))
+        if self._connection.is_connected:  # in the eyes of redis-py, which was not told
+            spawn(self._connection.disconnect(nowait=True))
 
     def _answer(self, said: Any) -> None:
         """Give the first that waits what was said; it may have been cancelled."""

@@ -2,16 +2,20 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
 from redis.asyncio import Connection, ConnectionPool
 from redis.exceptions import BusyLoadingError, ConnectionError, ReadOnlyError, ResponseError
 
 from realtime.eventlog.redis.pipeline import Pipeline
 
-from ...support.servers import Valkey
+from ...support.servers import Valkey, certificate
 
 
 @pytest.fixture
@@ -155,3 +159,44 @@ async def test_each_call_has_its_own_time(pipeline):
     assert not pipeline.is_closed
     with pytest.raises(ConnectionError):
         await pipeline.call(["BLPOP", "pipeline.list", "0"])
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_over_tls(shared_valkey: Valkey, tmp_path: Path, run: Any) -> None:
+    certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    ended = []
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        theirs, ours = await asyncio.open_connection("127.0.0.1", shared_valkey.port)
+
+        async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+            with suppress(OSError):
+                while data := await source.read(65_536):
+                    target.write(data)
+            for each in (ours, writer):
+                each.close()
+            with suppress(OSError):
+                await target.wait_closed()
+
+        await asyncio.gather(copy(reader, ours), copy(theirs, writer))
+        ended.append(True)
+
+    async def ask() -> None:
+        async with await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context) as server:
+            port = server.sockets[0].getsockname()[1]
+            url = f"rediss://localhost:{port}?ssl_ca_certs={tmp_path}/cert.pem"
+            pool = ConnectionPool.from_url(url, socket_timeout=None, protocol=2)
+            connection = pool.make_connection()
+            await connection.connect()
+            pipeline = Pipeline(connection, 5.0)
+            large = b"x" * 300_000
+            answers = await asyncio.gather(*(pipeline.call(["ECHO", large]) for _ in range(3)))
+            assert answers == [large] * 3
+            await pipeline.aclose()
+            async with asyncio.timeout(20):
+                while not ended:
+                    await asyncio.sleep(0.01)
+
+    run(ask())
