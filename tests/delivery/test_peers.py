@@ -429,7 +429,8 @@ async def test_what_is_published_in_the_moment_of_coming_is_found(two_workers):
         publishing = asyncio.create_task(publish())
         for _ in range(5):
             url = f"{two.ws_url}/ws/topics/{topic}?token={token}"
-            async with connect(url) as reader:  # the other worker's only one
+            # The other worker's only one. It closes at once: nothing waits here to be read.
+            async with connect(url, max_queue=None) as reader:
                 first = await receive(reader, SECONDS)
                 for offset in range(1, 100):
                     assert (await receive(reader, SECONDS))["data"] == first["data"] + offset
