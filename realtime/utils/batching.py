@@ -60,13 +60,12 @@ class _Queue(Generic[A, R]):
         self._expected = 0  # calls, as many as there were lately
         self._have_come: asyncio.Future[None] | None = None  # while a batch waits for them
         self._waiting: deque[tuple[A, asyncio.Future[R]]] = deque()
-        self._workers = 0
+        self._workers: set[asyncio.Task[None]] = set()
 
     def put(self, argument: A, future: "asyncio.Future[R]") -> "asyncio.Future[R]":
         # One that was just started for another call takes this one too.
-        if self._workers == 0 or (self._workers < self._at_once and not self._waiting):
-            self._workers += 1
-            spawn(self._work())
+        if not self._workers or (len(self._workers) < self._at_once and not self._waiting):
+            self._workers.add(spawn(self._work()))
         self._waiting.append((argument, future))
         if self._have_come is not None and len(self._waiting) >= self._expected:
             _stop_waiting(self._have_come)
@@ -83,7 +82,7 @@ class _Queue(Generic[A, R]):
                 await self._serve([call for call in batch if not call[1].done()])
                 self._expected = min(MAX_CALLS, size + len(self._waiting))
         finally:
-            self._workers -= 1
+            self._workers.discard(asyncio.current_task())  # type: ignore[arg-type]
 
     async def _wait_for_others(self) -> None:
         loop = asyncio.get_running_loop()

@@ -1,7 +1,8 @@
 """Calls made together: alone at once, many as one, and none at another's cost."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 import pytest
 
@@ -62,6 +63,25 @@ async def test_so_many_batches_are_under_way_and_no_more(store: Store) -> None:
     assert await asyncio.gather(*calls) == [2 * n for n in (2, 3, 4, 5) for _ in range(n)]
     assert store.batches[2:] == [[4] * 4 + [5] * 5]
     assert await double(6) == 12
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+async def test_without_memory_for_a_batch_the_next_call_finds_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    def no_memory(coroutine: Coroutine[Any, Any, None]) -> None:
+        coroutine.close()
+        raise MemoryError
+
+    double = Batcher(store, at_once=at_once)
+    for _ in range(3):
+        with monkeypatch.context() as patched:
+            patched.setattr(batching, "spawn", no_memory)
+            with pytest.raises(MemoryError):
+                await double(1)
+        async with asyncio.timeout(5):
+            assert await double(2) == 4
+    assert store.batches == [[2]] * 3  # what was refused is not done
 
 
 async def test_a_batch_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
