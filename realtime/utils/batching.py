@@ -82,7 +82,7 @@ class _Queue(Generic[A, R]):
                 await self._serve([call for call in batch if not call[1].done()])
                 self._expected = min(MAX_CALLS, size + len(self._waiting))
         finally:
-            self._workers.discard(asyncio.current_task())  # type: ignore[arg-type]
+            self._workers.discard(asyncio.current_task())
 
     async def _wait_for_others(self) -> None:
         loop = asyncio.get_running_loop()
