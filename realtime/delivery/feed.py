@@ -113,6 +113,8 @@ class Feed:
         if not self.is_started:
             self._is_behind = True  # the start may have read the head before
             return False
+        if self._doubted is not None:
+            self.catch_up()  # what was to be read again could not be
         if head == self.position:
             return False
         if head.epoch == self.epoch and head.offset < self.head:
@@ -133,9 +135,10 @@ class Feed:
         stored: Event | None = None  # the newest that was read
         while self._is_behind:
             self._is_behind = False
+            doubted, self._doubted = self._doubted, None
             try:
                 try:
-                    events = await self._read_on(stored)
+                    events = await self._read_on(doubted or self._known(self.head), stored)
                 except HistoryGone:
                     heads = await get_event_log().heads([self.topic])
                     self._restart(heads.get(self.topic, START))
@@ -144,18 +147,18 @@ class Feed:
                     if events:
                         stored, self._is_behind = events[-1], True
             except Exception:
+                self._doubted = self._doubted or doubted
                 # The next check of the heads tries again.
                 logger.warning("Can't read the log of %s", self.topic, exc_info=True)
                 return
 
-    async def _read_on(self, stored: Event | None) -> list[Event]:
-        """Return what follows in the log; raise `HistoryGone` if there is another event before.
+    async def _read_on(self, known: Event | None, stored: Event | None) -> list[Event]:
+        """Return what follows in the log; raise `HistoryGone` if it has another event than `known`.
 
         `stored` was just read there, and need not be compared again.
         """
         log, limit = get_event_log(), settings.LOG_PAGE_EVENTS
         CATCH_UPS.inc()
-        known, self._doubted = self._doubted or self._known(self.head), None
         if known is None or known == stored:
             return (await log.read(self.topic, self.position, limit)).events
         # One that is known is read again: offsets that are given anew look like any others.

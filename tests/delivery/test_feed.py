@@ -113,6 +113,32 @@ def test_an_announcement_that_contradicts_is_no_evidence():
         instantly(main())
 
 
+def test_a_doubt_outlives_a_log_that_can_not_be_read(caplog):
+    with stage(log=SetBackLog()) as (_, log):
+
+        async def main() -> None:
+            feed = Feed("a")
+            feed.start(START)
+            events = [log.put("a", "message", str(number)) for number in range(5)]
+            feed.offer(events)
+            await turns()
+            log.lose("a", 3)
+            anew = [log.put("a", "message", '"anew"') for _ in range(2)]
+            log.failing = True
+            feed.offer(anew)
+            await turns()
+            assert "Can't read the log of a" in caplog.text
+            log.failing = False
+            # The heads are the same: nothing was missed, and yet the log is read.
+            assert not feed.compare(log.head("a"), feed.position)
+            await turns()
+            assert log.ended == [events[3]]
+            assert feed.position == log.head("a")
+            feed.close()
+
+        instantly(main())
+
+
 def test_a_forged_event_keeps_no_real_one_away():
     with stage(log=SetBackLog()) as (_, log):
 

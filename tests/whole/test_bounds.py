@@ -115,7 +115,10 @@ def test_a_client_that_sends_more_than_a_consumer_handles(
     headers = {"Authorization": f"Bearer {TOKENS['alice']}"}
     message = json.dumps({"type": "publish", "data": "x" * 1000})
     with connect(
-        f"{server.ws_url}/ws/topics/room.a", additional_headers=headers, proxy=None
+        f"{server.ws_url}/ws/topics/room.a",
+        additional_headers=headers,
+        proxy=None,
+        close_timeout=0.1,  # the answer to a close comes after all that was sent before it
     ) as client:
         client.send(message)
         client.recv(timeout=20)
