@@ -79,7 +79,10 @@ class _Queue(Generic[A, R]):
                 size = min(MAX_CALLS, len(self._waiting))
                 batch = [self._waiting.popleft() for _ in range(size)]
                 # Skip calls whose caller was cancelled before this batch started.
-                await self._serve([call for call in batch if not call[1].done()])
+                try:
+                    await self._serve([call for call in batch if not call[1].done()])
+                finally:
+                    _refuse([future for _, future in batch if not future.done()])
                 self._expected = min(MAX_CALLS, size + len(self._waiting))
         finally:
             self._workers.discard(asyncio.current_task())
@@ -113,6 +116,12 @@ class _Queue(Generic[A, R]):
                 future.set_exception(result)
             else:
                 future.set_result(result)
+
+
+def _refuse(futures: "Sequence[asyncio.Future[R]]") -> None:
+    """Answer those that a batch has not: it was cancelled, or had no memory for its answers."""
+    for future in futures:
+        future.set_exception(MemoryError("A batch of calls ended without an answer"))
 
 
 def _stop_waiting(future: "asyncio.Future[None]") -> None:

@@ -5,7 +5,6 @@ process shares `DATABASE_THREADS` threads for its events, and `TRANSFER_THREADS`
 responses read. A slow query of an export must not keep an event waiting.
 """
 
-import asyncio
 import os
 import threading
 import time
@@ -24,6 +23,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 
 from ..conf import settings
 from ..metrics.series import Gauge
+from . import thread_results
 from .reconnect import check_pool, close_suspects
 
 P = ParamSpec("P")
@@ -62,7 +62,7 @@ class ThreadPool:
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what `function` returns in one of the threads."""
-        return await asyncio.wrap_future(self.submit(function, *args, **kwargs))
+        return await thread_results.wrap(self.submit(function, *args, **kwargs))
 
     async def run_twice(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `run`, for what may be done twice.
@@ -80,7 +80,7 @@ class ThreadPool:
                     raise  # the pool has none to give: the second time would take as long
                 return call()
 
-        return await asyncio.wrap_future(self._submit(twice))
+        return await thread_results.wrap(self._submit(twice))
 
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         """Call `function` in one of the threads, and return its future."""

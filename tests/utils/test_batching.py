@@ -84,6 +84,20 @@ async def test_without_memory_for_a_batch_the_next_call_finds_one(
     assert store.batches == [[2]] * 3  # what was refused is not done
 
 
+async def test_a_batch_that_is_cancelled_leaves_nobody_waiting(store: Store) -> None:
+    double = Batcher(store)
+    store.open.clear()
+    calls = [asyncio.create_task(double(n)) for n in range(3)]
+    while not store.batches:
+        await asyncio.sleep(0)
+    for worker in double._queues.get()._workers:
+        worker.cancel()
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [MemoryError] * 3
+    store.open.set()
+    assert await double(4) == 8
+
+
 async def test_a_batch_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "MAX_CALLS", 3)
     double = Batcher(store)
