@@ -7,10 +7,17 @@ borrows one of a bounded number of threads. It always gets the same one, as thre
 expects, until it has ended or streams. A thread is shared only where there are more requests.
 """
 
-import functools
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import (
+    BrokenExecutor,
+    Executor,
+    Future,
+    InvalidStateError,
+    ThreadPoolExecutor,
+)
+from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
@@ -20,14 +27,31 @@ Application = Callable[..., Coroutine[Any, Any, None]]
 
 
 class RequestThread:
-    """One thread, how many calls wait for it or run in it, and how many requests have it."""
+    """One thread, the calls that wait for it or run in it, and how many requests have it."""
 
-    __slots__ = ("executor", "pending", "requests")
+    __slots__ = ("_name", "_thread", "executor", "pending", "requests")
 
     def __init__(self, number: int) -> None:
-        self.executor = ThreadPoolExecutor(1, f"request-{number}")
-        self.pending = 0
+        self._name = f"request-{number}"
         self.requests = 0
+        self.renew()
+
+    def renew(self) -> None:
+        """Have another thread, at the next call."""
+        self._thread: threading.Thread | None = None
+        self.executor = ThreadPoolExecutor(1, self._name, initializer=self._note)
+        self.pending: set[Future[Any]] = set()
+
+    @property
+    def is_dead(self) -> bool:
+        """Return whether the thread has ended, as one does that has no memory.
+
+        The executor takes it for one that works, and calls would wait for it for good.
+        """
+        return self._thread is not None and not self._thread.is_alive()
+
+    def _note(self) -> None:
+        self._thread = threading.current_thread()
 
 
 class RequestThreads:
@@ -46,6 +70,8 @@ class RequestThreads:
 
     def borrow(self) -> RequestThread:
         """Return a thread that no request has, or else a new one, or else that with least to do."""
+        for each in self._workers:
+            self._replace_dead(each)
         with self._lock:
             worker = min(self._workers, key=_load, default=None)
             if worker is None or (
@@ -63,10 +89,15 @@ class RequestThreads:
 
     def submit(self, worker: RequestThread, function: Callable[..., T], *args: Any) -> "Future[T]":
         """Call `function` in the worker's thread."""
+        self._replace_dead(worker)
+        try:
+            future = worker.executor.submit(self._call, function, *args)
+        except BrokenExecutor:  # by a thread that had no memory to begin
+            worker.renew()
+            raise
         with self._lock:
-            worker.pending += 1
-        future = worker.executor.submit(self._call, function, *args)
-        future.add_done_callback(lambda _: self._done(worker))
+            worker.pending.add(future)
+        future.add_done_callback(partial(self._done, worker))
         return future
 
     def _call(self, function: Callable[..., T], *args: Any) -> T:
@@ -74,9 +105,19 @@ class RequestThreads:
             callback()
         return function(*args)
 
-    def _done(self, worker: RequestThread) -> None:
+    def _done(self, worker: RequestThread, future: "Future[Any]") -> None:
         with self._lock:
-            worker.pending -= 1
+            worker.pending.discard(future)
+
+    def _replace_dead(self, worker: RequestThread) -> None:
+        with self._lock:
+            if not worker.is_dead:
+                return
+            lost = worker.pending
+            worker.renew()
+        for future in lost:
+            with suppress(InvalidStateError):
+                future.set_exception(MemoryError("The request's thread has ended"))
 
 
 class BorrowedThread(Executor):
@@ -106,7 +147,7 @@ class BorrowedThread(Executor):
             worker = self._worker = self._threads.borrow()
             for callback in self._threads.before_use:
                 self._threads.submit(worker, callback)
-        call = functools.partial(fn, **kwargs) if kwargs else fn
+        call = partial(fn, **kwargs) if kwargs else fn
         future = self._threads.submit(worker, call, *args)
         if self._is_over:
             self.release()
@@ -139,4 +180,4 @@ def with_borrowed_threads(application: Application, threads: RequestThreads) -> 
 
 
 def _load(worker: RequestThread) -> tuple[int, int]:
-    return worker.pending, worker.requests
+    return len(worker.pending), worker.requests

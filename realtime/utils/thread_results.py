@@ -1,49 +1,46 @@
-"""The results of threads, as an event loop awaits them."""
+"""The results of threads, which reach whoever waits for them though memory may be short."""
 
-import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
-NO_MEMORY_SECONDS: Final = 0.1  # until a thread that has none tries again to tell its result
+NO_MEMORY_SECONDS: Final = 0.1  # until a callback that had no memory is called again
 
 
-def wrap(future: "Future[T]") -> "asyncio.Future[T]":
-    """Return what an event loop awaits a thread's result by, as `asyncio.wrap_future` does.
+class ThreadResult(Future[T]):
+    """A future whose callbacks are called again where they find no memory.
 
-    But one that comes: a thread that runs out of memory has none to tell the loop so, and the
-    caller, with all that wait for it, would wait for good.
+    The callback of `asyncio.wrap_future` tells the event loop. One that fails is logged, and the
+    caller, with all that wait for it, would wait for good: a thread that has just run out of memory
+    has none for that either.
     """
-    loop = asyncio.get_running_loop()
-    waiting: asyncio.Future[T] = loop.create_future()
-    waiting.add_done_callback(lambda ended: ended.cancelled() and future.cancel())
-    future.add_done_callback(partial(_tell, loop, waiting))
-    return waiting
+
+    def add_done_callback(self, fn: Callable[[Future[T]], Any]) -> None:
+        super().add_done_callback(partial(_call, fn))
 
 
-def _tell(
-    loop: asyncio.AbstractEventLoop, waiting: "asyncio.Future[T]", future: "Future[T]"
-) -> None:
+def _call(callback: Callable[[Future[T]], Any], future: Future[T]) -> None:
     while True:
         try:
-            loop.call_soon_threadsafe(_settle, waiting, future)
+            callback(future)
         except MemoryError:
             time.sleep(NO_MEMORY_SECONDS)
-        except RuntimeError:  # the loop is closed
-            return
         else:
             return
 
 
-def _settle(waiting: "asyncio.Future[T]", future: "Future[T]") -> None:
-    if waiting.done():
+def answer(future: Future[T], call: Callable[[], T]) -> None:
+    """Make a call, and give its result, or what it raises, to the future."""
+    if not future.set_running_or_notify_cancel():
         return
-    if future.cancelled():
-        waiting.cancel()
-    elif (error := future.exception()) is not None:
-        waiting.set_exception(error)
+    try:
+        result = call()
+    except BaseException as error:
+        future.set_exception(error)
+        del future  # or it is alive as long as its own exception, which holds this frame
     else:
-        waiting.set_result(future.result())
+        future.set_result(result)

@@ -5,6 +5,7 @@ process shares `DATABASE_THREADS` threads for its events, and `TRANSFER_THREADS`
 responses read. A slow query of an export must not keep an event waiting.
 """
 
+import asyncio
 import os
 import threading
 import time
@@ -23,8 +24,8 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 
 from ..conf import settings
 from ..metrics.series import Gauge
-from . import thread_results
 from .reconnect import check_pool, close_suspects
+from .thread_results import ThreadResult, answer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,7 +63,7 @@ class ThreadPool:
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what `function` returns in one of the threads."""
-        return await thread_results.wrap(self.submit(function, *args, **kwargs))
+        return await asyncio.wrap_future(self.submit(function, *args, **kwargs))
 
     async def run_twice(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `run`, for what may be done twice.
@@ -80,7 +81,7 @@ class ThreadPool:
                     raise  # the pool has none to give: the second time would take as long
                 return call()
 
-        return await thread_results.wrap(self._submit(twice))
+        return await asyncio.wrap_future(self._submit(twice))
 
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         """Call `function` in one of the threads, and return its future."""
@@ -106,7 +107,7 @@ class ThreadPool:
                 thread.join(max(0.0, deadline - time.monotonic()))
 
     def _submit(self, call: Callable[[], T]) -> "Future[T]":
-        future: Future[T] = Future()
+        future: Future[T] = ThreadResult()
         with self._lock:
             idle = sum(begun is None for begun in self._threads.values())
             # Before the call is there: one that raised for want of a thread is not made later.
@@ -170,7 +171,7 @@ class ThreadPool:
         me = threading.current_thread()
         try:
             while (call := self._next_call(me, threads)) is not None:
-                _answer(*call)
+                answer(*call)
                 del call  # an idle thread keeps nothing alive
         finally:
             threads.pop(me, None)
@@ -246,18 +247,6 @@ def _start(thread: threading.Thread) -> None:
     # In a thread of its own: `start` waits for ever for one that dies before it runs, as it does
     # where memory is short.
     start_new_thread(thread.start, ())
-
-
-def _answer(future: "Future[T]", call: Callable[[], T]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        result = call()
-    except BaseException as error:
-        future.set_exception(error)
-        del future  # or it is alive as long as its own exception, which holds this frame
-    else:
-        future.set_result(result)
 
 
 def _give_back() -> None:

@@ -2,12 +2,19 @@
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
+import pytest
 from asgiref.sync import sync_to_async
 
-from realtime.server.request_threads import BorrowedThread, RequestThreads, with_borrowed_threads
+from realtime.server.request_threads import (
+    BorrowedThread,
+    RequestThread,
+    RequestThreads,
+    with_borrowed_threads,
+)
 
 from .support import Worker, eventually
 
@@ -27,6 +34,48 @@ def test_requests_at_once_have_different_threads_and_not_too_many(worker: Worker
     assert 2 <= len(names) <= 16
 
 
+def calls(count: int) -> "set[Future[Any]]":
+    return {Future() for _ in range(count)}
+
+
+def test_a_thread_that_has_died_is_replaced_and_its_calls_are_answered() -> None:
+    """As one does that has no memory for what its executor does around a call."""
+    threads, go_on = RequestThreads(2), threading.Event()
+    own = BorrowedThread(threads)
+    assert own.submit(int).result(10) == 0
+    worker = threads._workers[0]
+    running = own.submit(go_on.wait)
+    worker.executor._work_queue.put(object())  # type: ignore[arg-type]
+    waiting = own.submit(int)
+    go_on.set()
+    assert running.result(10)
+    eventually(lambda: worker.is_dead)
+    assert not waiting.done()
+    other = BorrowedThread(threads)
+    assert other.submit(lambda: 1).result(10) == 1  # another request's call, which finds it dead
+    with pytest.raises(MemoryError):
+        waiting.result(10)
+    assert own.submit(lambda: 2).result(10) == 2  # the request itself goes on
+    eventually(lambda: not worker.pending)
+
+
+def test_a_thread_that_had_no_memory_to_begin_is_replaced(monkeypatch: Any) -> None:
+    threads = RequestThreads(1)
+    own = BorrowedThread(threads)
+    with monkeypatch.context() as patched:
+        patched.setattr(RequestThread, "_note", refuse)
+        with pytest.raises(BrokenExecutor):
+            own.submit(int).result(10)
+    with suppress(BrokenExecutor):
+        own.submit(int)
+    assert own.submit(lambda: 2).result(10) == 2
+    eventually(lambda: not threads._workers[0].pending)
+
+
+def refuse(worker: RequestThread) -> None:
+    raise MemoryError
+
+
 def test_a_thread_that_a_request_has_is_lent_to_others_only_when_there_are_no_more() -> None:
     threads = RequestThreads(2)
     one = threads.borrow()
@@ -34,9 +83,9 @@ def test_a_thread_that_a_request_has_is_lent_to_others_only_when_there_are_no_mo
     assert two is not one, "it is idle now, but not free"
     threads.give_back(one)
     assert threads.borrow() is one
-    one.pending, two.pending = 1, 2
+    one.pending, two.pending = calls(1), calls(2)
     assert threads.borrow() is one, "a third thread"
-    one.pending, two.pending = 2, 1
+    one.pending, two.pending = calls(2), calls(1)
     assert threads.borrow() is two
 
 
