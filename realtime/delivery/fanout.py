@@ -174,8 +174,9 @@ class Fanout:
                 self._later = later(self._continue, context=Context())
                 return
         except Exception:
-            logger.exception("Can't write events of %s; their readers read the log", self.topic)
             self._give_up()
+            self._run = self._later = None  # before what may fail too
+            logger.exception("Can't write events of %s; their readers read the log", self.topic)
         self._run = self._later = None
 
     def _give_up(self) -> None:

@@ -29,7 +29,7 @@ Application = Callable[..., Coroutine[Any, Any, None]]
 class RequestThread:
     """One thread, the calls that wait for it or run in it, and how many requests have it."""
 
-    __slots__ = ("_name", "_thread", "executor", "pending", "requests")
+    __slots__ = ("_name", "_started", "executor", "pending", "requests")
 
     def __init__(self, number: int) -> None:
         self._name = f"request-{number}"
@@ -38,8 +38,11 @@ class RequestThread:
 
     def renew(self) -> None:
         """Have another thread, at the next call."""
-        self._thread: threading.Thread | None = None
-        self.executor = ThreadPoolExecutor(1, self._name, initializer=self._note)
+        self._started: list[threading.Thread] = []
+        # Which must not refer to this: the thread would keep its executor, and that the thread.
+        self.executor = ThreadPoolExecutor(
+            1, self._name, initializer=_note, initargs=(self._started,)
+        )
         self.pending: set[Future[Any]] = set()
 
     @property
@@ -48,10 +51,7 @@ class RequestThread:
 
         The executor takes it for one that works, and calls would wait for it for good.
         """
-        return self._thread is not None and not self._thread.is_alive()
-
-    def _note(self) -> None:
-        self._thread = threading.current_thread()
+        return bool(self._started) and not self._started[0].is_alive()
 
 
 class RequestThreads:
@@ -177,6 +177,10 @@ def with_borrowed_threads(application: Application, threads: RequestThreads) -> 
             await application(scope, receive, send)
 
     return run
+
+
+def _note(started: list[threading.Thread]) -> None:
+    started.append(threading.current_thread())
 
 
 def _load(worker: RequestThread) -> tuple[int, int]:

@@ -9,12 +9,8 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 
-from realtime.server.request_threads import (
-    BorrowedThread,
-    RequestThread,
-    RequestThreads,
-    with_borrowed_threads,
-)
+from realtime.server import request_threads
+from realtime.server.request_threads import BorrowedThread, RequestThreads, with_borrowed_threads
 
 from .support import Worker, eventually
 
@@ -63,7 +59,7 @@ def test_a_thread_that_had_no_memory_to_begin_is_replaced(monkeypatch: Any) -> N
     threads = RequestThreads(1)
     own = BorrowedThread(threads)
     with monkeypatch.context() as patched:
-        patched.setattr(RequestThread, "_note", refuse)
+        patched.setattr(request_threads, "_note", refuse)
         with pytest.raises(BrokenExecutor):
             own.submit(int).result(10)
     with suppress(BrokenExecutor):
@@ -72,7 +68,7 @@ def test_a_thread_that_had_no_memory_to_begin_is_replaced(monkeypatch: Any) -> N
     eventually(lambda: not threads._workers[0].pending)
 
 
-def refuse(worker: RequestThread) -> None:
+def refuse(started: list[threading.Thread]) -> None:
     raise MemoryError
 
 

@@ -47,13 +47,34 @@ class _Writer:
         self.number = 0
 
 
+class _Turn:
+    """One append under way, and the one before it, which it must not overtake."""
+
+    def __init__(self, before: "_Turn | None") -> None:
+        self.before = before
+        self.is_in_doubt = False
+        self.ended = asyncio.get_running_loop().create_future()
+
+    async def wait(self, *, is_in_order: bool) -> None:
+        """Wait for the one before it, unless what is sent now comes behind it."""
+        before = self.before
+        if before is not None and not (is_in_order and not before.is_in_doubt):
+            await asyncio.shield(before.ended)
+
+    def end(self) -> None:
+        """Let the next one go on."""
+        self.before = None
+        self.ended.set_result(None)
+
+
 class Appender:
-    """Group commit: publishers that come while an append is under way share the next one."""
+    """Group commit: publishers that come while appends are under way share the next one."""
 
     def __init__(self, space: Keyspace, clients: PerLoop[Client]) -> None:
         self._space = space
         self._clients = clients
         self._writers = PerLoop(lambda: [_Writer() for _ in range(AT_ONCE)])  # that are free
+        self._last = PerLoop[list[_Turn]](list)  # one, once there was an append
         self._append_together = Batcher[Call | Question, Any](self._answer, at_once=AT_ONCE)
 
     async def append(self, batch: Sequence[NewEvent], then: Then) -> list[Event]:
@@ -66,18 +87,21 @@ class Appender:
         await self._append_together(None)
 
     async def _answer(self, calls: Sequence[Call | Question]) -> Sequence[Any]:
-        free = self._writers.get()
+        free, last = self._writers.get(), self._last.get()
+        turn = _Turn(last.pop() if last else None)
+        last.append(turn)
         writer = free.pop()
         writer.number += 1
         try:
             if self._clients.get().is_cluster:
-                return await self._append_by_partition(writer, calls)
-            return await self._append(writer, calls)  # one script may write all
+                return await self._append_by_partition(writer, turn, calls)
+            return await self._append(writer, turn, calls)  # one script may write all
         finally:
             free.append(writer)
+            turn.end()
 
     async def _append_by_partition(
-        self, writer: _Writer, calls: Sequence[Call | Question]
+        self, writer: _Writer, turn: _Turn, calls: Sequence[Call | Question]
     ) -> Sequence[Any]:
         groups: dict[str, list[int]] = {}
         answers: list[Any] = [None] * len(calls)
@@ -90,7 +114,7 @@ class Appender:
                 answers[index] = SeveralPartitions(event.topic for event in batch)
         parts = list(groups.values())
         found = await asyncio.gather(
-            *(self._append(writer, [calls[n] for n in part]) for part in parts)
+            *(self._append(writer, turn, [calls[n] for n in part]) for part in parts)
         )
         for part, results in zip(parts, found, strict=True):
             for index, result in zip(part, results, strict=True):
@@ -101,7 +125,9 @@ class Appender:
         """Return the partitions that the events are in, which have to be one."""
         return {self._space.tag(event.topic) for event in batch} or {self._space.tag(READY)}
 
-    async def _append(self, writer: _Writer, calls: Sequence[Call | Question]) -> Sequence[Any]:
+    async def _append(
+        self, writer: _Writer, turn: _Turn, calls: Sequence[Call | Question]
+    ) -> Sequence[Any]:
         """Store the events of calls in one partition, or on one server; answer each."""
         batches = [() if call is None else call[0] for call in calls]
         where = ""
@@ -109,7 +135,7 @@ class Appender:
             where = next((event.topic for batch in batches for event in batch), READY)
         new = Append(self._space, self._space.writer(where, writer.name), writer.number, batches)
         try:
-            answers = new.answers(await self._send(new))
+            answers = new.answers(await self._send(new, turn))
         except (DatabaseUnavailable, OutcomeUnknown) as error:
             return [error] * len(calls)
         for topic, known, head in new.renewed:
@@ -127,13 +153,14 @@ class Appender:
             _tell(events, then)
         return answers
 
-    async def _send(self, new: Append) -> Any:
+    async def _send(self, new: Append, turn: _Turn) -> Any:
         """Return what Redis answers; raise where nothing was stored, or nobody can know.
 
         The latter after `APPEND_RESOLVE_SECONDS`.
         """
         client, deadline = self._clients.get(), 0.0
         while True:
+            await turn.wait(is_in_order=client.is_open and not deadline)
             try:
                 return await client.run(APPEND, new.keys, new.values)
             except CallFailed as error:
@@ -141,6 +168,7 @@ class Appender:
                     raise unavailable(error) from error
                 failed: Exception = error
             except NotAnswered as error:
+                turn.is_in_doubt = True
                 if not deadline:
                     logger.warning("Redis did not answer an append (%s); sending it again", error)
                     deadline = time.monotonic() + settings.APPEND_RESOLVE_SECONDS

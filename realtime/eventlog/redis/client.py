@@ -79,6 +79,13 @@ class Client:
         else:
             self._pool = ConnectionPool.from_url(parts.server, socket_timeout=None, **options)
 
+    @property
+    def is_open(self) -> bool:
+        """Return whether a call goes out at once, behind those before it."""
+        return self._cluster is not None or (
+            self._pipeline is not None and not self._pipeline.is_closed
+        )
+
     async def run(self, script: Script, keys: Sequence[str], values: Sequence[Value] = ()) -> Any:
         """Return what the script does; raises `CallFailed` or `NotAnswered`."""
         arguments = (len(keys), *keys, *values)

@@ -38,6 +38,8 @@ class Pipeline(asyncio.Protocol):
         self._reader = hiredis.Reader(
             protocolError=InvalidResponse, replyError=parse_error, notEnoughData=INCOMPLETE
         )
+        self._is_left = False  # for a new connection, or because this one has ended
+        self._has_ended = False
         stream: Any = connection
         self._transport: asyncio.Transport = stream._writer.transport  # noqa: SLF001 - no other way
         self._transport.set_protocol(self)
@@ -45,7 +47,7 @@ class Pipeline(asyncio.Protocol):
     @property
     def is_closed(self) -> bool:
         """Return whether nothing can be sent any more."""
-        return self._transport.is_closing()
+        return self._is_left or self._transport.is_closing()
 
     async def call(self, command: Sequence[Value]) -> Any:
         """Return the answer to a command; raise what Redis, or the connection, has said.
@@ -58,10 +60,15 @@ class Pipeline(asyncio.Protocol):
         words: Any = tuple(command)
         packed = hiredis.pack_command(words)
         answer = self._loop.create_future()
-        self._answers.append((answer, self._loop.time() + self._seconds))
-        if self._timer is None:
-            self._timer = self._loop.call_later(self._seconds, self._check_time)
-        self._transport.write(packed)
+        try:
+            self._answers.append((answer, self._loop.time() + self._seconds))
+            if self._timer is None:
+                self._timer = self._loop.call_later(self._seconds, self._check_time)
+            self._transport.write(packed)
+        except BaseException:  # such as no memory
+            answer.cancel()
+            self._end()  # the answers that come would be given to the wrong calls
+            raise
         return await answer
 
     async def aclose(self) -> None:
@@ -80,6 +87,7 @@ class Pipeline(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Tell those that wait: what they sent may have been done."""
+        self._has_ended = True
         self._end()
         if self._connection.is_connected:  # in the eyes of redis-py, which was not told
             spawn(self._connection.disconnect(nowait=True))
@@ -95,8 +103,10 @@ class Pipeline(asyncio.Protocol):
             else:
                 answer.set_result(said)
         if isinstance(said, BusyLoadingError | ReadOnlyError):
-            # It was replaced, or is a replica now: the next call looks for the server anew. This
-            # was said to the first alone, and what came behind it may have been done.
+            # It was replaced, or is a replica now: the next call looks for the server anew. What
+            # was sent already gets its own answers.
+            self._is_left = True
+        if self._is_left and not self._answers:
             self._end()
 
     def _check_time(self) -> None:
@@ -110,7 +120,10 @@ class Pipeline(asyncio.Protocol):
             self._timer = self._loop.call_later(rest, self._check_time)
 
     def _end(self) -> None:
-        self._transport.abort()
+        self._is_left = True
+        if not self._has_ended:
+            self._has_ended = True
+            self._transport.abort()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

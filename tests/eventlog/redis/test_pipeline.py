@@ -88,6 +88,27 @@ async def test_what_can_not_be_sent_is_sent_to_nobody_else_either(pipeline):
     assert await before is None
 
 
+async def test_without_memory_to_send_there_is_no_answer_for_the_wrong_call(pipeline, monkeypatch):
+    def no_memory(data: bytes) -> None:
+        raise MemoryError
+
+    class Transport:
+        write = staticmethod(no_memory)
+        abort = pipeline._transport.abort
+        is_closing = pipeline._transport.is_closing
+
+    before = asyncio.create_task(pipeline.call(["BLPOP", "pipeline.list", "0.1"]))
+    await asyncio.sleep(0)
+    monkeypatch.setattr(pipeline, "_transport", Transport)
+    with pytest.raises(MemoryError):
+        await pipeline.call(["ECHO", "1"])
+    assert pipeline.is_closed
+    with pytest.raises(ConnectionError):
+        await before
+    with pytest.raises(ConnectionError):
+        await pipeline.call(["ECHO", "2"])
+
+
 class Server:
     """Answers the first command it gets with some bytes, once it has got so many."""
 
@@ -129,6 +150,13 @@ async def test_a_server_that_is_not_the_one_any_more_is_left(said, error):
     """It has said so to the first: the others came behind it, and may have been done."""
     answers, is_closed = await Server(f"-{said} it is\r\n".encode(), 2).ask()
     assert [type(answer) for answer in answers] == [error, ConnectionError]
+    assert is_closed
+
+
+async def test_what_was_sent_to_it_already_gets_its_own_answers():
+    answers, is_closed = await Server(b"-READONLY a\r\n-READONLY b\r\n:3\r\n", 3).ask()
+    assert [type(answer) for answer in answers[:2]] == [ReadOnlyError] * 2
+    assert answers[2] == 3
     assert is_closed
 
 
