@@ -176,7 +176,7 @@ async def test_on_a_cluster_a_batch_over_partitions_is_refused_and_the_others_ar
     assert space.tag("a") != space.tag("b")
 
     class Recorded:
-        is_cluster = True
+        is_cluster = is_open = True
         sent: list[list[str]] = []
 
         async def run(self, script: object, keys: list[str], values: list[object]) -> object:
