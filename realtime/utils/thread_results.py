@@ -1,4 +1,4 @@
-"""The results of threads, which reach whoever waits for them though memory may be short."""
+"""The results of threads, of which their callers are told though memory may be short."""
 
 import time
 from collections.abc import Callable

@@ -25,7 +25,7 @@ class Pipeline(asyncio.Protocol):
     """Commands in the order in which they come, and the answers in the same one.
 
     redis-py connects: it knows passwords, TLS and Sentinels. From then on its transport is ours:
-    it has a connection wait for each answer, with two tasks, three timers and a lock for each.
+    redis-py waits for each answer, with two tasks, three timers and a lock for each command.
     """
 
     def __init__(self, connection: AbstractConnection, answer_seconds: float) -> None:
