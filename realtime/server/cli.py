@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from realtime.server import limits
+from realtime.server import limits, memory
 from realtime.server.access_log import AccessLog
 from realtime.server.forwarded import networks
 from realtime.server.server import Server  # it installs the reactor, so it comes before Daphne
-from realtime.server.workers import BEAT_SECONDS
+from realtime.server.workers import BEAT, BEAT_SECONDS
 
 from daphne.cli import CommandLineInterface as DaphneCommandLine  # isort: skip
 from daphne.utils import import_by_path  # isort: skip
@@ -100,6 +100,7 @@ class CommandLineInterface(DaphneCommandLine):
         if options.ready_fd is not None:
             os.set_blocking(options.ready_fd, False)
             loop.call_soon(_beat, loop, options.ready_fd)
+            loop.call_soon(memory.watch, loop, options.ready_fd)
             # In C, so that it works whatever the interpreter is doing.
             faulthandler.register(signal.SIGQUIT)
         if options.parent_fd is not None:
@@ -117,7 +118,7 @@ class CommandLineInterface(DaphneCommandLine):
 
 def _beat(loop: asyncio.AbstractEventLoop, fd: int) -> None:
     try:
-        os.write(fd, b"1")
+        os.write(fd, BEAT)
     except BlockingIOError:
         pass  # nobody reads: it is the supervisor that stands still
     except OSError:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import IO, Any
 
 from realtime.server import systemd
-from realtime.server.counters import counters
 from realtime.server.embedded_valkey import EmbeddedValkey, ValkeyError
+from realtime.server.slot import Slot
 from realtime.server.sockets import ListenError, ListeningSocket
-from realtime.server.workers import Backoff, Worker, describe_exit, end, environment
+from realtime.server.workers import Worker, end, environment
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +32,10 @@ class Supervisor:
     SIGTERM and SIGINT drain and stop, SIGHUP replaces the workers one at a time. `drain_delay` is
     the seconds between a SIGTERM and the drain, in which all is served and `readyz` says 503,
     `grace` those a worker may take to drain before it is killed, `worker_timeout` those in which
-    its event loop may give no sign of life before it is replaced (0: any time). `options` are
-    further arguments for the worker's command line, see `python -m realtime.server --help`.
+    its event loop may give no sign of life before it is replaced (0: any time), `memory_grace`
+    those it has to drain once it gets no more memory and another has been started (0: it stays).
+    `options` are further arguments for the worker's command line, see
+    `python -m realtime.server --help`.
     `embedded_redis` has a Valkey started with them, and names the environment variable in which
     they find its URL. `on_ready` is called once, when the first start of all workers has
     succeeded; without it one line is printed. `beside` runs for as long as workers do, the drain
@@ -53,6 +55,7 @@ class Supervisor:
         grace: float = 30.0,
         drain_delay: float = 0.0,
         worker_timeout: float = 15.0,
+        memory_grace: float = 5.0,
         env: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
         embedded_redis: str | None = None,
@@ -69,7 +72,6 @@ class Supervisor:
         self.workers = workers
         self.grace = grace
         self.drain_delay = drain_delay
-        self.worker_timeout = worker_timeout
         self.options = [*options, "--drain-delay", str(drain_delay)]
         self.embedded_redis = embedded_redis
         self.on_ready = on_ready
@@ -78,10 +80,20 @@ class Supervisor:
         self._given = os.environ if env is None else env
         self.env = environment(self._given, workers)
         self._listener: ListeningSocket | None = None
-        self._slots: list[Worker | None] = [None] * workers
+        self._slots = [
+            Slot(
+                self._start_worker,
+                self._begin,
+                grace=grace,
+                worker_timeout=worker_timeout,
+                memory_grace=memory_grace,
+            )
+            for _ in range(workers)
+        ]
         self._failure: SupervisorError | None = None
         self._replacing = asyncio.Lock()
         self._is_replacement_due = False
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
@@ -93,7 +105,7 @@ class Supervisor:
 
     def pids(self) -> list[int]:
         """Return the process ids of the workers that run now."""
-        return [worker.process.pid for worker in self._slots if worker]
+        return [slot.worker.process.pid for slot in self._slots if slot.worker]
 
     def bind(self) -> None:
         """Open the listening socket; with port 0, `port` is the real one afterwards.
@@ -134,36 +146,23 @@ class Supervisor:
         # Held open for as long as this process lives: a worker stops when it reads its end.
         self._alive_read, self._alive_write = os.pipe()
         loop = asyncio.get_running_loop()
-        tasks: set[asyncio.Task[None]] = set()
-
-        def begin(work: Coroutine[Any, Any, None]) -> None:
-            tasks.add(task := loop.create_task(work))
-            task.add_done_callback(ended)
-
-        def ended(task: asyncio.Task[None]) -> None:
-            tasks.discard(task)
-            if not task.cancelled() and (error := task.exception()):
-                # Better to end, and be started again, than to live on over a dead port.
-                logger.critical("The supervisor failed", exc_info=error)
-                self._fail("The supervisor failed; its traceback is above.")
-
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
-        loop.add_signal_handler(signal.SIGHUP, lambda: begin(self._replace()))
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._begin(self._replace()))
         valkey = EmbeddedValkey(self.env)
         beside = loop.create_task(self.beside()) if self.beside else None
         try:
-            begin(self._notify_watchdog())
+            self._begin(self._notify_watchdog())
             if self.embedded_redis:
                 self.env[self.embedded_redis] = await valkey.start()
-                begin(valkey.keep())
-            for slot in range(self.workers):
-                begin(self._keep(slot))
+                self._begin(valkey.keep())
+            for slot in self._slots:
+                self._begin(self._keep(slot))
             await self._stopping.wait()
         except ValkeyError as error:
             self._fail(SET_REDIS_URL.format(reason=error, variable=self.embedded_redis))
         finally:
-            left = list(tasks)
+            left = list(self._tasks)
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
@@ -173,6 +172,17 @@ class Supervisor:
                 beside.cancel()
                 await asyncio.gather(beside, return_exceptions=True)
 
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.add(task := asyncio.get_running_loop().create_task(work))
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            # Better to end, and be started again, than to live on over a dead port.
+            logger.critical("The supervisor failed", exc_info=error)
+            self._fail("The supervisor failed; its traceback is above.")
+
     def _stop(self, number: signal.Signals) -> None:
         self._stop_signal = number
         self._stopping.set()
@@ -181,7 +191,7 @@ class Supervisor:
         systemd.notify(self._given, "STOPPING=1")
         number = self._stop_signal
         delay = self.drain_delay if number == signal.SIGTERM else 0
-        running = [worker.process for worker in self._slots if worker]
+        running = [slot.worker.process for slot in self._slots if slot.worker]
         # Each process closes the socket, and the last of them should be one that has accepted what
         # waits: the kernel resets that. A Unix socket's file is needed while all is served.
         if not (self.uds and delay):
@@ -229,42 +239,15 @@ class Supervisor:
             return None
         return worker if await worker.is_started(self.grace) else None
 
-    async def _keep(self, slot: int) -> None:
-        """Keep a worker running in the slot for as long as this process serves."""
-        backoff, ever = Backoff(), False
-        while True:
-            worker = self._slots[slot]
-            if worker is None:
-                worker = await self._start_worker()
-                if self._slots[slot] is not None:  # _replace() was faster
-                    if worker:
-                        await end(worker.process, self.grace)
-                    continue
-                self._slots[slot] = worker
-                if worker is None:
-                    if not ever:
-                        # What went wrong is on stderr already, in the worker's own words.
-                        self._fail("The worker could not start; its own message is above.")
-                        return
-                    delay = backoff.failed()
-                    logger.error("The worker could not start; trying again in %.1f s.", delay)
-                    await asyncio.sleep(delay)
-                    continue
-                if not ever:
-                    ever = True
-                    self._starting -= 1
-                    if not self._starting:
-                        self._announce()
-            status = await worker.wait(self.worker_timeout)
-            if self._slots[slot] is not worker:
-                continue  # _replace() put another one here
-            self._slots[slot] = None
-            counters.worker_restarted()
-            delay = backoff.ended(worker.started)
-            again = f"again in {delay:.1f} s" if delay else "again"
-            how = describe_exit(status)
-            logger.warning("Worker %d ended (%s); starting %s.", worker.process.pid, how, again)
-            await asyncio.sleep(delay)
+    async def _keep(self, slot: Slot) -> None:
+        if not await slot.renew(self.grace):
+            # What went wrong is on stderr already, in the worker's own words.
+            self._fail("The worker could not start; its own message is above.")
+            return
+        self._starting -= 1
+        if not self._starting:
+            self._announce()
+        await slot.keep()
 
     async def _replace(self) -> None:
         """Replace the workers one at a time; a new one that fails leaves the old ones alone.
@@ -276,16 +259,7 @@ class Supervisor:
         self._is_replacement_due = True
         async with self._replacing:
             self._is_replacement_due = False
-            for slot in range(self.workers):
-                new = await self._start_worker()
-                if new is None:
+            for slot in self._slots:
+                if not await slot.renew(self.grace):
                     logger.error("The new worker could not start; the old ones stay.")
                     return
-                old, self._slots[slot] = self._slots[slot], new
-                if old is not None:
-                    # SIGINT, without the delay: this host serves on, nobody has to look elsewhere.
-                    try:
-                        await end(old.process, self.grace, signal.SIGINT)
-                    except asyncio.CancelledError:
-                        await end(old.process, self.grace, signal.SIGINT)
-                        raise

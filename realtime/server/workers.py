@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,8 @@ WORKERS_VARIABLE: Final = "REALTIME_WORKERS"  # says in a worker's environment h
 START_TIMEOUT: Final = 60.0  # seconds until one that is not ready is killed and counted as failed
 QUICK_DEATH: Final = 5.0  # what lives for fewer seconds is restarted with a growing delay
 MAX_BACKOFF: Final = 10.0  # seconds: the longest delay before a restart
+BEAT: Final = b"1"  # what a worker writes into its pipe
+NO_MEMORY: Final = b"0"  # the same, where it gets no more
 BEAT_SECONDS: Final = 0.5  # between two signs of life of a worker's event loop
 CHECKS: Final = 4  # in the time that a worker may be silent
 STACK_SECONDS: Final = 1.0  # that a silent worker gets to write down what holds it
@@ -58,6 +60,8 @@ class Worker:
     def __init__(self, process: Process, pipe: int) -> None:
         self.process = process
         self.started = time.monotonic()
+        self.on_no_memory: Callable[[], object] | None = None
+        """Called once, when it has said that it gets no more memory."""
         self._pipe: int | None = pipe
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[bool] = self._loop.create_future()
@@ -91,7 +95,11 @@ class Worker:
         return cls(process, beats)
 
     def _readable(self, pipe: int) -> None:
-        self._has_beaten = os.read(pipe, 4096) != b""
+        said = os.read(pipe, 4096)
+        self._has_beaten = said != b""
+        if NO_MEMORY in said and (call := self.on_no_memory):
+            self.on_no_memory = None
+            call()
         if not self._ready.done():
             self._ready.set_result(self._has_beaten)
         if not self._has_beaten:

@@ -22,10 +22,10 @@ from ..support.databases import ON_POSTGRESQL, new_database_url
 from ..support.servers import SiteServer, Valkey, prepare_site
 from .proxy import Proxy
 
-# A thread that is started without memory may never report back, and hold the event loop: such a
-# worker is replaced, and within the time that a recovery may take. It is killed after a quarter
-# more than this, and a second.
-TIMEOUT: Final = ("--worker-timeout", "4")
+# A worker whose event loop is held, or that gets no more memory, is replaced, within the time that
+# a recovery may take: it is killed after a quarter more than the first, and a second; or the second
+# after another is ready.
+TIMEOUTS: Final = ("--worker-timeout", "4", "--memory-grace", "2")
 CLOCK: Final = Path(__file__).parent / "clock"  # what lets the workers' clocks be set
 
 
@@ -154,7 +154,7 @@ def read_all(url: str, topic: str) -> list[tuple[str, str]]:
 
 @asynccontextmanager
 async def _serving(env: dict[str, str]) -> AsyncIterator[SiteServer]:
-    server = await asyncio.to_thread(SiteServer, env, "--workers", "2", *TIMEOUT)
+    server = await asyncio.to_thread(SiteServer, env, "--workers", "2", *TIMEOUTS)
     server.expected.append("")  # each fault has its errors: whatever is logged is expected
     try:
         yield server

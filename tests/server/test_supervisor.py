@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import resource
 import select
 import signal
 import socket
@@ -45,11 +46,12 @@ class Running:
     ):
         arguments = ", ".join([repr(app), *(f"{k}={v!r}" for k, v in {"port": 0, **more}.items())])
         self.errors = output
+        self.log = output.with_name("log")
         with output.open("wb") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, "-W", "error", "-c", SCRIPT.format(arguments=arguments)],
                 cwd=ROOT,
-                env={**os.environ, "TEST_LOG": str(output.with_name("log")), **(env or {})},
+                env={**os.environ, "TEST_LOG": str(self.log), **(env or {})},
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
@@ -203,6 +205,52 @@ def test_what_can_not_be_started_is_tried_again_until_it_can(
     eventually(lambda: len(list(descriptors.iterdir())) <= before)
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(20) == 0
+
+
+def take_memory(pid: int) -> None:
+    """Leave the process with what it has."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+    hard = resource.prlimit(pid, resource.RLIMIT_AS)[1]
+    resource.prlimit(pid, resource.RLIMIT_AS, (pages * resource.getpagesize(), hard))
+
+
+def test_worker_that_gets_no_more_memory_is_replaced(
+    supervise: Supervise, interpreter: Path
+) -> None:
+    """It serves until another is ready, and drains then."""
+    env, options = {"TEST_INTERPRETER": str(interpreter)}, ["--drain-grace", "0.5"]
+    running = supervise(env=env, options=options)
+    (first,) = running.children("realtime.server")
+    away = interpreter.rename(interpreter.with_name("away"))
+    with running.client() as client:
+        client.request("/agen")
+        client.until(b"data: 1\n\n")
+        take_memory(first)
+        eventually(lambda: "The worker could not start; trying" in running.errors.read_text())
+        assert running.pid() == first
+        away.rename(interpreter)
+        eventually(lambda: not alive(first), 30)
+    assert f"Worker {first} gets no more memory" in running.errors.read_text()
+    assert running.log.read_text().splitlines() == ["agen task finally", "agen finally"]
+    assert running.pid() != first
+
+
+def test_worker_without_memory_that_does_not_end_is_killed(supervise: Supervise) -> None:
+    running = supervise(memory_grace=1)
+    first = running.pid()
+    with running.client() as client:
+        client.request("/slow?wait=60")
+        take_memory(first)
+        eventually(lambda: not alive(first))  # before what a drain may take
+    assert running.pid() != first
+
+
+def test_worker_without_memory_stays_where_that_is_asked_for(supervise: Supervise) -> None:
+    running = supervise(memory_grace=0)
+    first = running.pid()
+    take_memory(first)
+    time.sleep(1)
+    assert (running.pid(), running.children("realtime.server")) == (first, [first])
 
 
 def test_interpreter_that_is_not_there_at_all_ends_the_supervisor(
@@ -378,19 +426,20 @@ def test_port_of_a_killed_supervisor_is_free_though_its_worker_is_held(
 
 
 def test_replacements_that_are_asked_for_while_one_runs_are_one_more() -> None:
-    started, supervisor = 0, Supervisor(APP)
+    class Failing(Supervisor):
+        started = 0
 
-    async def start() -> None:
-        nonlocal started
-        started += 1
-        await asyncio.sleep(0.01)
+        async def _start_worker(self) -> None:
+            self.started += 1
+            await asyncio.sleep(0.01)
+
+    supervisor = Failing(APP)
 
     async def replace_often() -> None:
-        supervisor._start_worker = start  # type: ignore[method-assign]
         await asyncio.gather(*(supervisor._replace() for _ in range(10)))
 
     asyncio.run(replace_often())
-    assert started == 2
+    assert supervisor.started == 2
 
 
 def test_an_application_that_can_not_be_imported(supervise: Supervise) -> None:

@@ -50,6 +50,14 @@ class Command(BaseCommand):
             "in the log (default: 15; 0: never)",
         )
         parser.add_argument(
+            "--memory-grace",
+            type=float,
+            default=5.0,
+            metavar="SECONDS",
+            help="a worker that gets no more memory is replaced, and has so long to drain "
+            "(default: 5; 0: it stays)",
+        )
+        parser.add_argument(
             "--metrics-port",
             type=int,
             metavar="PORT",
@@ -82,6 +90,7 @@ class Command(BaseCommand):
                 grace=options["grace"],
                 drain_delay=options["drain_delay"],
                 worker_timeout=options["worker_timeout"],
+                memory_grace=options["memory_grace"],
                 options=[*checks, *ON_STARTUP, *root_path(), *options["options"]],
                 embedded_redis=embedded_redis(options["workers"]),
                 beside=None if port is None else port.serve,

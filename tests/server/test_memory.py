@@ -1,0 +1,51 @@
+"""A worker notices that it gets no more memory; what is done then: test_supervisor."""
+
+import asyncio
+import os
+import subprocess
+import sys
+
+import pytest
+
+from realtime.server import memory
+
+SCRIPT = """
+import resource
+from realtime.server.memory import is_exhausted
+print(is_exhausted())
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+print(is_exhausted())
+resource.setrlimit(resource.RLIMIT_AS, (limit + memory_for_one, resource.RLIM_INFINITY))
+print(is_exhausted(), is_exhausted())
+"""
+
+
+def test_it_is_exhausted_when_the_system_gives_no_more() -> None:
+    script = SCRIPT.replace("memory_for_one", str(memory.PROBE_BYTES * 3 // 2))
+    ran = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True)
+    assert ran.stdout.decode().split() == ["False", "True", "False", "False"]
+
+
+@pytest.fixture
+def memory_left(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    left: list[bool] = []
+    monkeypatch.setattr(memory, "is_exhausted", lambda: left and not left.pop(0))
+    monkeypatch.setattr(memory, "PROBE_SECONDS", 0.001)
+    return left
+
+
+async def test_each_probe_that_finds_none_is_told(memory_left: list[bool]) -> None:
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    memory_left += [True, False, True, False, False]
+    memory.watch(asyncio.get_running_loop(), write)
+    while memory_left:
+        await asyncio.sleep(0.001)
+    assert os.read(read, 100) == b"000"
+    os.close(read)
+    memory_left += [False, True]  # and nobody reads it any more
+    while memory_left:
+        await asyncio.sleep(0.001)
+    os.close(write)
