@@ -89,9 +89,16 @@ class WatchedConnection(_Probe):
     def _limit(self) -> float | None:
         return settings.DATABASE_ANSWER_SECONDS
 
+    def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return what `gen` returns; raise OperationalError when no answer is to be had."""
+        if self.is_suspect and getattr(self, "_pool", self) is None:  # which is what notes the loan
+            # Its pool asks whether it works, which takes long where nobody answers.
+            super()._give_up()
+        return super().wait(gen, *args, **kwargs)
+
     def _give_up(self) -> None:
         logger.error(SILENT, self._limit)
-        self._replace_idle()
+        self._suspect_others()
         super()._give_up()
 
     def _is_at_work(self) -> bool:
@@ -107,14 +114,15 @@ class WatchedConnection(_Probe):
             return row is not None and row[0]
         return False
 
-    def _replace_idle(self) -> None:
-        """Close what lies in pools, and mark what is lent: all may be as silent as this one."""
+    def _suspect_others(self) -> None:
+        """Mark all others, which may be as silent, and have the pool replace those that lie idle.
+
+        None is closed here: the thread that uses it would go on in memory that has been freed.
+        """
         with self._lock:
             others = [other for other in self._all if other is not self]
         for other in others:
             other.is_suspect = True
-            if getattr(other, "_pool", other) is None:  # where psycopg_pool notes that it is lent
-                other.close()
         if (pool := getattr(self, "_pool", None)) is not None:
             pool.check()
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -96,6 +98,24 @@ def test_a_silent_connection_breaks_and_its_pool_gives_those_that_work(
         proxy.run(proxy.pool.putconn, connection)
 
 
+def test_no_thread_closes_a_connection_that_another_uses(proxy: Proxied) -> None:
+    """The other would go on in memory that is freed, which ends the process."""
+    lent, idle = [proxy.run(proxy.pool.getconn) for _ in range(2)]
+    proxy.run(proxy.pool.putconn, idle)
+    proxy.wire.freeze()
+    checking = threading.Thread(target=proxy.pool.check)
+    checking.start()
+    while idle in proxy.pool._pool:
+        time.sleep(0.001)
+    with pytest.raises(psycopg.OperationalError, match="did not answer"):
+        lent._give_up()
+    assert not idle.closed
+    checking.join(SHORT)
+    assert idle.closed
+    proxy.wire.heal()
+    proxy.run(proxy.pool.putconn, lent)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_process_that_was_forked_off_closes_nothing_of_its_parent(proxy: Proxied) -> None:
@@ -104,7 +124,7 @@ def test_a_process_that_was_forked_off_closes_nothing_of_its_parent(proxy: Proxi
     pid = os.fork()
     if pid == 0:
         lent._pool = None  # its threads are not here
-        lent._replace_idle()
+        lent._suspect_others()
         os._exit(0)
     os.waitpid(pid, 0)
     assert proxy.run(count, idle) == 1
