@@ -86,6 +86,9 @@ class _Queue(Generic[A, R]):
                 self._expected = min(MAX_CALLS, size + len(self._waiting))
         finally:
             self._workers.discard(asyncio.current_task())
+            if not self._workers:  # it has failed, if any wait: nobody else would take them
+                _refuse([future for _, future in self._waiting if not future.done()])
+                self._waiting.clear()
 
     async def _wait_for_others(self) -> None:
         loop = asyncio.get_running_loop()

@@ -90,10 +90,12 @@ async def test_a_batch_that_is_cancelled_leaves_nobody_waiting(store: Store) -> 
     calls = [asyncio.create_task(double(n)) for n in range(3)]
     while not store.batches:
         await asyncio.sleep(0)
+    calls += [asyncio.create_task(double(n)) for n in range(3)]  # which wait for the next one
+    await asyncio.sleep(0)
     for worker in double._queues.get()._workers:
         worker.cancel()
-    answers = await asyncio.gather(*calls, return_exceptions=True)
-    assert [type(answer) for answer in answers] == [MemoryError] * 3
+    answers = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 20)
+    assert [type(answer) for answer in answers] == [MemoryError] * 6
     store.open.set()
     assert await double(4) == 8
 

@@ -78,6 +78,8 @@ class Client:
             self._pool, self._sentinels = _sentinel_pool(parts, options, limited)
         else:
             self._pool = ConnectionPool.from_url(parts.server, socket_timeout=None, **options)
+        if self._pool is not None:
+            self._pool.connection_kwargs |= {"protocol": 2}  # whatever the URL says
 
     @property
     def is_open(self) -> bool:

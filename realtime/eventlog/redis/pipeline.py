@@ -43,6 +43,8 @@ class Pipeline(asyncio.Protocol):
         stream: Any = connection
         self._transport: asyncio.Transport = stream._writer.transport  # noqa: SLF001 - no other way
         self._transport.set_protocol(self)
+        if stream._reader.at_eof():  # noqa: SLF001 - closed right behind the handshake
+            self._end()
 
     @property
     def is_closed(self) -> bool:
@@ -69,7 +71,10 @@ class Pipeline(asyncio.Protocol):
             answer.cancel()
             self._end()  # the answers that come would be given to the wrong calls
             raise
-        return await answer
+        try:
+            return await answer
+        finally:
+            del answer  # or it is alive as long as its own exception, which holds this frame
 
     async def aclose(self) -> None:
         """Close the connection."""

@@ -73,6 +73,8 @@ async def test_any_number_of_calls_at_once_share_one_connection(valkey):
         ("rediss://host", {"host": "host"}),
         ("redis+sentinel://u:p%40@a:1,b/site/2", {"username": "u", "password": "p@", "db": 2}),
         ("rediss+sentinel://a/site", {}),
+        ("redis://host?protocol=3", {"protocol": 2}),
+        ("redis+sentinel://a/site?protocol=3", {"protocol": 2}),
     ],
 )
 async def test_addresses(url, where):

@@ -1,8 +1,10 @@
 """`realtime.eventlog.redis.pipeline`: each call gets its own answer, or none that is another's."""
 
 import asyncio
+import gc
 import socket
 import ssl
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -107,6 +109,36 @@ async def test_without_memory_to_send_there_is_no_answer_for_the_wrong_call(pipe
         await before
     with pytest.raises(ConnectionError):
         await pipeline.call(["ECHO", "2"])
+
+
+async def test_what_failed_is_freed_at_once(pipeline):
+    gc.collect()
+    gc.disable()
+    try:
+        try:
+            await pipeline.call(["NONSENSE"])
+        except ResponseError as error:
+            failed = weakref.ref(error)
+        await asyncio.sleep(0)  # the loop's turn holds it too
+        assert failed() is None
+    finally:
+        gc.enable()
+
+
+async def test_connection_that_was_closed_right_behind_the_handshake_has_ended():
+    async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(close, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        connection = Connection(port=port, socket_timeout=None, protocol=2, driver_info=None)
+        await connection.connect()
+        async with asyncio.timeout(20):
+            while not connection._reader.at_eof():
+                await asyncio.sleep(0)
+        pipeline = Pipeline(connection, 5.0)
+        assert pipeline.is_closed
+        await pipeline.aclose()
 
 
 class Server:
