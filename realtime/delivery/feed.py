@@ -56,6 +56,10 @@ class Feed:
         """Return whether an event at this position is known here."""
         return self.epoch == position.epoch and self.head >= position.offset
 
+    def expect_head(self) -> None:
+        """Forget what was announced so far: the log's head, asked for now, is past it."""
+        self._is_behind = False
+
     def start(self, position: Position) -> None:
         """Begin at the log's head; read what was announced since it was asked for."""
         self.epoch, self.head = position.epoch, position.offset

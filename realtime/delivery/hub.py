@@ -120,6 +120,7 @@ class Hub:
                 await self.bus.settled()
         except TimeoutError:
             logger.warning("The %s does not answer; reading %s without", self.bus.name, feed.topic)
+        feed.expect_head()
         heads = await get_event_log().heads([feed.topic])
         feed.start(heads.get(feed.topic, START))
         feed.starting = None  # a task takes more memory than all else of an idle topic
@@ -137,6 +138,8 @@ class Hub:
             feed = self.feeds.get(topic)
             if feed is not None and feed.is_started:
                 self._head_check.request(topic)
+            elif feed is not None:
+                feed.catch_up()  # once it has started
 
     async def _check_heads_regularly(self) -> None:
         next_check = self.loop.time() + settings.HEAD_CHECK_SECONDS

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from channels_redis.pubsub import RedisPubSubChannelLayer
 
 from realtime.delivery import hub as hub_module
 from realtime.delivery.announce import announce
-from realtime.delivery.bus.base import PEERS_TOPIC
+from realtime.delivery.bus.base import MISSED, PEERS_TOPIC
 from realtime.delivery.hub import Hub, get_hub, heads_checked, positions_now, running_hubs
 from realtime.events.event import Event
 from realtime.events.position import START, Position
@@ -85,6 +86,52 @@ def test_repeated_and_late_announcements_are_dropped():
                 await layer.group_send("a", from_elsewhere(event))
             await turns()
             assert reader.offsets == [1, 2, 3]
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
+def test_what_was_missed_while_the_head_was_read_is_read_at_once():
+    class SlowLog(FaultyLog):
+        async def heads(self, topics: Sequence[str]) -> Mapping[str, Position]:
+            heads = await super().heads(topics)
+            asked.set()
+            await answering.wait()
+            return heads
+
+    with stage(log=SlowLog()) as (_, log):
+
+        async def main() -> None:
+            nonlocal asked, answering
+            asked, answering = asyncio.Event(), asyncio.Event()
+            reader, hub = Reader(), get_hub()
+            attaching = asyncio.create_task(hub.attach("a", reader))
+            await asked.wait()
+            log.put("a", "message", "1")
+            hub._on_message("a", MISSED)  # the bus has joined the topic again
+            answering.set()
+            feed = await attaching
+            await turns()
+            assert reader.offsets == [1]
+            hub.detach(feed, reader)
+
+        asked = answering = asyncio.Event()
+        instantly(main())
+
+
+def test_a_topic_whose_bus_has_said_what_it_must_costs_no_read_at_its_start():
+    with stage() as (_, log):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            log.put("a", "message", "0")
+            attaching = asyncio.create_task(hub.attach("a", reader))
+            while "a" not in hub.feeds:
+                await asyncio.sleep(0)
+            hub._on_message("a", MISSED)
+            feed = await attaching
+            await turns()
+            assert log.reads == 0
             hub.detach(feed, reader)
 
         instantly(main())
