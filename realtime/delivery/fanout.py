@@ -13,7 +13,7 @@ all that have come meanwhile, so that a process that falls behind becomes faster
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextvars import Context
 from typing import Final
 
@@ -71,7 +71,7 @@ class Fanout:
         self._lagging.pop(subscriber, None)
 
     @property
-    def lagging(self) -> Iterable[Subscriber]:
+    def lagging(self) -> Collection[Subscriber]:
         """Return the subscribers that are notified."""
         return self._lagging
 
