@@ -8,6 +8,7 @@ behind proxies too, and are killed.
 """
 
 import argparse
+import multiprocessing
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -15,7 +16,9 @@ from contextlib import suppress
 
 from ..support.brokers import BROKERS
 from .faults import faults_of
-from .schedule import PACE_SECONDS, run_share
+from .schedule import PACE_SECONDS, run_share, wait_at
+
+START_SECONDS = 300.0  # in which all sites have to be ready
 
 
 def main() -> int:
@@ -40,15 +43,17 @@ def main() -> int:
         return 0
     seeds = range(options.seed, options.seed + options.schedules)
     shares = [seeds[number :: options.processes] for number in range(options.processes)]
+    shares = [share for share in shares if share]
     started = time.monotonic()
-    with ProcessPoolExecutor(options.processes) as pool:
+    # To start all sites takes the whole machine for a while, in which nothing recovers in time.
+    ready = multiprocessing.Barrier(len(shares), timeout=START_SECONDS)
+    with ProcessPoolExecutor(len(shares), initializer=wait_at, initargs=(ready,)) as pool:
         jobs = [
             pool.submit(
                 run_share,
                 *(share, options.bus, options.log, options.fault, options.pace, options.verbose),
             )
             for share in shares
-            if share
         ]
         outcomes = [outcome for job in jobs for outcome in job.result()]
     report = {

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from multiprocessing.synchronize import Barrier
 from random import Random
 from typing import Final
 
@@ -214,6 +215,15 @@ def _offset(event_id: str) -> int:
     return int(event_id.rpartition("-")[2])
 
 
+_ready: Barrier | None = None
+
+
+def wait_at(ready: Barrier) -> None:
+    """Have this process wait there for the others before its first schedule."""
+    global _ready
+    _ready = ready
+
+
 def run_share(
     seeds: Sequence[int],
     bus: str,
@@ -237,6 +247,8 @@ async def _run_share(
     outcomes = []
     faults = faults_of(bus, log)
     async with broken_site(bus, log) as site:
+        if _ready is not None:
+            await asyncio.to_thread(_ready.wait)
         for seed in seeds:
             begun = len(site.server.log)
             outcome = await run_schedule(site, faults, seed, names, pace)
