@@ -247,6 +247,7 @@ async def _run_share(
     outcomes = []
     faults = faults_of(bus, log)
     async with broken_site(bus, log) as site:
+        await asyncio.to_thread(site.events, "first")  # what it imports takes seconds
         if _ready is not None:
             await asyncio.to_thread(_ready.wait)
         for seed in seeds:
