@@ -51,6 +51,8 @@ class ConnectionRegistry:
         self.connections: dict[Identity, dict[Connection, float]] = {}
         self._ends: dict[Identity, tuple[datetime, asyncio.TimerHandle]] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        # Users and tokens that have changed, and when, by the loop's clock.
+        self._changed: dict[tuple[str, str], float] = {}
 
     def add(self, identity: Identity, connection: Connection) -> None:
         """Check `connection` from now on."""
@@ -58,6 +60,7 @@ class ConnectionRegistry:
         if connection not in connections:  # else it was only checked again
             connections[connection] = time.time()
             get_status().connections += 1
+            self._check_if_changed(identity)
         self._time_end(identity)
         if not self._tasks:
             self._tasks = [spawn(self._listen()), spawn(self._sweep())]
@@ -149,13 +152,21 @@ class ConnectionRegistry:
 
     def _has_ended(self, identity: Identity) -> None:
         del self._ends[identity]
-        spawn(self._check_ended(identity))
+        spawn(self._check_one(identity))  # it may have been given more time
 
-    async def _check_ended(self, identity: Identity) -> None:
+    async def _check_one(self, identity: Identity) -> None:
         try:
-            await self.check([identity])  # it may have been given more time
+            await self.check([identity])
         except Exception as error:
-            self._tell(identity, error)  # it is not known to have
+            self._tell(identity, error)
+
+    def _check_if_changed(self, identity: Identity) -> None:
+        """Check an identity that may have been looked up just before it changed."""
+        session = identity.session_key
+        if session is not None and identity_cache.is_refused(("session", digest(session))):
+            asyncio.get_running_loop().call_soon(self._tell, identity, None)
+        elif not self._changed.keys().isdisjoint(_marks(identity)):
+            spawn(self._check_one(identity))
 
     async def _listen(self) -> None:
         """Hear of changes as they happen."""
@@ -182,8 +193,11 @@ class ConnectionRegistry:
 
     async def _sweep(self) -> None:
         """Check all every `RECHECK_SECONDS`: what was not announced, or not heard."""
+        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(settings.RECHECK_SECONDS / 2)
+            long_ago = loop.time() - settings.RECHECK_SECONDS
+            self._changed = {mark: at for mark, at in self._changed.items() if at > long_ago}
             # The second half of the time is spread over the chunks: thousands of sessions looked
             # up in one go would keep the event loop from its work.
             chunks = 1 + len(self.connections) // CHUNK
@@ -205,15 +219,23 @@ class ConnectionRegistry:
                 self.disconnect(str(user_id))
             if question := change.get("inspect"):
                 spawn(answer(self.connections, question))
-        users = {str(change["user"]) for change in changes if "user" in change}
-        tokens = {str(change["token"]) for change in changes if "token" in change}
+        kinds = "user", "token"
+        marks = {
+            (kind, str(change[kind])) for change in changes for kind in kinds if kind in change
+        }
 
         def is_stale(identity: Identity) -> bool:
-            return str(identity.user.pk) in users or identity.token_key in tokens
+            return not marks.isdisjoint(_marks(identity))
 
-        if users or tokens:
+        if marks:
+            self._changed |= dict.fromkeys(marks, asyncio.get_running_loop().time())
             identity_cache.forget(is_stale)
             await self.check(filter(is_stale, self.connections))
+
+
+def _marks(identity: Identity) -> tuple[tuple[str, str], ...]:
+    """Return by what a change names an identity: its user, and the token it rests on."""
+    return ("user", str(identity.user.pk)), ("token", str(identity.token_key))
 
 
 async def _refresh(identities: list[Identity]) -> list[Identity | Exception | None]:

@@ -555,6 +555,38 @@ def test_registry_forgets_and_checks_only_users_that_changed(look_ups, forgotten
     watching(main)
 
 
+@pytest.mark.parametrize("change", ['{"user": "1"}', '{"token": "a"}'])
+def test_connection_whose_user_was_looked_up_before_a_change_is_checked_at_once(look_ups, change):
+    async def main(registry: ConnectionRegistry, layer: Any, log: Any) -> None:
+        Reader(registry, "b", user=2)
+        await asyncio.sleep(1)
+        await say(layer, change)
+        await asyncio.sleep(1)
+        late, other = Reader(registry, "a", user=1), Reader(registry, "c", user=3)
+        await asyncio.sleep(1)
+        assert (late.checks, other.checks) == ([late.identity], [])
+        registry.add(late.identity, late)  # as when it is checked again
+        await asyncio.sleep(1)
+        assert len(late.checks) == 1
+        await asyncio.sleep(100)  # since which nobody is looked up any more
+        assert registry._changed == {}
+
+    watching(main, RECHECK_SECONDS=60.0)
+
+
+def test_connection_of_a_session_that_has_just_ended_is_ended(look_ups):
+    async def main(registry: ConnectionRegistry, layer: Any, log: Any) -> None:
+        Reader(registry, "other", source="session")
+        await asyncio.sleep(1)
+        await say(layer, f'{{"session": "{digest("late")}"}}')
+        await asyncio.sleep(1)
+        late = Reader(registry, "late", source="session")
+        await asyncio.sleep(0.1)
+        assert late.checks == [None]
+
+    watching(main)
+
+
 def test_registry_checks_everybody_after_more_changes_than_are_kept(look_ups, forgotten):
     async def main(registry: ConnectionRegistry, layer: Any, log: Any) -> None:
         one, other = Reader(registry, "a", user=1), Reader(registry, "b", user=2)
