@@ -137,6 +137,7 @@ class Server(DaphneServer):
         # What has been imported stays; the collector need not check it again.
         gc.collect()
         gc.freeze()
+        gc.enable()
         reactor.run(installSignalHandlers=False)
 
     def _call_on_startup(self) -> None:

@@ -4,6 +4,7 @@ Paths are commands. What an application noticed is kept in `EVENTS` and told by 
 """
 
 import asyncio
+import gc
 import json
 import os
 import resource
@@ -355,6 +356,7 @@ async def http_events(scope: Scope, receive: Any, send: Any) -> None:
         "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         "draining": scope["extensions"]["realtime.server"]["draining"],
         "pid": os.getpid(),
+        "is_collecting": gc.isenabled(),
     }
     await respond(send, json.dumps(data).encode())
 

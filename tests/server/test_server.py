@@ -27,3 +27,7 @@ def test_proxy_headers_and_root_path(start: Start) -> None:
         "/sub",
     )
     assert response.headers["server"] == "me"
+
+
+def test_the_garbage_collector_rests_only_until_it_listens(shared: Worker) -> None:
+    assert shared.status()["is_collecting"]
