@@ -43,7 +43,7 @@ class CommandLineInterface(DaphneCommandLine):
             type=int,
             default=None,
             help="Write one byte to this file descriptor once the server accepts connections, and "
-            "one after the other as long as its event loop runs",
+            "one after the other as long as its event loop runs; a 0 where it gets no more memory",
         )
         self.parser.add_argument(
             "--parent-fd",
@@ -122,6 +122,5 @@ def _beat(loop: asyncio.AbstractEventLoop, fd: int) -> None:
     except BlockingIOError:
         pass  # nobody reads: it is the supervisor that stands still
     except OSError:
-        os.close(fd)
-        return
+        return  # not closed: it is the memory's too, and another file would get its number
     loop.call_later(BEAT_SECONDS, _beat, loop, fd)

@@ -6,9 +6,9 @@ another process makes up for it once.
 """
 
 import asyncio
+import errno
 import mmap
 import os
-from contextlib import suppress
 from typing import Final
 
 from realtime.server.workers import NO_MEMORY
@@ -22,13 +22,21 @@ def is_exhausted() -> bool:
     try:
         with mmap.mmap(-1, PROBE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS):
             return False
-    except (OSError, MemoryError):
+    except MemoryError:
         return True
+    except OSError as error:
+        return error.errno in (errno.ENOMEM, errno.EAGAIN)
 
 
 def watch(loop: asyncio.AbstractEventLoop, pipe: int) -> None:
     """Look in `loop` whether there is memory, again and again; say in `pipe` when there is none."""
-    if is_exhausted():
-        with suppress(OSError):  # its other end stands still, or has gone
+    try:
+        loop.call_later(PROBE_SECONDS, watch, loop, pipe)
+        is_out = is_exhausted()
+    except MemoryError:  # and nobody looks any more
+        is_out = True
+    if is_out:
+        try:
             os.write(pipe, NO_MEMORY)
-    loop.call_later(PROBE_SECONDS, watch, loop, pipe)
+        except OSError:  # its other end stands still, or has gone
+            return

@@ -12,23 +12,28 @@ from realtime.server.workers import Backoff, Worker, describe_exit, end
 
 logger = logging.getLogger("realtime.server.supervisor")
 
+MEMORY_BACKOFF: Final = 60.0
+"""Seconds: the longest delay before a worker without memory is replaced; it serves meanwhile."""
+
 NO_START: Final = "The worker could not start; trying again in %.1f s."
 NO_MORE_MEMORY: Final = (
-    "Worker %d gets no more memory: another is started, and then it has %g s to end "
-    "(--memory-grace)."
+    "Worker %d gets no more memory: another is started, and then this one has %g s to end."
 )
 
 
 class Slot:
-    """Keep a worker running that `start` returns, or None where it could not.
+    """Keep one worker running.
 
-    `begin` has a task of the supervisor's run. The other arguments are the supervisor's, too.
+    `start` returns one that is ready, or None where none could be started. `begin` runs a coroutine
+    as a task of the supervisor; `replacing` is held while one of its workers is replaced. The other
+    arguments are the supervisor's, too.
     """
 
     def __init__(
         self,
         start: Callable[[], Awaitable[Worker | None]],
         begin: Callable[[Coroutine[Any, Any, None]], None],
+        replacing: asyncio.Lock,
         *,
         grace: float,
         worker_timeout: float,
@@ -37,27 +42,25 @@ class Slot:
         self.worker: Worker | None = None
         self._start = start
         self._begin = begin
-        self._grace = grace
+        self._replacing = replacing
+        self._placing = asyncio.Lock()  # held from the start of a worker until it is in the slot
         self._worker_timeout = worker_timeout
-        self._memory_grace = memory_grace
+        self._memory_grace = min(grace, memory_grace)
         self._backoff = Backoff()
+        self._memory_backoff = Backoff(MEMORY_BACKOFF)
 
     async def renew(self, grace: float) -> bool:
         """Start a worker, then end the one before it, if any; return whether it could start.
 
         `grace` is the seconds that the one before may take to drain.
         """
-        new = await self._start()
-        if new is None:
-            return False
-        old, self.worker = self.worker, new
+        async with self._placing:
+            new = await self._start()
+            if new is None:
+                return False
+            old, self.worker = self.worker, new
         if old is not None:
-            # SIGINT, without the delay: this host serves on, nobody has to look elsewhere.
-            try:
-                await end(old.process, grace, signal.SIGINT)
-            except asyncio.CancelledError:
-                await end(old.process, grace, signal.SIGINT)
-                raise
+            await _drain(old, grace)
         return True
 
     async def keep(self) -> None:
@@ -68,10 +71,11 @@ class Slot:
                 await self._start_again()
                 continue
             if self._memory_grace:
-                worker.on_no_memory = partial(self._replace, worker)
+                now = asyncio.get_running_loop().time()
+                worker.when_out_of_memory(partial(self._replace_soon, worker, now))
             status = await worker.wait(self._worker_timeout)
             if self.worker is not worker:
-                continue  # renew() put another one here
+                continue  # it was replaced
             self.worker = None
             counters.worker_restarted()
             delay = self._backoff.ended(worker.started)
@@ -81,28 +85,47 @@ class Slot:
             await asyncio.sleep(delay)
 
     async def _start_again(self) -> None:
-        worker = await self._start()
-        if self.worker is not None:  # renew() was faster
-            if worker is not None:
-                await end(worker.process, self._grace)
+        async with self._placing:
+            if self.worker is not None:  # renew() was faster
+                return
+            self.worker = await self._start()
+        if self.worker is None:
+            await _wait(self._backoff)
+
+    def _replace_soon(self, worker: Worker, since: float) -> None:
+        if self.worker is not worker:  # it drains already
             return
-        self.worker = worker
-        if worker is None:
-            await self._wait()
-
-    async def _wait(self) -> None:
-        delay = self._backoff.failed()
-        logger.error(NO_START, delay)
-        await asyncio.sleep(delay)
-
-    def _replace(self, worker: Worker) -> None:
-        """Replace one that gets no more memory, when the one before it was not as short-lived."""
         logger.error(NO_MORE_MEMORY, worker.process.pid, self._memory_grace)
-        counters.worker_restarted()
+        self._begin(self._replace(worker, self._memory_backoff.ended(since)))
 
-        async def replace() -> None:
-            await asyncio.sleep(self._backoff.ended(worker.started))
-            while not await self.renew(min(self._grace, self._memory_grace)):
-                await self._wait()
+    async def _replace(self, worker: Worker, delay: float) -> None:
+        """Replace a worker as long as it is the slot's, and no other slot's at the same time."""
+        await asyncio.sleep(delay)
+        while self.worker is worker:
+            async with self._replacing, self._placing:
+                if self.worker is not worker:
+                    return
+                new = await self._start()
+                if new is not None:
+                    counters.worker_restarted()
+                    self.worker = new
+            if new is not None:
+                await _drain(worker, self._memory_grace)
+            else:
+                await _wait(self._memory_backoff)
 
-        self._begin(replace())
+
+async def _wait(backoff: Backoff) -> None:
+    delay = backoff.failed()
+    logger.error(NO_START, delay)
+    await asyncio.sleep(delay)
+
+
+async def _drain(worker: Worker, grace: float) -> None:
+    """End a worker, for good also where this is cancelled."""
+    # SIGINT, without the delay: this host serves on, nobody has to look elsewhere.
+    try:
+        await end(worker.process, grace, signal.SIGINT)
+    except asyncio.CancelledError:
+        await end(worker.process, grace, signal.SIGINT)
+        raise

@@ -55,7 +55,7 @@ class Supervisor:
         grace: float = 30.0,
         drain_delay: float = 0.0,
         worker_timeout: float = 15.0,
-        memory_grace: float = 5.0,
+        memory_grace: float = 10.0,
         env: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
         embedded_redis: str | None = None,
@@ -80,10 +80,12 @@ class Supervisor:
         self._given = os.environ if env is None else env
         self.env = environment(self._given, workers)
         self._listener: ListeningSocket | None = None
+        self._replacing = asyncio.Lock()
         self._slots = [
             Slot(
                 self._start_worker,
                 self._begin,
+                self._replacing,
                 grace=grace,
                 worker_timeout=worker_timeout,
                 memory_grace=memory_grace,
@@ -91,7 +93,6 @@ class Supervisor:
             for _ in range(workers)
         ]
         self._failure: SupervisorError | None = None
-        self._replacing = asyncio.Lock()
         self._is_replacement_due = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -173,6 +174,9 @@ class Supervisor:
                 await asyncio.gather(beside, return_exceptions=True)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        if self._stopping.is_set():
+            work.close()
+            return
         self._tasks.add(task := asyncio.get_running_loop().create_task(work))
         task.add_done_callback(self._ended)
 

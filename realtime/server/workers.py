@@ -33,18 +33,19 @@ SILENT: Final = (
 
 
 class Backoff:
-    """Seconds to wait before a process is started again."""
+    """Seconds to wait before a process is started again, at most `longest`."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: float = MAX_BACKOFF) -> None:
+        self._longest = longest
         self._delay = 0.0
 
     def failed(self) -> float:
         """Return the delay after a start that failed."""
-        self._delay = min(max(self._delay * 2, 0.5), MAX_BACKOFF)
+        self._delay = min(max(self._delay * 2, 0.5), self._longest)
         return self._delay
 
     def ended(self, started: float) -> float:
-        """Return the delay after the end of a process that was started at this time."""
+        """Return the delay for a process that was started at this time, and is of no use now."""
         if time.monotonic() - started < QUICK_DEATH:
             return self.failed()
         self._delay = 0.0
@@ -60,12 +61,12 @@ class Worker:
     def __init__(self, process: Process, pipe: int) -> None:
         self.process = process
         self.started = time.monotonic()
-        self.on_no_memory: Callable[[], object] | None = None
-        """Called once, when it has said that it gets no more memory."""
         self._pipe: int | None = pipe
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[bool] = self._loop.create_future()
         self._has_beaten = False
+        self._is_out_of_memory = False
+        self._when_out_of_memory: Callable[[], object] | None = None
         self._loop.add_reader(pipe, self._readable, pipe)
 
     @classmethod
@@ -97,13 +98,24 @@ class Worker:
     def _readable(self, pipe: int) -> None:
         said = os.read(pipe, 4096)
         self._has_beaten = said != b""
-        if NO_MEMORY in said and (call := self.on_no_memory):
-            self.on_no_memory = None
-            call()
+        if NO_MEMORY in said:
+            self._is_out_of_memory = True
+            self._tell_of_memory()
         if not self._ready.done():
             self._ready.set_result(self._has_beaten)
         if not self._has_beaten:
             self._close()
+
+    def when_out_of_memory(self, call: Callable[[], object]) -> None:
+        """Have this called, once, when it says that it gets no more memory, or has said so."""
+        self._when_out_of_memory = call
+        self._tell_of_memory()
+
+    def _tell_of_memory(self) -> None:
+        call = self._when_out_of_memory
+        if call is not None and self._is_out_of_memory:
+            self._when_out_of_memory = None
+            self._loop.call_soon(call)
 
     def _close(self) -> None:
         if self._pipe is not None:

@@ -25,8 +25,8 @@ PROBE_SECONDS: Final = 2  # to connect and ask whether the server is still at wo
 IS_AT_WORK: Final = "SELECT state = 'active' FROM pg_stat_activity WHERE pid = %s"
 SILENT: Final = (
     "PostgreSQL has not answered for %s s and does not work at it: the connection is closed, and "
-    "those of this process that lie idle are replaced. If this stays, look at the server's "
-    "host, and at the pooler or firewall on the way to it."
+    "those that lie idle in its pool are replaced. If this stays, look at the server's host, and "
+    "at the pooler or firewall on the way to it."
 )
 
 

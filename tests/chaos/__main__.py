@@ -18,7 +18,7 @@ from ..support.brokers import BROKERS
 from .faults import faults_of
 from .schedule import PACE_SECONDS, run_share, wait_at
 
-START_SECONDS = 300.0  # in which all sites have to be ready
+START_SECONDS = 120.0  # in which all sites have to be ready
 
 
 def main() -> int:

@@ -233,7 +233,12 @@ def run_share(
     is_verbose: bool,
 ) -> list[Outcome]:
     """Run these schedules one after the other on a site of their own; print what is wrong."""
-    return asyncio.run(_run_share(seeds, bus, log, names, pace, is_verbose))
+    try:
+        return asyncio.run(_run_share(seeds, bus, log, names, pace, is_verbose))
+    except BaseException:
+        if _ready is not None:
+            _ready.abort()  # nobody waits for a site that could not start
+        raise
 
 
 async def _run_share(

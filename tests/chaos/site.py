@@ -22,8 +22,8 @@ from ..support.databases import ON_POSTGRESQL, new_database_url
 from ..support.servers import SiteServer, Valkey, prepare_site
 from .proxy import Proxy
 
-# A worker whose event loop is held, or that gets no more memory, is replaced, within the time that
-# a recovery may take: it is killed after a quarter more than the first, and a second; or the second
+# A worker is replaced within the time that a recovery may take: where its event loop is held it is
+# killed a quarter later than the first says, and a second; where it gets no more memory, the second
 # after another is ready.
 TIMEOUTS: Final = ("--worker-timeout", "4", "--memory-grace", "2")
 CLOCK: Final = Path(__file__).parent / "clock"  # what lets the workers' clocks be set

@@ -1,12 +1,13 @@
 """The command line: Daphne's options, the limits, and the pipes of a supervisor."""
 
+import asyncio
 import os
 import subprocess
 import sys
 
 import pytest
 
-from realtime.server.cli import CommandLineInterface
+from realtime.server.cli import CommandLineInterface, _beat
 
 from .support import ROOT
 
@@ -43,3 +44,13 @@ def test_the_worker_stops_when_its_parent_is_gone() -> None:
     os.close(read)
     os.close(write)
     assert process.wait(30) == 0
+
+
+async def test_the_pipe_to_a_supervisor_that_has_gone_keeps_its_number() -> None:
+    """Another file would get it, and what is said of the memory."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    os.close(read)
+    _beat(asyncio.get_running_loop(), write)
+    os.fstat(write)
+    os.close(write)

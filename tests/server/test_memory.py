@@ -1,6 +1,7 @@
 """A worker notices that it gets no more memory; what is done then: test_supervisor."""
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
@@ -49,3 +50,30 @@ async def test_each_probe_that_finds_none_is_told(memory_left: list[bool]) -> No
     while memory_left:
         await asyncio.sleep(0.001)
     os.close(write)
+
+
+async def test_no_memory_to_look_again_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    loop = asyncio.get_running_loop()
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "call_later", raise_memory_error)
+        memory.watch(loop, write)
+    assert os.read(read, 100) == b"0"
+    os.close(read)
+    os.close(write)
+
+
+def raise_memory_error(*_: object) -> None:
+    raise MemoryError
+
+
+def test_other_errors_of_the_system_are_no_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, "on purpose")
+
+    monkeypatch.setattr(memory.mmap, "mmap", fail)
+    found = {}
+    for number in (errno.ENOMEM, errno.EAGAIN, errno.EPERM):
+        found[number] = memory.is_exhausted()
+    assert found == {errno.ENOMEM: True, errno.EAGAIN: True, errno.EPERM: False}

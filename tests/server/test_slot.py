@@ -1,43 +1,219 @@
-"""The place of a worker; with real ones: test_supervisor."""
+"""The place of a worker, with workers of the test's own; with real ones: test_supervisor."""
 
 import asyncio
-from collections.abc import Coroutine
+import itertools
+from collections.abc import Callable, Coroutine
 from typing import Any
+
+import pytest
 
 from realtime.server import slot as slots
 from realtime.server.slot import Slot
+from realtime.server.workers import QUICK_DEATH, Backoff
+
+from ..support.clock import InstantLoop
+
+numbers = itertools.count(1)
 
 
-async def test_what_could_not_be_started_is_not_in_the_slot() -> None:
-    async def start() -> None:
-        return None
+class FakeWorker:
+    """Runs until it is drained or dies, and says when it gets no more memory."""
 
-    def begin(work: Coroutine[Any, Any, None]) -> None:
-        raise AssertionError
+    def __init__(self) -> None:
+        self.process = self
+        self.pid = next(numbers)
+        self.started = asyncio.get_running_loop().time()
+        self.say_out_of_memory: Callable[[], object] = lambda: None
+        self.grace: float | None = None  # that it was given to drain
+        self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
-    slot = Slot(start, begin, grace=1, worker_timeout=1, memory_grace=1)
-    assert not await slot.renew(0)
-    assert slot.worker is None
+    def when_out_of_memory(self, call: Callable[[], object]) -> None:
+        self.say_out_of_memory = call
+
+    async def wait(self, timeout: float) -> int:
+        return await asyncio.shield(self._ended)
+
+    def die(self) -> None:
+        self._ended.set_result(-9)
 
 
-async def test_it_is_started_again_until_it_can(caplog: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(slots, "Backoff", lambda: type("", (), {"failed": lambda self: 0.0})())
-    started = asyncio.Event()
-    failures = 3
+class Site:
+    """A slot, and its workers. Starting one takes a second; some starts fail."""
 
-    class Started:
-        async def wait(self, timeout: float) -> int:
-            started.set()
-            await asyncio.sleep(60)
-            return 0
+    def __init__(self, **options: float) -> None:
+        self.workers: list[FakeWorker] = []
+        self.failures = 0
+        self.starts: list[float] = []
+        self.tasks: list[asyncio.Task[None]] = []
+        self.replacing = asyncio.Lock()
+        options = {"grace": 30, "worker_timeout": 1, "memory_grace": 10, **options}
+        self.slot = Slot(self.start, self.begin, self.replacing, **options)
 
-    async def start() -> Any:
-        nonlocal failures
-        failures -= 1
-        return Started() if failures < 0 else None
+    async def start(self) -> Any:
+        self.starts.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(1)
+        if self.failures:
+            self.failures -= 1
+            return None
+        self.workers.append(FakeWorker())
+        return self.workers[-1]
 
-    slot = Slot(start, lambda work: None, grace=1, worker_timeout=1, memory_grace=1)
-    keeping = asyncio.create_task(slot.keep())
-    await asyncio.wait_for(started.wait(), 20)
-    keeping.cancel()
-    assert caplog.text.count("The worker could not start; trying again in 0.0 s.") == 3
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        self.tasks.append(asyncio.get_running_loop().create_task(work))
+
+
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run `main(site)` on a clock that does not wait, and keep the site's slot meanwhile."""
+
+    async def end(worker: FakeWorker, grace: float, number: int) -> None:
+        worker.grace = grace
+        await asyncio.sleep(2)  # what it takes to drain
+        if not worker._ended.done():
+            worker._ended.set_result(0)
+
+    class LoopBackoff(Backoff):
+        def ended(self, started: float) -> float:
+            if asyncio.get_running_loop().time() - started < QUICK_DEATH:
+                return self.failed()
+            self._delay = 0.0
+            return 0.0
+
+    monkeypatch.setattr(slots, "end", end)
+    monkeypatch.setattr(slots, "Backoff", LoopBackoff)
+
+    def run(main: Callable[[Site], Coroutine[Any, Any, None]], **options: float) -> None:
+        async def whole() -> None:
+            site = Site(**options)
+            assert await site.slot.renew(0)
+            site.begin(site.slot.keep())
+            await asyncio.sleep(10)
+            await main(site)
+            for task in site.tasks:
+                task.cancel()
+            for outcome in await asyncio.gather(*site.tasks, return_exceptions=True):
+                assert not isinstance(outcome, Exception), outcome
+
+        with asyncio.Runner(loop_factory=InstantLoop) as runner:
+            runner.run(whole())
+
+    return run
+
+
+def test_what_could_not_be_started_is_not_in_the_slot(play: Any) -> None:
+    async def main(site: Site) -> None:
+        site.failures = 1
+        assert not await site.slot.renew(0)
+        assert site.slot.worker is site.workers[0]
+
+    play(main)
+
+
+def test_it_is_started_again_until_it_can(play: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async def main(site: Site) -> None:
+        site.failures = 3
+        site.workers[0].die()
+        await asyncio.sleep(20)
+        assert site.slot.worker is site.workers[1]
+        assert caplog.text.count("The worker could not start; trying again in") == 3
+
+    play(main)
+
+
+def test_worker_without_memory_is_replaced_and_drained(play: Any) -> None:
+    async def main(site: Site) -> None:
+        sick = site.workers[0]
+        sick.say_out_of_memory()
+        await asyncio.sleep(0.9)
+        assert site.slot.worker is sick  # it serves until the other one is ready
+        await asyncio.sleep(10)
+        assert site.slot.worker is site.workers[1]
+        assert (len(site.workers), sick.grace) == (2, 10)
+
+    play(main)
+
+
+def test_its_time_to_drain_is_no_longer_than_that_of_any_worker(play: Any) -> None:
+    async def main(site: Site) -> None:
+        site.workers[0].say_out_of_memory()
+        await asyncio.sleep(10)
+        assert site.workers[0].grace == 5
+
+    play(main, grace=5)
+
+
+def test_worker_without_memory_that_drains_has_no_other_replaced(play: Any) -> None:
+    async def main(site: Site) -> None:
+        sick = site.workers[0]
+        site.begin(site.slot.renew(30))  # type: ignore[arg-type]
+        await asyncio.sleep(1.5)
+        sick.say_out_of_memory()
+        await asyncio.sleep(20)
+        assert (len(site.workers), sick.grace) == (2, 30)
+
+    play(main)
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.5, 1.5])
+def test_worker_without_memory_that_dies_is_started_again_once(play: Any, moment: float) -> None:
+    async def main(site: Site) -> None:
+        sick = site.workers[0]
+        sick.say_out_of_memory()
+        await asyncio.sleep(moment)
+        sick.die()
+        await asyncio.sleep(30)
+        assert len(site.workers) == 2
+        assert site.slot.worker is site.workers[1]
+        assert site.workers[1].grace is None
+
+    play(main)
+
+
+def test_worker_without_memory_that_is_replaced_by_hand_is_not_replaced_again(play: Any) -> None:
+    async def main(site: Site) -> None:
+        site.failures = 1  # of the first attempt
+        site.workers[0].say_out_of_memory()
+        await asyncio.sleep(1.1)
+        assert await site.slot.renew(30)
+        await asyncio.sleep(30)
+        assert len(site.workers) == 2
+
+    play(main)
+
+
+def test_no_two_workers_are_replaced_at_a_time(play: Any) -> None:
+    async def main(site: Site) -> None:
+        await site.replacing.acquire()  # by another slot
+        site.workers[0].say_out_of_memory()
+        await asyncio.sleep(10)
+        assert len(site.workers) == 1
+        site.replacing.release()
+        await asyncio.sleep(10)
+        assert len(site.workers) == 2
+
+    play(main)
+
+
+def test_workers_that_never_have_memory_are_replaced_more_and_more_seldom(play: Any) -> None:
+    async def main(site: Site) -> None:
+        for _ in range(12):
+            before = len(site.workers)
+            site.workers[-1].say_out_of_memory()
+            while len(site.workers) == before:
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(3)  # until the one before has drained
+        pauses = [round(later - earlier) for earlier, later in itertools.pairwise(site.starts)]
+        assert pauses[-3:] == [pytest.approx(64, abs=2)] * 3
+        assert sorted(pauses[1:]) == pauses[1:]
+
+    play(main)
+
+
+def test_worker_without_memory_is_tried_for_again(play: Any) -> None:
+    async def main(site: Site) -> None:
+        site.failures = 2
+        site.workers[0].say_out_of_memory()
+        await asyncio.sleep(20)
+        assert len(site.workers) == 2
+
+    play(main)

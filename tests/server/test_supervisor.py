@@ -1,6 +1,7 @@
 """The supervisor in a process of its own, with real workers, signals and an embedded Valkey."""
 
 import asyncio
+import json
 import os
 import re
 import resource
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -71,8 +73,7 @@ class Running:
         """The worker that answers; another one each time, perhaps."""
         with self.client() as client:
             client.request("/events", "Connection: close")
-            body = client.response().body.decode()
-        return int(body.rpartition('"pid": ')[2].rstrip("}"))
+            return int(json.loads(client.response().body)["pid"])
 
     def pids(self) -> set[int]:
         return {self.pid() for _ in range(30)}
@@ -207,11 +208,14 @@ def test_what_can_not_be_started_is_tried_again_until_it_can(
     assert running.process.wait(20) == 0
 
 
-def take_memory(pid: int) -> None:
-    """Leave the process with what it has."""
+@contextmanager
+def no_memory_left(pid: int) -> Iterator[None]:
+    """Leave the process with what it has for a while."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
-    hard = resource.prlimit(pid, resource.RLIMIT_AS)[1]
-    resource.prlimit(pid, resource.RLIMIT_AS, (pages * resource.getpagesize(), hard))
+    before = resource.prlimit(pid, resource.RLIMIT_AS)
+    resource.prlimit(pid, resource.RLIMIT_AS, (pages * resource.getpagesize(), before[1]))
+    yield
+    resource.prlimit(pid, resource.RLIMIT_AS, before)
 
 
 def test_worker_that_gets_no_more_memory_is_replaced(
@@ -225,7 +229,8 @@ def test_worker_that_gets_no_more_memory_is_replaced(
     with running.client() as client:
         client.request("/agen")
         client.until(b"data: 1\n\n")
-        take_memory(first)
+        with no_memory_left(first):
+            eventually(lambda: "gets no more memory" in running.errors.read_text())
         eventually(lambda: "The worker could not start; trying" in running.errors.read_text())
         assert running.pid() == first
         away.rename(interpreter)
@@ -238,19 +243,27 @@ def test_worker_that_gets_no_more_memory_is_replaced(
 def test_worker_without_memory_that_does_not_end_is_killed(supervise: Supervise) -> None:
     running = supervise(memory_grace=1)
     first = running.pid()
-    with running.client() as client:
+    with running.client() as client, running.client() as other:
         client.request("/slow?wait=60")
-        take_memory(first)
-        eventually(lambda: not alive(first))  # before what a drain may take
+        other.request("/events")
+        while b"slow started" not in other.response().body:
+            other.request("/events")
+        with no_memory_left(first):
+            eventually(lambda: "gets no more memory" in running.errors.read_text())
+        eventually(lambda: alive_others(running, first))
+        begun = time.monotonic()
+        eventually(lambda: not alive(first))
+        assert time.monotonic() - begun < 15  # a drain may take 20 s
     assert running.pid() != first
 
 
 def test_worker_without_memory_stays_where_that_is_asked_for(supervise: Supervise) -> None:
     running = supervise(memory_grace=0)
     first = running.pid()
-    take_memory(first)
-    time.sleep(1)
+    with no_memory_left(first):
+        time.sleep(1)
     assert (running.pid(), running.children("realtime.server")) == (first, [first])
+    assert "gets no more memory" not in running.errors.read_text()
 
 
 def test_interpreter_that_is_not_there_at_all_ends_the_supervisor(

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool
 
 from realtime import WatchedConnection
@@ -105,7 +106,7 @@ def test_no_thread_closes_a_connection_that_another_uses(proxy: Proxied) -> None
     proxy.wire.freeze()
     checking = threading.Thread(target=proxy.pool.check)
     checking.start()
-    while idle in proxy.pool._pool:
+    while idle.pgconn.transaction_status != TransactionStatus.ACTIVE:
         time.sleep(0.001)
     with pytest.raises(psycopg.OperationalError, match="did not answer"):
         lent._give_up()

@@ -79,7 +79,7 @@ class Client:
         else:
             self._pool = ConnectionPool.from_url(parts.server, socket_timeout=None, **options)
         if self._pool is not None:
-            self._pool.connection_kwargs |= {"protocol": 2}  # whatever the URL says
+            self._pool.connection_kwargs |= {"protocol": 2}  # of which a `Pipeline` knows
 
     @property
     def is_open(self) -> bool:
@@ -176,7 +176,7 @@ def _sentinel_pool(
     del own["host"]
     own.pop("connection_class", None)
     sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
-        url.sentinels, sentinel_kwargs={**limited, **url.sentinel_options}, **options
+        url.sentinels, sentinel_kwargs={**limited, **url.sentinel_options, "protocol": 2}, **options
     )
     pool: ConnectionPool = sentinel.master_for(url.master, **own).connection_pool
     return pool, sentinel.sentinels

@@ -52,10 +52,10 @@ class Command(BaseCommand):
         parser.add_argument(
             "--memory-grace",
             type=float,
-            default=5.0,
+            default=10.0,
             metavar="SECONDS",
             help="a worker that gets no more memory is replaced, and has so long to drain "
-            "(default: 5; 0: it stays)",
+            "(default: 10; 0: it stays)",
         )
         parser.add_argument(
             "--metrics-port",

@@ -72,9 +72,8 @@ async def test_any_number_of_calls_at_once_share_one_connection(valkey):
         ("unix:///run/redis.sock", {"path": "/run/redis.sock"}),
         ("rediss://host", {"host": "host"}),
         ("redis+sentinel://u:p%40@a:1,b/site/2", {"username": "u", "password": "p@", "db": 2}),
-        ("rediss+sentinel://a/site", {}),
+        ("rediss+sentinel://a/site?protocol=3", {}),
         ("redis://host?protocol=3", {"protocol": 2}),
-        ("redis+sentinel://a/site?protocol=3", {"protocol": 2}),
     ],
 )
 async def test_addresses(url, where):
@@ -82,6 +81,8 @@ async def test_addresses(url, where):
     options = client._pool.connection_kwargs
     assert options | where | {"socket_connect_timeout": 1.5} == options
     assert (":1" in url and "sentinel" in url) == bool(client._sentinels[1:])
+    for sentinel in client._sentinels:
+        assert sentinel.connection_pool.connection_kwargs["protocol"] == 2
     client._pool.make_connection()
     await client.aclose()
 
