@@ -154,8 +154,10 @@ def server(site: dict[str, str]) -> Iterator[SiteServer]:
 
 
 @pytest.fixture
-def valkey() -> Iterator[Valkey]:
+def valkey(monkeypatch: pytest.MonkeyPatch) -> Iterator[Valkey]:
     """A Valkey of the test's own, which it may kill."""
+    # Redis' client loses a cancellation now and then, and the test would wait for the next one.
+    monkeypatch.setattr("realtime.utils.aio.AGAIN_SECONDS", 2.0)
     running = Valkey()
     yield running
     running.stop()
