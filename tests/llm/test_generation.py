@@ -357,31 +357,32 @@ async def test_an_answer_without_listeners_is_stopped_after_a_while(template):
     await three_tries_of(wait)
 
 
-@pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP"])
-async def test_a_server_that_stops_says_so(template, how):
+async def test_a_server_that_stops_says_so(template):
     """Over two workers: who listens to the one hears of the end of what the other answered."""
     with a_site(template, "--workers", "2", LLM_TOKEN_SECONDS=60.0) as site:
-        answer = await start(site, *HALF, hangs=True)
-        url, headers = site.url + answer["events"], bearer(site.tokens["alice"])
-        async with open_stream(url, headers=headers) as stream:
-            await stream.next()
-        os.kill(site.server.process.pid, getattr(signal, how))
-        await eventually(lambda: not site.fake.open, 30, "the close")  # two workers start
-        if how == "SIGTERM":
-            assert site.server.process.wait(20) == 0
-        ended = (
-            "from realtime.llm.models import *\nresult = Generation.objects.get().ended is not None"
-        )
-        wait_until(lambda: site.shell.run(ended), 20, "the end of the answer")
-        found = site.shell.run(
-            "from realtime.models import Event\nfrom realtime.llm.models import Generation\n"
-            "result = list(Event.objects.order_by('offset').values_list('type', 'data'))\n"
-            "result.append(Generation.objects.get().outcome)"
-        )
-    assert found[-1] == "error"
-    assert [kind for kind, _ in found[:-1]].count("error") == 1
-    assert found[-2][0] == "error"
-    assert "The server stopped" in found[-2][1]
+        for how in (signal.SIGHUP, signal.SIGTERM):
+            answer = await start(site, *HALF, hangs=True)
+            url, headers = site.url + answer["events"], bearer(site.tokens["alice"])
+            async with open_stream(url, headers=headers) as stream:
+                await stream.next()
+            os.kill(site.server.process.pid, how)
+            await eventually(lambda: not site.fake.open, 30, "the close")  # two workers start
+            if how == signal.SIGTERM:
+                assert site.server.process.wait(20) == 0
+            ours = (
+                "from realtime.models import Event\nfrom realtime.llm.models import Generation\n"
+                f"ours = Generation.objects.get(topic={answer['topic']!r})\n"
+            )
+            ended = f"{ours}result = ours.ended is not None"
+            wait_until(lambda code=ended: site.shell.run(code), 20, "the end of the answer")
+            found = site.shell.run(
+                f"{ours}events = Event.objects.filter(topic__name=ours.topic).order_by('offset')\n"
+                "result = [*events.values_list('type', 'data'), ours.outcome]"
+            )
+            assert found[-1] == "error"
+            assert [kind for kind, _ in found[:-1]].count("error") == 1
+            assert found[-2][0] == "error"
+            assert "The server stopped" in found[-2][1]
 
 
 async def test_after_a_kill_a_listener_finds_the_orphan(template):
@@ -419,17 +420,17 @@ async def test_the_next_answer_finds_the_orphan_too(here):
     assert found == ["error", "error"]
 
 
-async def test_a_delete_on_another_worker(template):
-    with a_site(template) as site, serving(site.env) as other:
-        headers = bearer(site.tokens["alice"])
+async def test_a_delete_on_another_worker(here):
+    with serving(here.env) as other:
+        headers = bearer(here.tokens["alice"])
 
         async def cancel() -> None:
-            answer = await start(site, *HALF, hangs=True)
-            await eventually(lambda: site.fake.open, 10, "the request")
+            answer = await start(here, *HALF, hangs=True)
+            await eventually(lambda: here.fake.open, 10, "the request")
             url = other.url + answer["cancel"]
             gone = await asyncio.to_thread(httpx.delete, url, headers=headers)
             assert gone.status_code == 204
-            await eventually(lambda: not site.fake.open, 1.5, "the upstream's close")
+            await eventually(lambda: not here.fake.open, 1.5, "the upstream's close")
 
         await three_tries_of(cancel)
 
