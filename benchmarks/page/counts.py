@@ -5,6 +5,7 @@ import io
 import re
 import tokenize
 from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Final
@@ -73,6 +74,7 @@ def modules(folder: Path) -> list[Path]:
     ]
 
 
+@cache
 def lines_of(path: Path) -> int:
     """Lines with code on them: no blank ones, no comments, no docstrings."""
     text = path.read_text()
