@@ -1,6 +1,6 @@
 """What holds for a topic: the first entry of `TOPICS` that matches it, then the site's settings."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, Self
 
@@ -41,10 +41,20 @@ class TopicSettings(NamedTuple):
 def topic_settings(topic: str) -> TopicSettings:
     """Return the settings of a topic; raise `RealtimeConfigurationError` where `TOPICS` is wrong.
 
-    They are on the path of each subscription and publication, and are looked up once.
+    They are on the path of each subscription and publication.
     """
-    matching = (pattern.own for pattern in settings.TOPICS if pattern.matches(topic))
-    return TopicSettings.of(next(matching, {}))
+    patterns, others = _patterns()
+    for matches, own in patterns:
+        if matches(topic):
+            return own
+    return others
+
+
+@lru_cache(maxsize=1)
+def _patterns() -> tuple[list[tuple[Callable[[str], bool], TopicSettings]], TopicSettings]:
+    """Return what to ask of a topic, in this order, with its settings then; and those of others."""
+    patterns = [(pattern.matches, TopicSettings.of(pattern.own)) for pattern in settings.TOPICS]
+    return patterns, TopicSettings.of({})
 
 
 def is_presence_used() -> bool:
@@ -55,6 +65,7 @@ def is_presence_used() -> bool:
 def _forget(*, setting: str, **kwargs: Any) -> None:
     if setting == "REALTIME":
         topic_settings.cache_clear()
+        _patterns.cache_clear()
 
 
 setting_changed.connect(_forget)
