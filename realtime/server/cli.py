@@ -101,6 +101,7 @@ class CommandLineInterface(DaphneCommandLine):
             os.set_blocking(options.ready_fd, False)
             loop.call_soon(_beat, loop, options.ready_fd)
             loop.call_soon(memory.watch, loop, options.ready_fd)
+            memory.note_errors(loop, options.ready_fd)
             # In C, so that it works whatever the interpreter is doing.
             faulthandler.register(signal.SIGQUIT)
         if options.parent_fd is not None:

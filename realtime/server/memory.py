@@ -9,7 +9,9 @@ import asyncio
 import errno
 import mmap
 import os
-from typing import Final
+import sys
+import threading
+from typing import Any, Final
 
 from realtime.server.workers import NO_MEMORY
 
@@ -36,7 +38,38 @@ def watch(loop: asyncio.AbstractEventLoop, pipe: int) -> None:
     except MemoryError:  # and nobody looks any more
         is_out = True
     if is_out:
-        try:
-            os.write(pipe, NO_MEMORY)
-        except OSError:  # its other end stands still, or has gone
-            return
+        _tell(pipe)
+
+
+def note_errors(loop: asyncio.AbstractEventLoop, pipe: int) -> None:
+    """Say in `pipe`, from now on, when a MemoryError ends a thread or a callback of `loop`.
+
+    Between two probes there may have been no memory for a moment, in which a thread has died of
+    which others wait for something: those of a pool of connections, say.
+    """
+    before_unraisable, before_thread = sys.unraisablehook, threading.excepthook
+
+    def unraisable(error: "sys.UnraisableHookArgs") -> None:
+        if issubclass(error.exc_type, MemoryError):
+            _tell(pipe)
+        before_unraisable(error)
+
+    def in_thread(error: threading.ExceptHookArgs) -> None:
+        if issubclass(error.exc_type, MemoryError):
+            _tell(pipe)
+        before_thread(error)
+
+    def in_callback(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if isinstance(context.get("exception"), MemoryError):
+            _tell(pipe)
+        loop.default_exception_handler(context)
+
+    sys.unraisablehook, threading.excepthook = unraisable, in_thread
+    loop.set_exception_handler(in_callback)
+
+
+def _tell(pipe: int) -> None:
+    try:
+        os.write(pipe, NO_MEMORY)
+    except OSError:  # its other end stands still, or has gone
+        return

@@ -262,7 +262,7 @@ async def _run_share(
             if is_verbose or outcome.wrong:
                 print(outcome, flush=True)
             if outcome.wrong:
-                print(*site.server.log[begun:][-60:], sep="\n    | ", flush=True)
+                print(*site.server.log[begun:][-200:], sep="\n    | ", flush=True)
             if outcome.hung:
                 break  # what comes next on this site would tell nothing new
     return outcomes

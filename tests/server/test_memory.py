@@ -5,6 +5,10 @@ import errno
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -62,6 +66,55 @@ async def test_no_memory_to_look_again_is_told(monkeypatch: pytest.MonkeyPatch) 
     assert os.read(read, 100) == b"0"
     os.close(read)
     os.close(write)
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], bytes]]:
+    """What is said of the memory, while nobody else's hooks hear of the errors."""
+    heard: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", heard.append)
+    monkeypatch.setattr(threading, "excepthook", heard.append)
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    os.set_blocking(write, False)
+    loop = asyncio.new_event_loop()
+    loop.default_exception_handler = heard.append  # type: ignore[method-assign]
+    memory.note_errors(loop, write)
+
+    def run(callback: Callable[[], object]) -> bytes:
+        heard.clear()
+        callback()
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        assert heard, "those who heard of errors before hear of them still"
+        with suppress(BlockingIOError):
+            return os.read(read, 100)
+        return b""
+
+    run.loop = loop  # type: ignore[attr-defined]
+    yield run
+    loop.close()
+    os.close(read)
+    os.close(write)
+
+
+@pytest.mark.parametrize(("error", "said"), [(MemoryError, b"0"), (ValueError, b"")])
+def test_error_that_ends_a_thread_or_a_callback_is_told(told: Any, error: Any, said: bytes) -> None:
+    def fail() -> None:
+        raise error
+
+    class Closing:
+        def __del__(self) -> None:
+            raise error
+
+    def in_thread() -> None:
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+
+    assert told(in_thread) == said
+    assert told(lambda: told.loop.call_soon(fail)) == said
+    assert told(lambda: Closing() and None) == said
 
 
 def raise_memory_error(*_: object) -> None:
