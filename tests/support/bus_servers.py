@@ -82,7 +82,9 @@ class ValkeyNode(Program):
 
     def __init__(self, *options: str, port: int | None = None) -> None:
         fixed = ("--port", "{port}", "--save", "", "--bind", "127.0.0.1")
-        super().__init__(str(get_binary_path()), *fixed, *options, port=port)
+        # A primary waits five seconds for further replicas before it copies itself to the first.
+        at_once = ("--repl-diskless-sync-delay", "0")
+        super().__init__(str(get_binary_path()), *fixed, *at_once, *options, port=port)
         self.client = Redis(port=self.port)
 
     @property
