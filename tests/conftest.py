@@ -50,7 +50,7 @@ HEAVY = (
     "/test_main_job.py",
     "/test_benchmarks.py::test_the_command",
 )
-# What takes longest of the rest, 9 seconds and more, so that none of it is left to the end.
+# What takes longest of the rest, so that none of it is left to the end.
 LONG = (
     *("/chaos/", "/parity/", "/demo/test_page.py", "/test_generation.py", "/demo/test_client.py"),
     *("/test_supervisor.py", "/bus/test_redis.py", "/demo/test_demo.py", "/test_benchmarks.py"),
