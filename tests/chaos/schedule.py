@@ -1,6 +1,8 @@
 """One schedule: readers, publishers and faults drawn from a seed, and what came of it."""
 
 import asyncio
+import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -219,9 +221,13 @@ _ready: Barrier | None = None
 
 
 def wait_at(ready: Barrier) -> None:
-    """Have this process wait there for the others before its first schedule."""
+    """Have this process wait there for the others before its first schedule.
+
+    And end its site when it is told to end: a supervisor would go on by itself.
+    """
     global _ready
     _ready = ready
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 def run_share(
