@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from realtime.server import limits, memory
+from realtime.server import limits, loop, memory
 from realtime.server.access_log import AccessLog
 from realtime.server.forwarded import networks
 from realtime.server.server import Server  # it installs the reactor, so it comes before Daphne
@@ -77,6 +77,9 @@ class CommandLineInterface(DaphneCommandLine):
     def run(self, args: list[str]) -> None:
         """Parse `args` and serve until stopped."""
         parsed, _ = self.parser.parse_known_args(args)
+        if parsed.ready_fd is not None:
+            os.set_blocking(parsed.ready_fd, False)
+            memory.note_errors(loop.of_reactor(), parsed.ready_fd)
         self.server_class = self._bound_server_class(parsed)
         super().run(args)
 
@@ -96,16 +99,14 @@ class CommandLineInterface(DaphneCommandLine):
         return build
 
     def _ready(self, options: argparse.Namespace) -> None:
-        loop = asyncio.get_event_loop()
+        running = loop.of_reactor()
         if options.ready_fd is not None:
-            os.set_blocking(options.ready_fd, False)
-            loop.call_soon(_beat, loop, options.ready_fd)
-            loop.call_soon(memory.watch, loop, options.ready_fd)
-            memory.note_errors(loop, options.ready_fd)
+            running.call_soon(_beat, running, options.ready_fd)
+            running.call_soon(memory.watch, running, options.ready_fd)
             # In C, so that it works whatever the interpreter is doing.
             faulthandler.register(signal.SIGQUIT)
         if options.parent_fd is not None:
-            arguments = (loop, options.parent_fd, options.shut_fd)
+            arguments = (running, options.parent_fd, options.shut_fd)
             threading.Thread(None, self._await_parent, "parent", arguments, daemon=True).start()
 
     def _await_parent(self, loop: asyncio.AbstractEventLoop, fd: int, shuts: bool) -> None:

@@ -102,7 +102,8 @@ class Worker:
             self._is_out_of_memory = True
             self._tell_of_memory()
         if not self._ready.done():
-            self._ready.set_result(self._has_beaten)
+            # One that lacks memory before is of no use: what is lost then may keep it for ever.
+            self._ready.set_result(BEAT in said)
         if not self._has_beaten:
             self._close()
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from realtime.server import workers
-from realtime.server.workers import Backoff, describe_exit, end, environment
+from realtime.server.workers import Backoff, Worker, describe_exit, end, environment
 
 
 def test_delay_grows_with_each_failure_up_to_a_limit() -> None:
@@ -39,6 +39,22 @@ def test_environment_of_a_worker_says_how_many_and_where_modules_are() -> None:
     assert env["PYTHONPATH"].split(os.pathsep)[-1] == "/elsewhere"
     assert given == {"A": "b", "PYTHONPATH": "/elsewhere"}
     assert not environment({}, 1)["PYTHONPATH"].endswith(os.pathsep)
+
+
+@pytest.mark.parametrize(("said", "is_started"), [("1", True), ("01", True), ("0", False)])
+async def test_worker_that_lacks_memory_before_it_is_ready_is_ended(
+    said: str, is_started: bool
+) -> None:
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    code = f"import os, time; os.write({write}, b'{said}'); time.sleep(600)"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, pass_fds=[write])
+    os.close(write)
+    worker = Worker(process, read)
+    assert await worker.is_started(0) is is_started
+    assert (process.returncode is None) is is_started
+    await end(process, 0)
+    worker._close()
 
 
 async def test_process_that_ignores_sigterm_is_killed() -> None:
