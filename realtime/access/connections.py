@@ -60,7 +60,7 @@ class ConnectionRegistry:
         if connection not in connections:  # else it was only checked again
             connections[connection] = time.time()
             get_status().connections += 1
-            self._check_if_changed(identity)
+            self._check_if_changed(identity, connection)
         self._time_end(identity)
         if not self._tasks:
             self._tasks = [spawn(self._listen()), spawn(self._sweep())]
@@ -77,6 +77,7 @@ class ConnectionRegistry:
             for task in self._tasks:
                 task.cancel()
             self._tasks = []
+            self._changed.clear()  # `_listen` begins with a check of all
             identity_cache.is_trusted = False
             identity_cache.forget()
 
@@ -152,21 +153,28 @@ class ConnectionRegistry:
 
     def _has_ended(self, identity: Identity) -> None:
         del self._ends[identity]
-        spawn(self._check_one(identity))  # it may have been given more time
+        spawn(self._check_ended(identity))
 
-    async def _check_one(self, identity: Identity) -> None:
+    async def _check_ended(self, identity: Identity) -> None:
         try:
-            await self.check([identity])
+            await self.check([identity])  # it may have been given more time
         except Exception as error:
-            self._tell(identity, error)
+            self._tell(identity, error)  # it is not known to have
 
-    def _check_if_changed(self, identity: Identity) -> None:
-        """Check an identity that may have been looked up just before it changed."""
+    def _check_if_changed(self, identity: Identity, connection: Connection) -> None:
+        """Check a new connection whose identity may have been looked up just before it changed."""
         session = identity.session_key
         if session is not None and identity_cache.is_refused(("session", digest(session))):
-            asyncio.get_running_loop().call_soon(self._tell, identity, None)
+            spawn(self._recheck(connection, identity, None))
         elif not self._changed.keys().isdisjoint(_marks(identity)):
-            spawn(self._check_one(identity))
+            spawn(self._check_new(identity, connection))
+
+    async def _check_new(self, identity: Identity, connection: Connection) -> None:
+        try:
+            [fresh] = await _refresh([identity])
+        except Exception as error:
+            fresh = error  # of a new connection nothing is known: the client may come back
+        await self._recheck(connection, identity, fresh)
 
     async def _listen(self) -> None:
         """Hear of changes as they happen."""
@@ -234,8 +242,9 @@ class ConnectionRegistry:
 
 
 def _marks(identity: Identity) -> tuple[tuple[str, str], ...]:
-    """Return by what a change names an identity: its user, and the token it rests on."""
-    return ("user", str(identity.user.pk)), ("token", str(identity.token_key))
+    """Return the names that a change has for an identity: its user, and the token it rests on."""
+    user, key = ("user", str(identity.user.pk)), identity.token_key
+    return (user,) if key is None else (user, ("token", key))
 
 
 async def _refresh(identities: list[Identity]) -> list[Identity | Exception | None]:

@@ -64,8 +64,8 @@ def is_presence_used() -> bool:
 
 def _forget(*, setting: str, **kwargs: Any) -> None:
     if setting == "REALTIME":
-        topic_settings.cache_clear()
         _patterns.cache_clear()
+        topic_settings.cache_clear()
 
 
 setting_changed.connect(_forget)

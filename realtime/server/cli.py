@@ -120,9 +120,9 @@ class CommandLineInterface(DaphneCommandLine):
 
 def _beat(loop: asyncio.AbstractEventLoop, fd: int) -> None:
     try:
+        loop.call_later(BEAT_SECONDS, _beat, loop, fd)
         os.write(fd, BEAT)
-    except BlockingIOError:
-        pass  # nobody reads: it is the supervisor that stands still
     except OSError:
-        return  # not closed: it is the memory's too, and another file would get its number
-    loop.call_later(BEAT_SECONDS, _beat, loop, fd)
+        # Nobody reads, or nobody is left that could. It is not closed: memory.py writes into it
+        # too, and another file would get its number.
+        pass

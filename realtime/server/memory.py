@@ -44,18 +44,19 @@ def watch(loop: asyncio.AbstractEventLoop, pipe: int) -> None:
 def note_errors(loop: asyncio.AbstractEventLoop, pipe: int) -> None:
     """Say in `pipe`, from now on, when a MemoryError ends a thread or a callback of `loop`.
 
-    Between two probes there may have been no memory for a moment, in which a thread has died of
-    which others wait for something: those of a pool of connections, say.
+    Between two probes there may have been no memory for a moment, in which a thread may have died
+    that others wait for: one of a pool of connections, say.
     """
     before_unraisable, before_thread = sys.unraisablehook, threading.excepthook
+    process = os.getpid()  # a child that is forked off has the pipe too
 
     def unraisable(error: "sys.UnraisableHookArgs") -> None:
-        if issubclass(error.exc_type, MemoryError):
+        if issubclass(error.exc_type, MemoryError) and os.getpid() == process:
             _tell(pipe)
         before_unraisable(error)
 
     def in_thread(error: threading.ExceptHookArgs) -> None:
-        if issubclass(error.exc_type, MemoryError):
+        if issubclass(error.exc_type, MemoryError) and os.getpid() == process:
             _tell(pipe)
         before_thread(error)
 

@@ -107,7 +107,8 @@ class Slot:
                     return
                 new = await self._start()
                 if new is not None:
-                    counters.worker_restarted()
+                    if self.worker is worker:  # else it has died, and is counted
+                        counters.worker_restarted()
                     self.worker = new
             if new is not None:
                 await _drain(worker, self._memory_grace)

@@ -102,7 +102,8 @@ class Worker:
             self._is_out_of_memory = True
             self._tell_of_memory()
         if not self._ready.done():
-            # One that lacks memory before is of no use: what is lost then may keep it for ever.
+            # One that lacks memory before it is ready is of no use: what is lost then may be missed
+            # for good.
             self._ready.set_result(BEAT in said)
         if not self._has_beaten:
             self._close()

@@ -472,6 +472,7 @@ class LookUps:
 def look_ups(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> LookUps:
     found = LookUps()
     monkeypatch.setattr(connections, "_refresh", found)
+    monkeypatch.setattr(identity_cache, "_refused", {})
     caplog.set_level("CRITICAL", "realtime")
     return found
 

@@ -86,7 +86,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], bytes]]:
         callback()
         loop.call_soon(loop.stop)
         loop.run_forever()
-        assert heard, "those who heard of errors before hear of them still"
+        assert heard, "what heard of errors before hears of them still"
         with suppress(BlockingIOError):
             return os.read(read, 100)
         return b""

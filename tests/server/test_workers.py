@@ -51,10 +51,12 @@ async def test_worker_that_lacks_memory_before_it_is_ready_is_ended(
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, pass_fds=[write])
     os.close(write)
     worker = Worker(process, read)
-    assert await worker.is_started(0) is is_started
-    assert (process.returncode is None) is is_started
-    await end(process, 0)
-    worker._close()
+    try:
+        assert await worker.is_started(0) is is_started
+        assert (process.returncode is None) is is_started
+    finally:
+        await end(process, 0)
+        worker._close()
 
 
 async def test_process_that_ignores_sigterm_is_killed() -> None:
