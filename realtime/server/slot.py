@@ -43,6 +43,7 @@ class Slot:
         self._start = start
         self._begin = begin
         self._replacing = replacing
+        self._watch: asyncio.Task[int] | None = None  # until its worker ends, or is replaced
         self._placing = asyncio.Lock()  # held from the start of a worker until it is in the slot
         self._worker_timeout = worker_timeout
         self._memory_grace = min(grace, memory_grace)
@@ -58,10 +59,17 @@ class Slot:
             new = await self._start()
             if new is None:
                 return False
-            old, self.worker = self.worker, new
+            old = self._place(new)
         if old is not None:
             await _drain(old, grace)
         return True
+
+    def _place(self, worker: Worker) -> Worker | None:
+        """Put a worker into the slot, to be watched from now on; return the one before it."""
+        old, self.worker = self.worker, worker
+        if self._watch is not None:
+            self._watch.cancel()
+        return old
 
     async def keep(self) -> None:
         """Start another worker whenever one has ended, for as long as this process serves."""
@@ -73,9 +81,9 @@ class Slot:
             if self._memory_grace:
                 now = asyncio.get_running_loop().time()
                 worker.when_out_of_memory(partial(self._replace_soon, worker, now))
-            status = await worker.wait(self._worker_timeout)
-            if self.worker is not worker:
-                continue  # it was replaced
+            status = await self._watched(worker)
+            if status is None:
+                continue
             self.worker = None
             counters.worker_restarted()
             delay = self._backoff.ended(worker.started)
@@ -83,6 +91,17 @@ class Slot:
             how = describe_exit(status)
             logger.warning("Worker %d ended (%s); starting %s.", worker.process.pid, how, again)
             await asyncio.sleep(delay)
+
+    async def _watched(self, worker: Worker) -> int | None:
+        """Return its exit status once it has ended; None as soon as another one is in the slot."""
+        watch = asyncio.get_running_loop().create_task(worker.wait(self._worker_timeout))
+        self._watch = watch
+        try:
+            await asyncio.wait([watch])
+        finally:
+            self._watch = None
+            watch.cancel()
+        return watch.result() if self.worker is worker else None
 
     async def _start_again(self) -> None:
         async with self._placing:
@@ -109,7 +128,7 @@ class Slot:
                 if new is not None:
                     if self.worker is worker:  # else it has died, and is counted
                         counters.worker_restarted()
-                    self.worker = new
+                    self._place(new)
             if new is not None:
                 await _drain(worker, self._memory_grace)
             else:

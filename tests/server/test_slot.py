@@ -19,7 +19,8 @@ numbers = itertools.count(1)
 class FakeWorker:
     """Runs until it is drained or dies, and says when it gets no more memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, site: "Site") -> None:
+        self.site = site
         self.process = self
         self.pid = next(numbers)
         self.started = asyncio.get_running_loop().time()
@@ -46,6 +47,7 @@ class Site:
         self.starts: list[float] = []
         self.tasks: list[asyncio.Task[None]] = []
         self.replacing = asyncio.Lock()
+        self.drain_seconds = 2
         options = {"grace": 30, "worker_timeout": 1, "memory_grace": 10, **options}
         self.slot = Slot(self.start, self.begin, self.replacing, **options)
 
@@ -55,7 +57,7 @@ class Site:
         if self.failures:
             self.failures -= 1
             return None
-        self.workers.append(FakeWorker())
+        self.workers.append(FakeWorker(self))
         return self.workers[-1]
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
@@ -68,7 +70,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     async def end(worker: FakeWorker, grace: float, number: int) -> None:
         worker.grace = grace
-        await asyncio.sleep(2)  # what it takes to drain
+        await asyncio.sleep(worker.site.drain_seconds)
         if not worker._ended.done():
             worker._ended.set_result(0)
 
@@ -177,6 +179,21 @@ def test_worker_without_memory_that_is_replaced_by_hand_is_not_replaced_again(pl
         assert await site.slot.renew(30)
         await asyncio.sleep(30)
         assert len(site.workers) == 2
+
+    play(main)
+
+
+def test_new_worker_is_watched_while_the_one_before_it_drains(play: Any) -> None:
+    async def main(site: Site) -> None:
+        site.drain_seconds = 20
+        site.begin(site.slot.renew(30))  # type: ignore[arg-type]
+        await asyncio.sleep(5)
+        site.workers[1].die()
+        await asyncio.sleep(5)
+        assert site.slot.worker is site.workers[2]
+        site.workers[2].say_out_of_memory()
+        await asyncio.sleep(2)
+        assert site.slot.worker is site.workers[3]
 
     play(main)
 
