@@ -106,7 +106,7 @@ async def lock(site: Site, rng: Random) -> None:
 
     def hold() -> None:
         # Another fault may terminate this connection too.
-        with suppress(psycopg.errors.AdminShutdown), site.connect() as connection:
+        with suppress(psycopg.OperationalError), site.connect() as connection:
             connection.execute("BEGIN" if ON_POSTGRESQL else "BEGIN IMMEDIATE")
             if ON_POSTGRESQL:
                 connection.execute("SELECT id FROM realtime_topic ORDER BY name FOR UPDATE")
