@@ -166,7 +166,7 @@ class ConnectionRegistry:
         session = identity.session_key
         if session is not None and identity_cache.is_refused(("session", digest(session))):
             spawn(self._recheck(connection, identity, None))
-        elif not self._changed.keys().isdisjoint(_marks(identity)):
+        elif self._changed and not self._changed.keys().isdisjoint(_marks(identity)):
             spawn(self._check_new(identity, connection))
 
     async def _check_new(self, identity: Identity, connection: Connection) -> None:
