@@ -566,6 +566,7 @@ def test_two_commits_are_measured_and_judged(tmp_path: Path) -> None:
     results = tmp_path / "compared.json"
     small = ["--quick", "--pairs", "1", "--jobs", "echo", "--output", str(results)]
     done = run_command("HEAD", *small, module="benchmarks.compare")
+    assert results.exists(), done.stdout + done.stderr
     found = json.loads(results.read_text())
     assert "nothing lost, nothing twice" in done.stdout
     (row,) = found["rows"]

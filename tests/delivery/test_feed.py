@@ -271,7 +271,7 @@ async def test_a_large_fan_out_lets_the_loop_run_in_between():
     class Slow(Reader):
         def notify(self, events: Sequence[Event]) -> None:
             super().notify(events)
-            sum(range(100))
+            sum(range(1_000))
 
     feed, readers = make_feed(), [Slow() for _ in range(10_000)]
     for reader in readers:
