@@ -172,7 +172,10 @@ def check_out(commit: str | None, folder: Path) -> str:
                 shutil.copy2(ROOT / name, folder / name)
         return WORK_TREE
     with tarfile.open(fileobj=BytesIO(git("archive", commit))) as archive:
-        archive.extractall(folder, filter="data")
+        # Python 3.11 has no filters before 3.11.4; git's own archive has nothing to filter.
+        archive.extractall(
+            folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {})
+        )
     return git("rev-parse", "--short", f"{commit}^{{commit}}").decode().strip()
 
 
