@@ -56,6 +56,7 @@ async def test_silent_stream_is_ended_at_once(kind, how):
     parts: list[bytes] = []
     reading = asyncio.ensure_future(read(response, parts))
     while len(parts) < 2:
+        assert not reading.done(), "it has failed, and more will not come"
         await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert list(get_connections().connections) == [NOBODY]
