@@ -11,13 +11,16 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import suppress
-from typing import Any, ClassVar, Final
-from weakref import WeakSet
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+from weakref import WeakSet, ref
 
 import psycopg
 from psycopg.pq import TransactionStatus
 
 from ..conf import settings
+
+if TYPE_CHECKING:
+    from psycopg_pool import ConnectionPool
 
 logger = logging.getLogger("realtime.database")
 
@@ -79,6 +82,8 @@ class WatchedConnection(_Probe):
 
     # Whether another connection got no answer since this one was made.
     is_suspect = False
+    # The pool that has lent it, also where it is not lent now.
+    _home: "ref[ConnectionPool[Any]] | None" = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -91,10 +96,28 @@ class WatchedConnection(_Probe):
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         """Return what `gen` returns; raise OperationalError when no answer is to be had."""
-        if self.is_suspect and getattr(self, "_pool", self) is None:  # which is what notes the loan
-            # Its pool asks whether it works, which takes long where nobody answers.
-            super()._give_up()
-        return super().wait(gen, *args, **kwargs)
+        pool: Any = getattr(self, "_pool", self)  # which is what notes the loan
+        if pool is not None and pool is not self:
+            self._home = ref(pool)
+        try:
+            if self.is_suspect and pool is None:
+                # Its pool asks whether it works, which takes long where nobody answers.
+                super()._give_up()
+            return super().wait(gen, *args, **kwargs)
+        except psycopg.OperationalError:
+            if self.closed:
+                self._check_idle()
+            raise
+
+    def _check_idle(self) -> None:
+        """Have the pool replace what lies idle in it and does not work either.
+
+        A loan looks at one after the other, and waits for 1, 2, 4 s before the next look: with more
+        than two that a restart of the server has broken none would be had in time.
+        """
+        pool = None if self._home is None else self._home()
+        if pool is not None and not pool.closed:
+            pool.check()
 
     def _give_up(self) -> None:
         logger.error(SILENT, self._limit)
@@ -115,7 +138,7 @@ class WatchedConnection(_Probe):
         return False
 
     def _suspect_others(self) -> None:
-        """Mark all others, which may be as silent, and have the pool replace those that lie idle.
+        """Mark all others, which may be as silent: none that lies idle in a pool is lent again.
 
         None is closed here: the thread that uses it would go on in memory that has been freed.
         """
@@ -123,8 +146,6 @@ class WatchedConnection(_Probe):
             others = [other for other in self._all if other is not self]
         for other in others:
             other.is_suspect = True
-        if (pool := getattr(self, "_pool", None)) is not None:
-            pool.check()
 
     @classmethod
     def forget(cls) -> None:

@@ -99,6 +99,20 @@ def test_a_silent_connection_breaks_and_its_pool_gives_those_that_work(
         proxy.run(proxy.pool.putconn, connection)
 
 
+def test_after_a_restart_of_the_server_its_pool_gives_one_that_works_at_once(
+    proxy: Proxied,
+) -> None:
+    for connection in [proxy.run(proxy.pool.getconn) for _ in range(4)]:
+        assert proxy.run(count, connection) == 1
+        proxy.run(proxy.pool.putconn, connection)
+    proxy.wire.cut()
+    started = time.monotonic()
+    new = proxy.run(proxy.pool.getconn)
+    assert proxy.run(count, new) == 1
+    assert time.monotonic() - started < 2, "it waited for those that are broken"
+    proxy.run(proxy.pool.putconn, new)
+
+
 def test_no_thread_closes_a_connection_that_another_uses(proxy: Proxied) -> None:
     """The other would go on in memory that is freed, which ends the process."""
     lent, idle = [proxy.run(proxy.pool.getconn) for _ in range(2)]
