@@ -25,15 +25,15 @@ class Slot:
     """Keep one worker running.
 
     `start` returns one that is ready, or None where none could be started. `begin` runs a coroutine
-    as a task of the supervisor; `replacing` is held while one of its workers is replaced. The other
-    arguments are the supervisor's, too.
+    as a task of the supervisor; `replacing` is held while another is started for a worker that gets
+    no more memory. The other arguments are the supervisor's, too.
     """
 
     def __init__(
         self,
         start: Callable[[], Awaitable[Worker | None]],
         begin: Callable[[Coroutine[Any, Any, None]], None],
-        replacing: asyncio.Lock,
+        replacing: asyncio.Semaphore,
         *,
         grace: float,
         worker_timeout: float,
@@ -118,7 +118,7 @@ class Slot:
         self._begin(self._replace(worker, self._memory_backoff.ended(since)))
 
     async def _replace(self, worker: Worker, delay: float) -> None:
-        """Replace a worker as long as it is the slot's, and no other slot's at the same time."""
+        """Replace a worker as long as it is the slot's, once its turn has come."""
         await asyncio.sleep(delay)
         while self.worker is worker:
             async with self._replacing, self._placing:

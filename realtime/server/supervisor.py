@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from realtime.server import systemd
 from realtime.server.embedded_valkey import EmbeddedValkey, ValkeyError
@@ -15,6 +15,10 @@ from realtime.server.sockets import ListenError, ListeningSocket
 from realtime.server.workers import Worker, end, environment
 
 logger = logging.getLogger(__name__)
+
+# Workers without memory that are replaced at the same time: one alone is slow where a machine is
+# busy, and all of them would need twice the memory on one that has none.
+REPLACED_AT_ONCE: Final = 2
 
 SET_REDIS_URL = (
     "More than one worker needs a Redis to talk through, and the embedded Valkey can't run here "
@@ -80,12 +84,13 @@ class Supervisor:
         self._given = os.environ if env is None else env
         self.env = environment(self._given, workers)
         self._listener: ListeningSocket | None = None
-        self._replacing = asyncio.Lock()
+        self._replacing = asyncio.Lock()  # held while SIGHUP has the workers replaced
+        out_of_memory = asyncio.Semaphore(REPLACED_AT_ONCE)
         self._slots = [
             Slot(
                 self._start_worker,
                 self._begin,
-                self._replacing,
+                out_of_memory,
                 grace=grace,
                 worker_timeout=worker_timeout,
                 memory_grace=memory_grace,

@@ -46,7 +46,7 @@ class Site:
         self.failures = 0
         self.starts: list[float] = []
         self.tasks: list[asyncio.Task[None]] = []
-        self.replacing = asyncio.Lock()
+        self.replacing = asyncio.Semaphore(1)
         self.drain_seconds = 2
         options = {"grace": 30, "worker_timeout": 1, "memory_grace": 10, **options}
         self.slot = Slot(self.start, self.begin, self.replacing, **options)
@@ -198,7 +198,7 @@ def test_new_worker_is_watched_while_the_one_before_it_drains(play: Any) -> None
     play(main)
 
 
-def test_no_two_workers_are_replaced_at_a_time(play: Any) -> None:
+def test_a_worker_without_memory_waits_for_its_turn(play: Any) -> None:
     async def main(site: Site) -> None:
         await site.replacing.acquire()  # by another slot
         site.workers[0].say_out_of_memory()
