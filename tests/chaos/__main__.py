@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from ..support.brokers import BROKERS
 from .faults import faults_of
-from .schedule import PACE_SECONDS, run_share, wait_at
+from .schedule import PACE_SECONDS, Options, run_share, wait_at
 
 START_SECONDS = 120.0  # in which all sites have to be ready
 
@@ -35,26 +35,28 @@ def main() -> int:
     parser.add_argument("--bus", choices=BROKERS, default="channels")
     parser.add_argument("--log", choices=["database", "redis"], default="database")
     parser.add_argument("--fault", action="append", help="use this one instead of random ones")
+    parser.add_argument(
+        "--before",
+        metavar="COMMIT",
+        help="a release that the sites run at first, for the fault `workers: another release`",
+    )
     parser.add_argument("--list", action="store_true", help="print the faults' names and end")
     parser.add_argument("--verbose", action="store_true", help="print each schedule")
     options = parser.parse_args()
     if options.list:
-        print(*faults_of(options.bus, options.log), sep="\n")
+        print(*faults_of(options.bus, options.log, options.before is not None), sep="\n")
         return 0
     seeds = range(options.seed, options.seed + options.schedules)
     shares = [seeds[number :: options.processes] for number in range(options.processes)]
     shares = [share for share in shares if share]
+    common = Options(
+        options.bus, options.log, options.fault, options.pace, options.before, options.verbose
+    )
     started = time.monotonic()
     # To start all sites takes the whole machine for a while, in which nothing recovers in time.
     ready = multiprocessing.Barrier(len(shares), timeout=START_SECONDS)
     with ProcessPoolExecutor(len(shares), initializer=wait_at, initargs=(ready,)) as pool:
-        jobs = [
-            pool.submit(
-                run_share,
-                *(share, options.bus, options.log, options.fault, options.pace, options.verbose),
-            )
-            for share in shares
-        ]
+        jobs = [pool.submit(run_share, share, common) for share in shares]
         outcomes = [outcome for job in jobs for outcome in job.result()]
     report = {
         "schedules": len(outcomes),

@@ -116,6 +116,13 @@ async def lock(site: Site, rng: Random) -> None:
     await asyncio.to_thread(hold)
 
 
+async def set_back(site: Site, rng: Random) -> None:
+    """As a failover to a copy of the database that was behind."""
+    if site.database is not None:
+        site.database.cut()
+    await asyncio.to_thread(site.set_back, rng.randint(1, 5))
+
+
 async def kill_broker(site: Site, rng: Random) -> None:
     await asyncio.to_thread(site.broker.kill)
     await asyncio.sleep(_seconds(rng))
@@ -148,6 +155,12 @@ async def stop_worker(site: Site, rng: Random) -> None:
 async def replace_workers(site: Site, rng: Random) -> None:
     """As a deployment does."""
     site.server.process.send_signal(signal.SIGHUP)
+
+
+async def change_release(site: Site, rng: Random) -> None:
+    """As a deployment of another release does, or the way back."""
+    site.change_release()
+    await replace_workers(site, rng)
 
 
 async def jump(site: Site, rng: Random) -> None:
@@ -209,7 +222,7 @@ _FAULTS: Final[dict[str, Fault]] = {
 }
 
 
-def faults_of(bus: str, log: str) -> dict[str, Fault]:
+def faults_of(bus: str, log: str, has_two_releases: bool = False) -> dict[str, Fault]:
     """Return the faults that a site can have with this bus and this log, by their names."""
     places = {"bus": on_bus, "database": on_database, "log": on_log}
     found = dict(_FAULTS)
@@ -217,8 +230,11 @@ def faults_of(bus: str, log: str) -> dict[str, Fault]:
         del places["bus"], found["bus: killed and started"]
     if log == "database":
         del places["log"]
+        found["database: set back"] = set_back
     if log == "redis":
         found["log: killed and started"] = kill_log
+    if has_two_releases:
+        found["workers: another release"] = change_release
     if ON_POSTGRESQL:
         found["database: terminate_backends"] = terminate_backends
     else:

@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import pairwise
 from multiprocessing.synchronize import Barrier
@@ -23,12 +23,24 @@ TOPICS: Final = 2
 PUBLISHERS: Final = 4
 FAULTS_EACH: Final = 3
 WITHIN_SECONDS: Final = 1.0  # in which the faults of a schedule begin
-PACE_SECONDS: Final = 0.01  # between two events of a publisher
+PACE_SECONDS: Final = 0.01
 LARGE_EVERY: Final = 10  # events of a publisher, one is so large
 LARGE_BYTES: Final = 40_000  # that a page of the log has no room for two
 RECOVERY_SECONDS: Final = 10.0  # after the last fault, for everything to work again
 GIVE_UP_SECONDS: Final = 40.0  # after which what does not work is counted as hung
 HEADERS: Final = {"Authorization": f"Bearer {TOKENS['alice']}"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What all schedules of a command have in common."""
+
+    bus: str = "channels"
+    log: str = "database"
+    names: Sequence[str] | None = None  # of the faults, instead of random ones
+    pace: float = PACE_SECONDS  # between two events of a publisher
+    before: str | None = None  # the commit of a release that the sites have at first
+    is_verbose: bool = False
 
 
 @dataclass
@@ -149,7 +161,8 @@ async def run_schedule(
             await asyncio.gather(*readers, *publishing, return_exceptions=True)
     for topic in topics:
         stored = await asyncio.to_thread(site.events, topic)
-        compare(outcome, stored, topic, publishers, subscribers)
+        forgotten = site.forgotten.get(topic, frozenset())
+        compare(outcome, stored, topic, publishers, subscribers, forgotten)
     outcome.unanswered = sum(publisher.unanswered for publisher in publishers)
     return outcome
 
@@ -180,8 +193,13 @@ def compare(
     topic: str,
     publishers: Sequence[Publisher],
     subscribers: Sequence[Subscriber],
+    forgotten: Set[str] = frozenset(),
 ) -> None:
-    """Add to the outcome what was acknowledged or read and differs from the topic's log."""
+    """Add to the outcome what was acknowledged or read and differs from the topic's log.
+
+    Where the log was set back, its events have other ids than they were acknowledged with, and
+    those that are `forgotten` may be missing.
+    """
     stored = Counter(number for _, number in log)
     outcome.doubled += [f"{number} is stored twice" for number, n in stored.items() if n > 1]
     place = dict(log)
@@ -191,6 +209,7 @@ def compare(
             f"{number} was acknowledged as {event_id}, where there is {place.get(event_id)}"
             for number, event_id in mine.items()
             if place.get(event_id) != number
+            and not (forgotten and (number in stored or number in forgotten))
         ]
         outcome.acknowledged += len(mine)
     ids = [event_id for event_id, _ in log]
@@ -230,42 +249,28 @@ def wait_at(ready: Barrier) -> None:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
-def run_share(
-    seeds: Sequence[int],
-    bus: str,
-    log: str,
-    names: Sequence[str] | None,
-    pace: float,
-    is_verbose: bool,
-) -> list[Outcome]:
+def run_share(seeds: Sequence[int], options: Options) -> list[Outcome]:
     """Run these schedules one after the other on a site of their own; print what is wrong."""
     try:
-        return asyncio.run(_run_share(seeds, bus, log, names, pace, is_verbose))
+        return asyncio.run(_run_share(seeds, options))
     except BaseException:
         if _ready is not None:
             _ready.abort()  # nobody waits for a site that could not start
         raise
 
 
-async def _run_share(
-    seeds: Sequence[int],
-    bus: str,
-    log: str,
-    names: Sequence[str] | None,
-    pace: float,
-    is_verbose: bool,
-) -> list[Outcome]:
+async def _run_share(seeds: Sequence[int], options: Options) -> list[Outcome]:
     outcomes = []
-    faults = faults_of(bus, log)
-    async with broken_site(bus, log) as site:
+    faults = faults_of(options.bus, options.log, has_two_releases=options.before is not None)
+    async with broken_site(options.bus, options.log, options.before) as site:
         await asyncio.to_thread(site.events, "first")  # what it imports takes seconds
         if _ready is not None:
             await asyncio.to_thread(_ready.wait)
         for seed in seeds:
             begun = len(site.server.log)
-            outcome = await run_schedule(site, faults, seed, names, pace)
+            outcome = await run_schedule(site, faults, seed, options.names, options.pace)
             outcomes.append(outcome)
-            if is_verbose or outcome.wrong:
+            if options.is_verbose or outcome.wrong:
                 print(outcome, flush=True)
             if outcome.wrong:
                 print(*site.server.log[begun:][-200:], sep="\n    | ", flush=True)

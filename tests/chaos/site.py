@@ -5,9 +5,9 @@ import json
 import os
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -17,16 +17,18 @@ import psycopg
 from django.conf import settings as django_settings
 from psycopg.conninfo import conninfo_to_dict
 
+from benchmarks.compare import check_out
+
 from ..support.brokers import BROKERS, Broker
 from ..support.databases import ON_POSTGRESQL, new_database_url
-from ..support.servers import SiteServer, Valkey, prepare_site
+from ..support.servers import ROOT, SiteServer, Valkey, prepare_site
 from .proxy import Proxy
 
 # A worker is replaced within the time that a recovery may take: where its event loop is held it is
 # killed a quarter later than the first says, and a second; where it gets no more memory, the second
 # after another is ready.
 TIMEOUTS: Final = ("--worker-timeout", "4", "--memory-grace", "2")
-CLOCK: Final = Path(__file__).parent / "clock"  # what lets the workers' clocks be set
+INSIDE: Final = Path(__file__).parent / "inside"  # what each process of the site imports first
 
 
 @dataclass
@@ -39,12 +41,20 @@ class Site:
     database: Proxy | None  # SQLite has none
     database_url: str  # past the proxy
     clock: Path  # a file with the seconds by which the workers' clocks are wrong
+    code: Path  # a file with the folder whose code the next worker runs
+    releases: Sequence[Path]  # the folders there are: the one that runs now is first
     redis: Valkey | None = None  # with the log, if it is there
     log: Proxy | None = None  # before that
+    forgotten: dict[str, set[str]] = field(default_factory=dict)  # data by topic: see set_back()
 
     def set_clock(self, seconds: float) -> None:
         """Set the wall clocks of the site's processes wrong by so much."""
         self.clock.write_text(str(seconds))
+
+    def change_release(self) -> None:
+        """Have each worker that is started from now on run the other release."""
+        self.releases = self.releases[::-1]
+        self.code.write_text(str(self.releases[0]))
 
     def heal(self) -> None:
         """End every fault of the proxies, and set the clocks right."""
@@ -68,6 +78,28 @@ class Site:
         assert not rows or rows[-1][1] == len(rows), f"{topic}: the head is {rows[-1][1]}"
         return [(f"{epoch}-{offset}", json.loads(data)) for epoch, _, offset, data in rows]
 
+    def set_back(self, count: int) -> None:
+        """Take the newest events away from each topic, and remember them as `forgotten`."""
+        lost = (
+            "SELECT event.id FROM realtime_event event JOIN realtime_topic topic "
+            f'ON event.topic_id = topic.id WHERE event."offset" > topic.head - {count}'
+        )
+        with self.connect() as connection:
+            connection.execute("BEGIN" if ON_POSTGRESQL else "BEGIN IMMEDIATE")
+            lock = "FOR UPDATE" if ON_POSTGRESQL else ""
+            select = f"SELECT id, name FROM realtime_topic ORDER BY name {lock}"
+            names = dict(connection.execute(select).fetchall())
+            rows = connection.execute(
+                f"DELETE FROM realtime_event WHERE id IN ({lost}) RETURNING topic_id, data"
+            ).fetchall()
+            connection.execute(
+                "UPDATE realtime_topic SET head = "
+                f"CASE WHEN head > {count} THEN head - {count} ELSE 0 END"
+            )
+            for topic_id, data in rows:
+                self.forgotten.setdefault(names[topic_id], set()).add(json.loads(data))
+            connection.execute("COMMIT")
+
     def connect(self) -> Any:
         """Return a connection of its own to the database, in no transaction."""
         if ON_POSTGRESQL:
@@ -84,15 +116,27 @@ class Site:
 
 
 @asynccontextmanager
-async def broken_site(bus: str, log: str) -> AsyncIterator[Site]:
-    """Start everything, and stop it at the end. What its log says stands in `server.log`."""
+async def broken_site(bus: str, log: str, before: str | None = None) -> AsyncIterator[Site]:
+    """Start everything, and stop it at the end. What its log says stands in `server.log`.
+
+    With a commit `before`, all processes run that at first, on the tables of today.
+    """
     database_url = new_database_url()
     async with AsyncExitStack() as stack:
         data_dir = stack.enter_context(tempfile.TemporaryDirectory(prefix="realtime-chaos-"))
         env = await asyncio.to_thread(prepare_site, database_url, data_dir)
-        clock = Path(data_dir, "clock")
-        path = os.pathsep.join([str(CLOCK), os.environ.get("PYTHONPATH", "")])
-        env |= {"PYTHONPATH": path, "CHAOS_CLOCK": str(clock)}
+        clock, code = Path(data_dir, "clock"), Path(data_dir, "code")
+        releases = [ROOT]
+        env |= {
+            "PYTHONPATH": os.pathsep.join([str(INSIDE), str(ROOT)]),
+            "PYTHONSAFEPATH": "1",  # the folder of manage.py is not searched first
+            "CHAOS_CLOCK": str(clock),
+            "CHAOS_CODE": str(code),
+        }
+        if before:
+            releases.insert(0, Path(data_dir, "before"))
+            check_out(before, releases[0])
+            code.write_text(str(releases[0]))
         broker = await asyncio.to_thread(BROKERS[bus])
         stack.callback(broker.stop)
         env |= broker.env
@@ -117,8 +161,12 @@ async def broken_site(bus: str, log: str) -> AsyncIterator[Site]:
             database = await stack.enter_async_context(Proxy(connect))
             name = f"{url['user']}@127.0.0.1:{database.port}/{url['dbname']}"
             env["DATABASE_URL"] = f"postgresql://{name}"
-        server = await stack.enter_async_context(_serving(env))
-        yield Site(server, broker, own, database, database_url, clock, redis, before_log)
+        options = () if before else TIMEOUTS  # which a release before may not know
+        server = await stack.enter_async_context(_serving(env, options, data_dir))
+        yield Site(
+            *(server, broker, own, database, database_url, clock, code, releases),
+            *(redis, before_log),
+        )
 
 
 async def _put_before(
@@ -153,8 +201,12 @@ def read_all(url: str, topic: str) -> list[tuple[str, str]]:
 
 
 @asynccontextmanager
-async def _serving(env: dict[str, str]) -> AsyncIterator[SiteServer]:
-    server = await asyncio.to_thread(SiteServer, env, "--workers", "2", *TIMEOUTS)
+async def _serving(
+    env: dict[str, str], options: Sequence[str], folder: str
+) -> AsyncIterator[SiteServer]:
+    # Daphne searches the folder that it is started in first, too: there is no code in this one.
+    start = partial(SiteServer, env, "--workers", "2", *options, cwd=Path(folder))
+    server = await asyncio.to_thread(start)
     server.expected.append("")  # each fault has its errors: whatever is logged is expected
     try:
         yield server

@@ -13,7 +13,7 @@ import pytest
 from ..main_job import WebSocketSubscriber
 from ..support.servers import ROOT, wait_until
 from .schedule import Outcome, Publisher, compare
-from .site import CLOCK
+from .site import INSIDE
 
 
 @pytest.mark.timeout(180)
@@ -26,7 +26,7 @@ def test_nothing_is_lost_doubled_or_disordered_whatever_breaks() -> None:
 def test_a_clock_is_set_wrong_and_right_again(tmp_path: Path) -> None:
     file = tmp_path / "clock"
     code = "import datetime as d, time\nwhile input(): print(d.datetime.now().timestamp())"
-    env = {**os.environ, "PYTHONPATH": str(CLOCK), "CHAOS_CLOCK": str(file)}
+    env = {**os.environ, "PYTHONPATH": str(INSIDE), "CHAOS_CLOCK": str(file)}
     with subprocess.Popen(
         [sys.executable, "-u", "-c", code], env=env, text=True, stdin=PIPE, stdout=PIPE
     ) as process:

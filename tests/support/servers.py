@@ -53,16 +53,16 @@ def environment(env: Mapping[str, str]) -> dict[str, str]:
 class SiteServer:
     """`manage.py serve` in a process of its own, on a free port."""
 
-    def __init__(self, env: Mapping[str, str], *arguments: str) -> None:
+    def __init__(self, env: Mapping[str, str], *arguments: str, cwd: Path = ROOT) -> None:
         self.env = dict(env)
         self.log: list[str] = []
         self.expected: list[str] = []  # texts of errors that a test causes on purpose
         self._serving = threading.Event()
         self.port = 0
-        command = [sys.executable, "manage.py", "serve", "--port", "0", *arguments]
+        command = [sys.executable, f"{ROOT}/manage.py", "serve", "--port", "0", *arguments]
         self.process = subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=cwd,
             env=environment(env),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
