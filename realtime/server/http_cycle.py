@@ -61,7 +61,7 @@ class RequestCycle:
         self._connection = connection
         self._client = self.transport.peer
         self._head = head
-        self._state = CycleState.ACTIVE
+        self._state = CycleState.DRAINING if self.server.is_draining else CycleState.ACTIVE
         self._eager = False  # it has sent since it last waited
         self._lane_refused = False
         self._started = self.server.loop.time()
@@ -152,6 +152,8 @@ class RequestCycle:
                 self._end_at_head()
             else:
                 self.transport.write(self.response.body(b"", True))
+                if self._state is CycleState.DRAINING:
+                    self._end_stream()
 
     def _end_at_head(self) -> None:
         # RFC 9110, section 9.3.2: what makes the body is not begun, or ended as when a client

@@ -181,6 +181,13 @@ async def http_deaf(scope: Scope, receive: Any, send: Any) -> None:
         EVENTS.append("deaf finally")
 
 
+async def http_slowstream(scope: Scope, receive: Any, send: Any) -> None:
+    """An event stream that takes its time to begin, and has no event."""
+    await asyncio.sleep(float(scope["options"]["wait"]))
+    await start(send, b"text/event-stream")
+    await asyncio.sleep(60)
+
+
 async def http_handler(scope: Scope, receive: Any, send: Any) -> None:
     """Wait for two tasks, as Django's handler does; `view` sends for ever, or never with `silent`.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from ..support.attempts import three_tries
-from .support import EXIT_SECONDS, Worker, eventually, frame
+from .support import EXIT_SECONDS, KEY, Worker, eventually, frame
 
 Start = Callable[..., Worker]
 
@@ -51,6 +51,49 @@ def test_event_streams_end_with_a_retry_of_their_own(worker: Worker) -> None:
         assert 1_000 <= int(found[2]) <= 5_000
         client.close()
     assert len(delays) > 1
+    assert worker.process.wait(EXIT_SECONDS) == 0
+
+
+@pytest.mark.parametrize("path", ["/sse", "/handler?silent=1", "/lane"])
+def test_an_event_stream_that_comes_meanwhile_is_told_to_come_back(start: Start, path: str) -> None:
+    worker = start("--drain-grace", str(2 * EXIT_SECONDS))
+    with worker.client() as kept, worker.client() as slow:
+        kept.request("/hello")
+        kept.response()
+        kept.send(b"GET ")  # idle, it would soon be closed
+        slow.request("/slow?wait=1.5")
+        worker.wait_for("slow started")
+        worker.terminate()
+        eventually(lambda: refused(worker))
+        kept.send(f"{path} HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n".encode())
+        head, _, body = kept.rest().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert re.search(rb"(?:^|\n)retry: \d+\n\r\n0\r\n\r\n$", body), body
+        assert slow.response().body == b"slow", "others are answered"
+    assert worker.process.wait(EXIT_SECONDS) == 0
+
+
+def test_an_event_stream_that_begins_meanwhile_ends_without_an_event(worker: Worker) -> None:
+    with worker.client() as client:
+        client.request("/slowstream?wait=0.5")
+        eventually(lambda: "slowstream" in worker.status()["running"])
+        worker.terminate()
+        assert re.search(rb"\r\nretry: \d+\n\r\n0\r\n\r\n$", client.rest())
+    assert worker.process.wait(EXIT_SECONDS) == 0
+
+
+def test_a_websocket_that_comes_meanwhile_is_told_to_come_back(worker: Worker) -> None:
+    with worker.client() as kept:
+        kept.request("/hello")
+        kept.response()
+        kept.send(b"GET ")
+        worker.terminate()
+        eventually(lambda: refused(worker))
+        lines = ["/ws HTTP/1.1", "Host: t", "Upgrade: websocket", "Connection: Upgrade"]
+        lines += ["Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {KEY}", "", ""]
+        kept.send("\r\n".join(lines).encode())
+        response = kept.response()
+        assert (response.status, response.headers["retry-after"]) == (503, "1")
     assert worker.process.wait(EXIT_SECONDS) == 0
 
 
