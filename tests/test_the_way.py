@@ -108,7 +108,12 @@ async def test_an_event_goes_the_documented_way_and_never_turns_back():
 
 
 def test_the_files_of_the_page_exist():
-    files = re.findall(r"`((?:[a-z]+/)+\w+\.py)`", PAGE.read_text())
+    files = re.findall(r"`((?:[a-z]+/)+\w+\.(?:py|lua))`", PAGE.read_text())
     assert [name for name in files if not (PACKAGE / name).exists()] == []
-    questions = PAGE.read_text().split("## Where do I look when")[1].split("\n## ")[0]
-    assert questions.count("\n| ") == 12  # eleven, below their head
+
+
+def test_each_row_of_the_page_answers_one_question():
+    table = PAGE.read_text().split("## Where do I look when")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (.+) \| (.+) \|$", table, re.M)[1:]  # below their head
+    assert [question for question, _ in rows if question.count("?") != 1] == []
+    assert len(rows) == table.count("\n| ") - 1
