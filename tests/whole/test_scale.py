@@ -14,7 +14,7 @@ from benchmarks.scale import Result, page_table, simulate
 # A second, for each process, of HEAD_CHECK_SECONDS = PROCESS_BEAT_SECONDS = 2:
 MESSAGES = 0.5  # to itself: idle processes say nothing to each other
 STATEMENTS = 3.1  # three for a beat, one for what is new, one or two for heads
-SHARE = 1 / 30 + 1 / 300  # of the topics, by HEAD_CHECK_IDLE_SECONDS and GROUP_REFRESH_SECONDS
+SHARE = 1 / 30  # of the topics, by HEAD_CHECK_IDLE_SECONDS
 FOUND_SECONDS = 2.5  # a lost last announcement: HEAD_CHECK_SECONDS, and what the log takes
 
 

@@ -125,7 +125,8 @@ class ChannelsBus(Bus):
     async def _watch(self) -> None:
         """See whether what is sent comes, or connect anew; try again what has failed.
 
-        Each topic is joined anew every `GROUP_REFRESH_SECONDS`, and all after a failure.
+        Each topic's membership is renewed every `GROUP_REFRESH_SECONDS`, and all are joined anew
+        after a failure.
         """
         turns, is_lost = Turns(), False
         while True:
@@ -141,7 +142,8 @@ class ChannelsBus(Bus):
                 self._rejoin(self._joined)
             # Not all at once: 20,000 would keep the layer busy for seconds.
             count = settings.GROUP_REFRESH_SECONDS / settings.HEAD_CHECK_SECONDS
-            self._rejoin(turns.next(self._joined, count))
+            for topic in turns.next(self._joined, count):
+                self._change_membership(topic)
             while self._failed:
                 self._change_membership(self._failed.pop())
 
@@ -189,6 +191,8 @@ class ChannelsBus(Bus):
         change = self._layer.group_discard if was_joined is None else self._layer.group_add
         if not await self._call("takes no group changes", change, topic, self._channel):
             self._failed.add(topic)
+            if was_joined:  # a renewal: perhaps we are no member any more
+                self._joined[topic] = False
             return False
         if was_joined is False and topic in self._joined:
             self._joined[topic] = True
