@@ -3,7 +3,7 @@
 import argparse
 import os
 import random
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
 ENVIRONMENT_PREFIX = "REALTIME_"
@@ -32,7 +32,7 @@ class Limits:
     max_line_bytes: int = limit(8_192, "one of a request's header lines; longer: 431")
     max_headers: int = limit(128, "a request's header lines; more: 431")
     max_body_size: int = limit(
-        1_073_741_824, "a request's body; more: 413, as soon as that is known, and closed"
+        33_554_432, "a request's body; more: 413, as soon as that is known, and closed"
     )
     header_timeout: float = limit(10.0, "time for a request's headers to arrive; then 408")
     keep_alive_timeout: float = limit(60.0, "an idle connection between requests is closed")
@@ -99,3 +99,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def from_options(options: argparse.Namespace) -> Limits:
     """Return the limits that `add_arguments` parsed."""
     return Limits(**{each.name: getattr(options, each.name) for each in fields(Limits)})
+
+
+def from_environment(**given: Any) -> Limits:
+    """Return the limits given, and of the others those that the environment sets."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return replace(from_options(parser.parse_args([])), **given)

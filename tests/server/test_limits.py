@@ -1,6 +1,7 @@
 """Each limit is met over a real socket, and can be set."""
 
 import argparse
+import os
 import select
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from realtime.server.limits import Limits, add_arguments, from_options
+from realtime.server.limits import Limits, add_arguments, from_environment, from_options
 
 from ..support.attempts import three_tries
 from .support import Worker, eventually, frame
@@ -31,6 +32,8 @@ def test_defaults_options_and_environment(monkeypatch: pytest.MonkeyPatch) -> No
     assert parse().max_connections == 7
     assert parse("--max-connections", "9").max_connections == 9
     assert parse().drain_window == 0.5
+    expected = Limits(max_connections=7, drain_window=0.5, blocking_seconds=0.1)
+    assert from_environment(blocking_seconds=0.1) == expected
 
 
 def test_every_limit_says_what_happens() -> None:
@@ -140,6 +143,31 @@ def test_body_size_in_chunks(start: Start) -> None:
         assert client.rest() == b""
     worker.wait_for("disconnect while reading")
     eventually(lambda: '"POST /echo" 413' in worker.text)  # in the access log too
+
+
+def test_a_body_for_no_url_does_not_fill_the_disk(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Django keeps a body in a file before it looks at the URL."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    worker = start(app="tests.server.django_apps")
+    files = Path(f"/proc/{worker.process.pid}/fd")
+    chunk = b"100000\r\n" + bytes(2**20) + b"\r\n"
+
+    def kept() -> bool:
+        return any(os.readlink(file).startswith(f"{tmp_path}/") for file in files.iterdir())
+
+    with worker.client() as client:
+        client.send(CHUNKED_HEAD)
+        for _ in range(8):
+            client.send(chunk)
+        eventually(kept)
+        for _ in range(24):
+            client.send(chunk)
+        client.send(b"1\r\n")  # more than 32 MiB
+        assert client.response().status == 413
+        eventually(lambda: not kept())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_body_too_long_ends_a_response_that_has_begun(start: Start) -> None:

@@ -7,7 +7,7 @@ from daphne.management.commands.runserver import Command as DaphneRunserver
 from django.core.management.base import CommandParser
 
 from realtime.apps import on_startup
-from realtime.server.limits import Limits
+from realtime.server.limits import from_environment
 from realtime.server.server import Server
 
 
@@ -31,6 +31,6 @@ class Command(DaphneRunserver):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        limits = Limits(blocking_seconds=options["blocking_seconds"])
+        limits = from_environment(blocking_seconds=options["blocking_seconds"])
         self.server_cls = partial(Server, limits=limits, on_startup=[on_startup])
         super().handle(*args, **options)
