@@ -1,22 +1,28 @@
 """Health over real sockets, also while what it depends on is away."""
 
 import asyncio
+import json
 import resource
+import threading
 import time
 from functools import partial
 from typing import Any
 
 import httpx
+import pytest
 from django.test import AsyncRequestFactory
 
 from realtime.delivery.hub import get_hub
 from realtime.eventlog.memory import MemoryLog
 from realtime.http import readiness
 from realtime.http.health import healthz, readyz
+from realtime.server.extensions import SERVER
+from realtime.utils.threads import DATABASE
 
 from ..support.clients import bearer
 from ..support.databases import ON_MARIADB, ON_POSTGRESQL, on_mariadb
 from ..support.hubs import Reader, stage
+from ..support.layers import HangingLayer
 from ..support.servers import TOKENS, serving, wait_until
 from ..support.sites import shortened
 
@@ -136,6 +142,47 @@ async def test_not_ready_while_the_layer_brings_nothing(caplog):
         hub.detach(feed, reader)
         await hub._closing
     assert "Not ready: " in caplog.text
+
+
+async def test_not_ready_while_the_server_drains(monkeypatch, caplog):
+    """Nor is anything asked, which may be gone already."""
+
+    async def find(self: readiness.Readiness) -> list[readiness.HealthCheck]:
+        raise AssertionError("asked")
+
+    state = {"draining": False}
+    request = AsyncRequestFactory().get("/readyz")
+    request.scope["extensions"] = {SERVER: state}
+    with stage():
+        assert (await readyz(request)).status_code == 200
+        state["draining"] = True
+        monkeypatch.setattr(readiness.Readiness, "find", find)
+        answer = await readyz(request)
+    assert answer.status_code == 503
+    assert json.loads(answer.content)["detail"] == "This server is shutting down."
+    assert "Not ready: This server is shutting down." in caplog.text
+
+
+@pytest.mark.parametrize("what", ["log", "bus"])
+async def test_not_ready_where_a_check_does_not_return(monkeypatch, what):
+    """As where a connection has fallen silent, and its thread is stuck."""
+    stuck = threading.Event()
+
+    async def check_writable(self: MemoryLog) -> None:
+        await DATABASE.run(stuck.wait)
+
+    layer = HangingLayer() if what == "bus" else None
+    if what == "log":
+        monkeypatch.setattr(MemoryLog, "check_writable", check_writable)
+        monkeypatch.setattr(readiness, "READY_SECONDS", 0.1)
+    try:
+        with stage(layer, ANNOUNCE_TIMEOUT_SECONDS=0.1):
+            async with asyncio.timeout(10):
+                answer = await readyz(AsyncRequestFactory().get("/readyz"))
+    finally:
+        stuck.set()
+    assert answer.status_code == 503
+    assert "TimeoutError" in json.loads(answer.content)["detail"]
 
 
 async def test_flood_of_questions_is_answered_from_one_check_a_second(monkeypatch):

@@ -106,6 +106,16 @@ async def http_length(scope: Scope, receive: Any, send: Any) -> None:
     await respond(send, b"%d" % len(await read(receive)))
 
 
+async def http_parts(scope: Scope, receive: Any, send: Any) -> None:
+    """Answers with the parts in which the body has come."""
+    parts, more = [], True
+    while more:
+        message = await receive()
+        parts.append(message["body"])
+        more = message["more_body"]
+    await respond(send, b" ".join(parts))
+
+
 async def http_ignore(scope: Scope, receive: Any, send: Any) -> None:
     """Answers without reading the body."""
     await respond(send, b"ignored")

@@ -15,10 +15,10 @@ from urllib.request import urlopen
 from realtime.server.server_process import ServerProcess
 from tests.server import test_server_process as here
 
-process = ServerProcess("127.0.0.1", here.served, kwargs={"server_name": "me"})
+process = ServerProcess("127.0.0.1", here.served, kwargs=here.OPTIONS)
 process.start()
 assert process.ready.wait(30)
-with urlopen(f"http://127.0.0.1:{process.port.value}/hello", timeout=30) as answer:
+with urlopen(f"http://127.0.0.1:{process.port.value}/parts", b"abcdefgh", 30) as answer:
     found = [answer.read().decode(), answer.headers["server"]]
 process.terminate()
 process.join(30)
@@ -32,6 +32,9 @@ print(json.dumps([*found, repr(error), "in unserved" in text]))
 """
 
 
+OPTIONS = {"server_name": "me", "request_buffer_size": 3}
+
+
 def served() -> Any:
     return application
 
@@ -40,7 +43,7 @@ def unserved() -> Any:
     raise ZeroDivisionError
 
 
-def test_it_serves_and_tells_what_keeps_it_from_starting() -> None:
+def test_it_serves_by_its_options_and_tells_what_keeps_it_from_starting() -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],
         cwd=ROOT,
@@ -50,4 +53,4 @@ def test_it_serves_and_tells_what_keeps_it_from_starting() -> None:
         timeout=100,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == ["hello", "me", True, "ZeroDivisionError()", True]
+    assert json.loads(done.stdout) == ["abc def gh", "me", True, "ZeroDivisionError()", True]

@@ -320,7 +320,8 @@ def test_a_close_reason_arrives_both_ways(worker: Worker) -> None:
     "query", ["code=1006", "code=5000", 'code="a"', "reason=%22%5Cud800%22", "reason=1"]
 )
 def test_a_close_that_can_not_be_sent_is_one_with_1011(worker: Worker, query: str) -> None:
-    worker.expected = ["The application can't close /close"]
+    said = "The application can't close /close"
+    worker.expected = [said]
     with worker.client() as client:
         client.upgrade(f"/close?{query}")
         first, payload = client.frame()
@@ -328,6 +329,7 @@ def test_a_close_that_can_not_be_sent_is_one_with_1011(worker: Worker, query: st
         client.send(close_frame(1011))  # else the server waits for it
         assert client.rest() == b""
     worker.wait_for("closed 1011")
+    assert worker.text.count(said) == 1
 
 
 @pytest.mark.parametrize(("path", "code"), [("/error?accept=1", 1011), ("/return", 1000)])
