@@ -554,6 +554,20 @@ def test_a_hub_that_closes_leaves_its_groups_however_long_a_slow_layer_takes():
         instantly(main())
 
 
+def test_a_reader_that_has_started_gets_what_is_only_announced():
+    """An ephemeral event, which no log brings: the layer takes its time to join."""
+    layer = FakeLayer(Noise(1, delay=1.0, longest=0.4))
+    with stage(layer):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+            assert "a" in layer.groups
+            hub.detach(feed, reader)
+
+        instantly(main())
+
+
 def test_attach_detach_attach_ends_as_a_member():
     # The layer takes its time: what was asked first must not be what counts last.
     for seed in range(30):
