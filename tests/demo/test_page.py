@@ -15,6 +15,13 @@ from playwright.sync_api import expect
 
 PATIENCE_MS = 15_000
 PANES = ("socket", "stream")
+SAME = "Both panes are at the same event."
+MOST_STREAMS = 6  # connections that a browser makes to a site over HTTP/1.1, for all its tabs
+# A browser without a window hides no tab by itself.
+SHOW = """(isHidden) => {
+  Object.defineProperty(document, "hidden", { value: isHidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
 
 
 def texts(page: Any, pane: str) -> list[str]:
@@ -28,6 +35,11 @@ def shows(page: Any, *messages: str) -> None:
     for pane in PANES:
         items = page.locator(f'[data-pane="{pane}"] [data-log] li p')
         expect(items).to_have_text(list(messages), timeout=PATIENCE_MS)
+
+
+def says_of_both(page: Any, text: str) -> None:
+    """Wait until the page says this of its two panes."""
+    expect(page.locator("[data-step]")).to_have_text(text, timeout=PATIENCE_MS)
 
 
 def is_live(page: Any) -> None:
@@ -57,7 +69,7 @@ def test_both_panes_of_both_tabs_show_what_is_said(
     for page in (alice, bob):
         shows(page, "first", "<b>second</b> & 東京")
         assert warnings(page) == 0
-        expect(page.locator("[data-step]")).to_have_text("Both panes are at the same event.")
+        says_of_both(page, SAME)
     expect(alice.locator("[data-rtt]")).to_contain_text(" ms")
     positions = alice.locator("[data-position]").all_inner_texts()
     assert positions[0] == positions[1] != "0"
@@ -146,6 +158,43 @@ def test_what_is_missed_while_cut_arrives_once(demo: Demo, open_page: Callable[.
     expect(outbox).to_have_count(0)
 
 
+def test_events_of_other_types_leave_both_panes_at_the_same_event(
+    demo: Demo, open_page: Callable[..., Any]
+) -> None:
+    demo.manage("publish", "room.types", '{"text": "first"}')
+    demo.manage("publish", "room.types", '"a"', "--type", "other")
+    page = open_page("alice", demo.url, "/?room=types")
+    shows(page, "first")
+    says_of_both(page, SAME)
+    for shown in ("[data-position]", "[data-count]"):
+        one, other = page.locator(shown).all_inner_texts()
+        assert one == other
+
+
+def test_tabs_that_are_hidden_leave_the_browsers_connections_to_those_that_are_seen(
+    demo: Demo, open_page: Callable[..., Any]
+) -> None:
+    tabs = []
+    for _ in range(MOST_STREAMS + 1):
+        for tab in tabs[-1:]:
+            tab.evaluate(SHOW, True)
+        tabs.append(open_page("alice", demo.url, "/?room=many"))
+        is_live(tabs[-1])
+    first, last = tabs[0], tabs[-1]
+    say(last, "unseen")
+    shows(last, "unseen")
+    assert texts(first, "stream") == []
+    last.evaluate(SHOW, True)
+    first.evaluate(SHOW, False)
+    is_live(first)
+    shows(first, "unseen")
+    says_of_both(first, SAME)
+    first.locator('[data-pane="stream"] [data-cut]').click()
+    first.evaluate(SHOW, True)
+    first.evaluate(SHOW, False)
+    says_of_both(first, "Not live: Server-sent events (cut).")  # it is not for the page to undo
+
+
 def test_no_more_messages_wait_than_is_said(demo: Demo, open_page: Callable[..., Any]) -> None:
     page = open_page("alice", demo.url, "/?room=full")
     page.locator('[data-pane="socket"] [data-cut]').click()
@@ -200,20 +249,41 @@ def test_a_killed_server_loses_and_doubles_nothing(
             assert warnings(page) == 0
 
 
-def test_a_page_that_is_signed_out_says_so_and_does_not_reconnect(
+def test_a_page_that_is_signed_out_says_so_and_leads_to_the_login_and_back(
     demo: Demo, open_page: Callable[..., Any]
 ) -> None:
     page = open_page("bob", demo.url, "/?room=out")
     is_live(page)
-    for pane in PANES:
-        page.locator(f'[data-pane="{pane}"] [data-cut]').click()
+    says_of_both(page, SAME)
+    page.locator('[data-pane="stream"] [data-cut]').click()
+    says_of_both(page, "Not live: Server-sent events (cut).")
+    page.locator('[data-pane="socket"] [data-cut]').click()
+    says_of_both(page, "Not live: WebSocket (cut), Server-sent events (cut).")
     page.context.clear_cookies()
     for pane in PANES:
         page.locator(f'[data-pane="{pane}"] [data-reconnect]').click()
         state = page.locator(f'[data-pane="{pane}"] .state')
         expect(state).to_have_attribute("data-state", "signed-out")
         warning = page.locator(f'[data-pane="{pane}"] [data-warning]')
-        expect(warning).to_contain_text("Sign in")
+        expect(warning.get_by_role("link", name="Sign in")).to_be_visible()
+    says_of_both(page, "Not live: WebSocket (signed out), Server-sent events (signed out).")
+    warning.get_by_role("link", name="Sign in").click()
+    sign_in(page, "bob", demo.passwords()["bob"])
+    is_live(page)
+    assert page.url == f"{demo.url}/?room=out"
+    page.context.clear_cookies()
+    page.reload()
+    page.get_by_role("link", name="Sign in").click()
+    sign_in(page, "bob", demo.passwords()["bob"])
+    is_live(page)
+    assert page.url == f"{demo.url}/?room=out"
+
+
+def sign_in(page: Any, username: str, password: str) -> None:
+    """Fill in the login page."""
+    page.get_by_label("Username").fill(username)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Sign in").click()
 
 
 def test_a_site_below_a_path_of_its_host(tmp_path: Path, open_page: Callable[..., Any]) -> None:
@@ -232,9 +302,7 @@ def test_a_site_below_a_path_of_its_host(tmp_path: Path, open_page: Callable[...
         expect(page.locator("[data-answer]")).not_to_be_empty()
         page.get_by_role("button", name="Sign out").click()
         page.get_by_role("link", name="Sign in").first.click()
-        page.get_by_label("Username").fill("admin")
-        page.get_by_label("Password").fill(demo.passwords()["admin"])
-        page.get_by_role("button", name="Sign in").click()
+        sign_in(page, "admin", demo.passwords()["admin"])
         page.get_by_role("link", name="Admin").click()
         expect(page.get_by_text("Site administration").first).to_be_visible()
         root = demo.url

@@ -8,6 +8,7 @@ const PANELS = { answer: mountAnswer, room: mountRoom };
 const meta = (name) => document.querySelector(`meta[name="${name}"]`).content;
 const context = {
   base: meta("base"),
+  login: meta("login"),
   userId: meta("user-id"),
   csrfToken: meta("csrf-token"),
 };

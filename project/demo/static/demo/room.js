@@ -19,12 +19,12 @@ const STATES = {
   refused: "refused",
 };
 
-/** @param {HTMLElement} panel  @param {{userId: string, base: string}} context */
-export function mountRoom(panel, { userId, base }) {
+/** @param {HTMLElement} panel  @param {{userId: string, base: string, login: string}} context */
+export function mountRoom(panel, { userId, base, login }) {
   const find = (selector) => panel.querySelector(selector);
   const panes = {
-    socket: new Pane(find('[data-pane="socket"]'), userId),
-    stream: new Pane(find('[data-pane="stream"]'), userId),
+    socket: new Pane(find('[data-pane="socket"]'), userId, login),
+    stream: new Pane(find('[data-pane="stream"]'), userId, login),
   };
   const outbox = new Outbox(find("[data-outbox]"), () => socket);
   const composer = find("[data-composer]");
@@ -34,6 +34,7 @@ export function mountRoom(panel, { userId, base }) {
   let stream = null;
   let lastTyping = 0;
   let compareTimer = 0;
+  let streamIsPaused = false;
 
   function enter(room) {
     socket?.close();
@@ -51,6 +52,7 @@ export function mountRoom(panel, { userId, base }) {
       connection.addEventListener("state", compareSoon);
       connection.connect();
     }
+    streamOnlyInSight();
     roomForm.elements.name.value = room;
     const url = new URL(location);
     url.searchParams.set("room", room);
@@ -62,13 +64,31 @@ export function mountRoom(panel, { userId, base }) {
     compareTimer = setTimeout(compare, COMPARE_AFTER_MS);
   }
 
-  /** Say whether both panes are at the same event. */
+  /** Say whether both panes are at the same message, or which is not live. */
   function compare() {
-    const same = socket.position === stream.position;
+    const notLive = Object.values(panes).filter((pane) => !pane.isLive);
     const step = find("[data-step]");
-    const text = same ? "Both panes are at the same event." : "One pane is behind the other.";
-    step.dataset.same = same;
+    let text = `Not live: ${notLive.map((pane) => pane.whatItIs).join(", ")}.`;
+    delete step.dataset.same;
+    if (!notLive.length) {
+      const same = panes.socket.newest === panes.stream.newest;
+      text = same ? "Both panes are at the same event." : "One pane is behind the other.";
+      step.dataset.same = same;
+    }
     if (step.textContent !== text) step.textContent = text;
+  }
+
+  /** Hang up the stream of a hidden tab, and go on from its position when the tab is seen again. */
+  function streamOnlyInSight() {
+    if (document.hidden) {
+      // Over HTTP/1.1 a browser has six connections to a site, for all its tabs: the streams of six
+      // that nobody looks at would keep those that somebody opens waiting for good.
+      streamIsPaused = ["connecting", "live", "waiting"].includes(stream.state);
+      if (streamIsPaused) stream.disconnect();
+    } else if (streamIsPaused) {
+      streamIsPaused = false;
+      stream.connect();
+    }
   }
 
   composer.addEventListener("submit", (event) => {
@@ -101,6 +121,8 @@ export function mountRoom(panel, { userId, base }) {
     enter(roomForm.elements.name.value);
   });
 
+  document.addEventListener("visibilitychange", streamOnlyInSight);
+
   addEventListener("beforeunload", (event) => {
     if (outbox.size) event.preventDefault();
   });
@@ -125,9 +147,12 @@ class Pane {
   #typing = new Map(); // name -> timer
   #here = new Map(); // id -> name
 
-  constructor(element, userId) {
+  constructor(element, userId, login) {
     const find = (selector) => element.querySelector(selector);
     this.userId = userId;
+    this.login = login;
+    this.title = find("h2").textContent;
+    this.newest = null; // the id of the last message, or of a reset
     this.state = find("[data-state]");
     this.stateText = find("[data-state-text]");
     this.countdown = find("[data-countdown]");
@@ -148,9 +173,19 @@ class Pane {
     setInterval(() => this.#countDown(), 250);
   }
 
+  get isLive() {
+    return this.#connection.state === "live";
+  }
+
+  /** Its title and state, in words. */
+  get whatItIs() {
+    return `${this.title} (${STATES[this.#connection.state]})`;
+  }
+
   /** Show this connection from now on, from an empty page. */
   show(connection) {
     this.#connection = connection;
+    this.newest = null;
     this.#count = 0;
     this.#unshown = [];
     this.log.replaceChildren();
@@ -162,7 +197,10 @@ class Pane {
     listen("state", (detail) => this.#stateChanged(detail));
     listen("event", (detail) => this.#received(detail));
     listen("presence", (detail) => this.#isHere(detail));
-    listen("reset", ({ detail }) => this.#show({ divider: detail }));
+    listen("reset", ({ id, detail }) => {
+      this.newest = id;
+      this.#show({ divider: detail });
+    });
     listen("repeat", ({ id }) => this.#warn(`The event ${id} came twice. That is a bug.`));
     listen("rtt", ({ milliseconds }) => {
       this.rtt.textContent = `${milliseconds.toFixed(milliseconds < 10 ? 1 : 0)} ms`;
@@ -183,6 +221,7 @@ class Pane {
     const ended = state === "signed-out" || state === "not-allowed" || state === "refused";
     if (ended) this.#warn(reason || `The server says: ${STATES[state]}.`);
     else if (connected) this.warning.hidden = true;
+    if (state === "signed-out") this.warning.append(" ", this.#signIn());
     this.#countDown();
   }
 
@@ -197,10 +236,20 @@ class Pane {
     this.warning.hidden = false;
   }
 
+  /** A link that leads to the login page, and from there back to this room. */
+  #signIn() {
+    const link = textElement("a", "Sign in");
+    const next = new URLSearchParams({ next: location.pathname + location.search });
+    link.href = `${this.login}?${next}`;
+    return link;
+  }
+
   #received({ id, type, data, meta }) {
     const sender = meta?.sender ?? null;
     if (sender && !this.#isOwn(sender)) this.#isTyping(nameOf(sender), type === "typing");
-    if (type === "typing") return;
+    // An EventSource hears of no type it was not asked for: the panes show what both can know.
+    if (type !== "message") return;
+    if (id !== null) this.newest = id;
     this.#count += 1;
     this.#show({ id, data, sender });
   }
@@ -223,7 +272,7 @@ class Pane {
     log.append(...this.#unshown.splice(0).map((entry) => this.#item(entry)));
     while (log.childElementCount > MAX_SHOWN) log.firstElementChild.remove();
     if (atEnd) log.scrollTop = log.scrollHeight;
-    this.position.textContent = this.#connection.position;
+    this.position.textContent = this.newest ?? "–";
     this.count.textContent = this.#count;
   }
 
