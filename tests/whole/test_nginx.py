@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import socket
 import ssl
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from ..support.sites import site_for_module
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx: apt-get install nginx")
 
+SETTINGS, MAX_CONCURRENT_STREAMS = 4, 3  # of HTTP/2: a kind of frames, and one of what it sets
 BY_NGINX = b"Hello from nginx." * 10_000
 NAMES = ["hello.txt", "Prüfung 東京 & co.txt", "100% a+b;c'd.txt", "sub folder/page.html"]
 
@@ -205,6 +207,38 @@ def test_http_2(here):
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.stdout.count("data: ") == 3
     assert done.stdout.endswith("2"), done.stdout
+
+
+def test_many_streams_of_one_connection_are_allowed(here):
+    """More than nginx's own 128: each event stream of all tabs of a browser is one."""
+    context = ssl.create_default_context(cafile=str(here.folder / "cert.pem"))
+    context.set_alpn_protocols(["h2"])
+    with (
+        socket.create_connection(("127.0.0.1", here.port), timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as connection,
+    ):
+        no_settings = bytes([0, 0, 0, SETTINGS, 0, 0, 0, 0, 0])
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + no_settings)
+        with connection.makefile("rb") as frames:
+            head = frames.read(9)  # RFC 9113, section 4.1: length, kind, flags, stream
+            assert head[3] == SETTINGS, "the server's first frame"
+            settings = dict(struct.iter_unpack("!HI", frames.read(int.from_bytes(head[:3], "big"))))
+    assert settings[MAX_CONCURRENT_STREAMS] >= 1000
+
+
+@pytest.mark.parametrize(
+    ("header", "value"), [("X-Forwarded-Port", "4711"), ("Daphne-Root-Path", "/tests")]
+)
+def test_what_a_client_says_of_its_port_and_of_the_sites_path_is_not_passed_on(
+    here, http, header, value
+):
+    """The site would believe it of its proxy."""
+    usual = http.get("/tests/caller")
+    by_proxy = {"X-Forwarded-For": "127.0.0.1", header: value}
+    believed = httpx.get(f"{here.direct}/tests/caller", headers=by_proxy)
+    assert believed.content != usual.content
+    through = http.get("/tests/caller", headers={header: value})
+    assert (through.status_code, through.content) == (200, usual.content)
 
 
 def test_signing_in_over_tls(here):

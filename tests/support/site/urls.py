@@ -89,6 +89,12 @@ async def collected(request: HttpRequest) -> JsonResponse:
     return JsonResponse(found)
 
 
+async def caller(request: HttpRequest) -> JsonResponse:
+    """Whom Django takes for the client, and below which path it takes the site to be."""
+    names = ("REMOTE_ADDR", "REMOTE_PORT", "SCRIPT_NAME")
+    return JsonResponse({name: request.META.get(name, "") for name in names})
+
+
 async def _ticking(name: str, interval: float, count: int, error: bool) -> AsyncIterator[bytes]:
     try:
         for number in range(count):
@@ -120,6 +126,7 @@ urlpatterns = [
     path("tests/inside", inside),
     path("tests/filled", filled),
     path("tests/collected", collected),
+    path("tests/caller", caller),
     path("tests/private/<path:name>", private),
     path("tests/ticking", ticking),
     *project_urlpatterns,
