@@ -1,12 +1,14 @@
 """A subscription written as server-sent events."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 
 from ..access.connections import get_connections
 from ..access.identity import Identity
 from ..access.inspection import ConnectionInfo, address_of
 from ..access.permissions import may
 from ..conf import settings
+from ..delivery.fanout import WRITE_BYTES, WRITE_EVENTS
 from ..delivery.synced import Sink
 from ..delivery.topic_subscriber import Reset
 from ..events.event import Event
@@ -98,25 +100,23 @@ class TopicStreamResponse(EventStreamResponse):
                 # The client has a position to send. Without the blank line, which many take
                 # for an event, this is the id of the first event, unless that has its own.
                 opening = opening.removesuffix(b"\n")
-            opening += b"".join(encode_reset(*item, self._id(positions)) for item in lost)
+            resets = (encode_reset(*item, self._id(positions)) for item in lost)
+            parts = join_up(chain([opening], resets))
             if self._lane is not None and self.is_untouched:
+                opening = next(parts)  # all of it: there is one topic
+                parts = iter([opening])
                 self._lane.arm(opening)
                 subscription.sink = Sink(self._encode, self._lane)
-            part = opening
-            while True:
-                size += len(part)
-                yield part
-                items = await subscription.read(settings.KEEPALIVE_SECONDS)
-                parts = [self._encode_item(item, positions) for item in items]
-                # Without an id: the client's position is that of the events.
-                parts += [encode_sse(text, event=PRESENCE) for text in subscription.notices()]
-                if parts:
-                    part = b"".join(parts)
-                elif subscription.is_closed:
-                    end = "ended"
-                    return
+            while not subscription.is_closed:
+                for part in parts:
+                    size += len(part)
+                    yield part
+                    if subscription.is_closed:
+                        break
                 else:
-                    part = KEEPALIVE
+                    items = await subscription.read(settings.KEEPALIVE_SECONDS)
+                    parts = join_up(self._encode_items(items, positions))
+            end = "ended"
         finally:
             self._client.disconnect()
             connections.discard(self._identity, self)
@@ -143,6 +143,15 @@ class TopicStreamResponse(EventStreamResponse):
     def _id(self, positions: Mapping[str, Position]) -> str:
         return format_positions(positions) if self._combined else str(positions[self._topics[0]])
 
+    def _encode_items(
+        self, items: Iterable[Event | Reset], positions: dict[str, Position]
+    ) -> Iterator[bytes]:
+        """Yield the items and, after them, who is there."""
+        for item in items:
+            yield self._encode_item(item, positions)
+        for text in self._subscription.notices():
+            yield encode_sse(text, event=PRESENCE)  # no id: the client's position is the events'
+
     def _encode_item(self, item: Event | Reset, positions: dict[str, Position]) -> bytes:
         if isinstance(item, Reset):
             positions[item.topic] = item.position
@@ -153,6 +162,23 @@ class TopicStreamResponse(EventStreamResponse):
             return encode_multiplexed_event(item, None, has_meta=self._has_meta)
         positions[item.topic] = item.position
         return encode_multiplexed_event(item, self._id(positions), has_meta=self._has_meta)
+
+
+def join_up(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the chunks in parts of `WRITE_EVENTS` or `WRITE_BYTES`; KEEPALIVE where there are none.
+
+    No more is made, and held while a client takes nothing, than one part and the chunk after it.
+    """
+    part: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if part and (size > WRITE_BYTES or len(part) == WRITE_EVENTS):
+            full, part, size = b"".join(part), [chunk], len(chunk)
+            yield full
+        else:
+            part.append(chunk)
+    yield b"".join(part) or KEEPALIVE
 
 
 def encode_event(event: Event) -> bytes:

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from realtime.access.connections import get_connections
 from realtime.access.identity import ANONYMOUS, Identity
+from realtime.delivery.fanout import WRITE_BYTES, WRITE_EVENTS
 from realtime.delivery.hub import running_hubs
 from realtime.delivery.publish import publish_now
 from realtime.events.event import Event
 from realtime.events.payload import encode_data
 from realtime.events.position import OLDEST, START, Position
+from realtime.http import topic_stream
 from realtime.http.topic_stream import (
     TopicStreamResponse,
     encode_event,
@@ -133,6 +135,55 @@ async def test_a_combined_id_covers_all_topics_and_moves_with_each(world):
         ephemeral = await anext(stream)
     assert ephemeral == b'data: {"topic":"public.b","data":1}\n\n'
     await stream.aclose()
+
+
+async def test_no_more_is_made_than_goes_out_at_once(world, monkeypatch):
+    """Each id of a combined stream has the positions of all topics, and each reset too."""
+    made = 0
+
+    def encode(*args: Any, **options: Any) -> bytes:
+        nonlocal made
+        made += 1
+        return encode_multiplexed_event(*args, **options)
+
+    monkeypatch.setattr(topic_stream, "encode_multiplexed_event", encode)
+    _, log = world
+    topics = [f"public.{index:092}" for index in range(50)]
+    for _ in range(200):
+        log.put(topics[0], "message", "1")
+    after = {topic: Position("foreign0", 1) for topic in topics[1:]} | {topics[0]: OLDEST}
+    stream = response(*topics, after=after)._events()
+    sent, got = b"", 0
+    while got < 200:
+        part = await anext(stream)
+        assert len(part) <= WRITE_BYTES
+        sent, got = sent + part, got + part.count(b'"data":1')
+        assert made <= got + 1
+    assert [event.type for event in Stream(sent).events].count("reset") == 49
+    await stream.aclose()
+
+
+async def test_not_too_many_events_go_out_at_once(world):
+    _, log = world
+    for _ in range(2 * WRITE_EVENTS + 1):
+        log.put(TOPIC, "message", "1")
+    stream = response(TOPIC, after={TOPIC: OLDEST})._events()
+    counts = [(await anext(stream)).count(b"data") for _ in range(4)]
+    assert counts == [0, WRITE_EVENTS, WRITE_EVENTS, 1]
+    await stream.aclose()
+
+
+async def test_what_a_reader_that_loses_its_right_has_not_taken_is_dropped(world):
+    _, log = world
+    for _ in range(2 * WRITE_EVENTS):
+        log.put(TOPIC, "message", "1")
+    streaming = response(TOPIC, after={TOPIC: OLDEST})
+    stream = aiter(streaming)
+    await anext(stream)
+    await anext(stream)
+    await streaming.recheck(None)
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
 
 
 async def test_the_lane_takes_over_after_the_opening(world):
