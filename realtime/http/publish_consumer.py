@@ -15,10 +15,11 @@ from ..access.permissions import require
 from ..events.payload import DEFAULT_TYPE
 from ..events.topic import validate_topic
 from ..limits.client import Client
+from ..limits.publishing import max_body_bytes
 from ..utils.asgi import Application, Receive, Scope, Send, header, query, read_body, send_json
 from ..utils.outages import ANSWERED_ERRORS, answer_to
 from ..utils.threads import release_request_thread
-from .requests import max_body_bytes, publish_body
+from .requests import publish_body
 
 
 class PublishConsumer(AsyncConsumer):

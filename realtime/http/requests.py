@@ -35,7 +35,7 @@ from ..exceptions import (
     RealtimeError,
 )
 from ..limits.client import Client
-from ..limits.publishing import admit, note_published
+from ..limits.publishing import admit, max_body_bytes, note_published
 from ..streaming.response import StreamResponse
 from ..streaming.sse import encode_sse
 from ..utils.asgi import scope_of
@@ -54,7 +54,6 @@ PREFLIGHT_SECONDS: Final = 600  # a browser may take it that what it was told st
 CROSS_ORIGIN_HEADERS: Final = (
     "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Traceparent, X-CSRFToken"
 )
-BODY_OVERHEAD: Final = 6  # JSON may write one byte of data as six characters (an escaped one)
 
 
 def error_response(status: int, detail: str, **headers: str) -> JsonResponse:
@@ -207,11 +206,6 @@ async def require_user(request: HttpRequest) -> Any:
         raise NotIdentified("Sign in, or send an access token.")
     scope_of(request)[IDENTITY] = identity
     return identity.user
-
-
-def max_body_bytes() -> int:
-    """Return how long a body with an event's data may be."""
-    return int(settings.MAX_EVENT_BYTES * BODY_OVERHEAD)
 
 
 async def publish_body(

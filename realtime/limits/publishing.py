@@ -1,14 +1,23 @@
-"""Limits of publications by topic: `PUBLISH_RATE`, and how many topics a client may begin."""
+"""Limits of publications: how long, how often by topic, and how many topics a client may begin."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
 from time import monotonic_ns
+from typing import Final
 
+from ..conf import settings
 from ..conf.topics import topic_settings
 from ..eventlog import get_event_log
 from ..events.event import Event
 from .client import Client, refusal
 from .exchange import get_limiter
+
+BODY_OVERHEAD: Final = 6  # JSON may write one byte of data as six characters (an escaped one)
+
+
+def max_body_bytes() -> int:
+    """Return how long the JSON of an event's data may be that a client sends."""
+    return int(settings.MAX_EVENT_BYTES * BODY_OVERHEAD)
 
 
 async def admit(client: Client, topics: Sequence[str]) -> None:

@@ -195,7 +195,7 @@ class WebSocketConsumer(Socket, AsyncConsumer):
         content = None
         try:
             await self._count(message)
-            content = frames.content_of(message, self.accepts)
+            content = self._content_of(message, self.accepts)
             is_pong = isinstance(content, dict) and content.get("type") == "pong"
             if self._heartbeat is not None and is_pong:
                 self._heartbeat.answer()

@@ -4,16 +4,23 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 from ..events.event import Event
 from ..events.payload import decode_data, dumps
 from ..events.position import Position
-from ..exceptions import InvalidData, NotIdentified
+from ..exceptions import DataTooLarge, InvalidData, NotIdentified
+from ..limits.connection_limits import PUBLISH_BYTES
+from ..limits.publishing import max_body_bytes
+
+Accepts: TypeAlias = Literal["json", "text", "bytes"]
 
 PING: Final = '{"type":"ping"}'
 
 SHORT: Final = 1_024  # characters
+REF_LENGTH: Final = 1_024  # of a `ref` as JSON
+#: Beside the data of a publication: the names of its topic and type, its key and its `ref`.
+AROUND_DATA: Final = 16_384
 _STRING: Final = r'"[^"\\\x00-\x1f]*+"'
 _REF: Final = re.compile(
     rf'\s*+\{{(?:\s*+{_STRING}\s*+:\s*+{_STRING}\s*+,)*?\s*+"ref"\s*+:\s*+'
@@ -28,7 +35,7 @@ CLOSE_TOO_MANY: Final = 4429
 CLOSE_ERROR: Final = 1011
 
 
-def content_of(message: Mapping[str, Any], accepts: Literal["json", "text", "bytes"]) -> Any:
+def content_of(message: Mapping[str, Any], accepts: Accepts) -> Any:
     """Return what an ASGI `websocket.receive` has; raises `InvalidData`."""
     text, data = message.get("text"), message.get("bytes")
     if accepts == "text":
@@ -42,10 +49,29 @@ def content_of(message: Mapping[str, Any], accepts: Literal["json", "text", "byt
     return decode_data(text if text is not None else data or b"")
 
 
+def request_of(message: Mapping[str, Any], accepts: Accepts) -> Any:
+    """Return what `content_of` does, of a message to topics.
+
+    Raises `DataTooLarge`, before it is parsed, for a message that no event can need, and for a long
+    one that is no publication or has a long `ref`.
+    """
+    size = size_of(message)
+    is_long = size > PUBLISH_BYTES
+    if is_long and size > (limit := max_body_bytes() + AROUND_DATA):
+        raise DataTooLarge(f"The message is over {limit} characters; publish a reference instead.")
+    content = content_of(message, accepts)
+    if is_long and (not isinstance(content, dict) or content.get("type") != "publish"):
+        raise DataTooLarge(f"Only a 'publish' message may have over {PUBLISH_BYTES} characters.")
+    if size > REF_LENGTH and not _is_short(ref_of(content)):
+        raise DataTooLarge(f"A 'ref' may have {REF_LENGTH} characters of JSON.")
+    return content
+
+
 def token_of(message: Mapping[str, Any]) -> str:
     """Return the token of a first message; raises `NotIdentified` where it has none."""
     with suppress(InvalidData):
-        content = content_of(message, "json")
+        # A longer one is not parsed: nobody knows yet who sends it.
+        content = content_of(message, "json") if size_of(message) <= PUBLISH_BYTES else None
         if isinstance(content, dict) and isinstance(content.get("token"), str):
             return str(content["token"])
     raise NotIdentified('The first message has to be {"token": "..."}.')
@@ -113,6 +139,13 @@ def type_of(content: Any) -> str:
 def ref_of(content: Any) -> Any:
     """Return the `ref` of a request, which its answer carries."""
     return content.get("ref") if isinstance(content, dict) else None
+
+
+def _is_short(ref: Any) -> bool:
+    try:
+        return len(dumps(ref)) <= REF_LENGTH
+    except RecursionError:
+        return False
 
 
 def size_of(message: Mapping[str, Any]) -> int:

@@ -52,6 +52,7 @@ class Socket:
     _state = ConsumerState.CONNECTING
     _client = NOBODY  # whom it counts for
     _limits = NO_LIMITS
+    _content_of = staticmethod(frames.content_of)  # what is read of a message
     _refusals: Refusals | None = None
     _sent = 0  # characters and bytes that were sent, but for the fast lane's
     _opened: float | None = None  # when, by the monotonic clock

@@ -31,6 +31,7 @@ class TopicConsumer(WebSocketConsumer):
     authentication = "optional"  # the permission rule decides; `public.*` is open to all
     heartbeat = True
     is_scoped = True
+    _content_of = staticmethod(frames.request_of)
 
     async def _check_request(self) -> None:
         self.topic = validate_topic(self.scope["url_route"]["kwargs"]["topic"])
@@ -76,6 +77,7 @@ class MultiplexConsumer(WebSocketConsumer):
     authentication = "optional"
     heartbeat = True
     is_scoped = True
+    _content_of = staticmethod(frames.request_of)
 
     async def _check_request(self) -> None:
         self.has_meta = wants(self.scope, "meta")

@@ -15,11 +15,11 @@ from realtime.exceptions import DataTooLarge, NotAllowed, NotIdentified
 from realtime.http.requests import (
     accepts_event_stream,
     json_errors,
-    max_body_bytes,
     publish_body,
     require_user,
 )
 from realtime.limits.client import NOBODY
+from realtime.limits.publishing import max_body_bytes
 
 from ..support.clients import bearer
 

@@ -435,6 +435,18 @@ async def test_a_wrong_request_on_many_topics_is_answered(here, message, code):
         assert (answer["type"], answer["code"], answer["ref"]) == ("error", code, "it")
 
 
+@pytest.mark.parametrize("path", ["/ws", "/ws/topics/public.a"])
+async def test_long_messages_are_refused_with_their_ref_and_then_close_the_socket(here, path):
+    async with connect(f"{here.ws_url}{path}") as socket:
+        for _ in range(SHORT["MAX_BAD_MESSAGES"]):
+            answer = await ask(socket, {"ref": 1, "type": "ping", "more": [[]] * 2000})
+            assert (answer["code"], answer["ref"]) == ("too_large", 1)
+        assert await close_code(socket) == 4400
+    async with connect(f"{here.ws_url}{path}") as socket:
+        answer = await ask(socket, {"type": "ping", "ref": [[]] * 500})
+        assert (answer["code"], answer.get("ref")) == ("too_large", None)
+
+
 # -- metadata
 
 FORGED = {"sender": {"id": 1, "username": "root"}}

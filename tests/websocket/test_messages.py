@@ -1,16 +1,24 @@
 """`realtime.websocket.messages`: the JSON texts."""
 
 import json
+from typing import Any
 
 import pytest
+from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.events.event import Event
 from realtime.events.payload import MAX_TYPE_LENGTH, encode_data
 from realtime.events.position import START, Position
+from realtime.exceptions import DataTooLarge, NotIdentified
+from realtime.limits.connection_limits import PUBLISH_BYTES
+from realtime.limits.publishing import max_body_bytes
+from realtime.websocket import messages
 from realtime.websocket.messages import (
+    AROUND_DATA,
     PING,
+    REF_LENGTH,
     encode_event,
     encode_event_with_meta,
     error_text,
@@ -18,7 +26,9 @@ from realtime.websocket.messages import (
     published_text,
     ref_in,
     reply,
+    request_of,
     reset_text,
+    token_of,
 )
 
 types = st.text(
@@ -103,6 +113,88 @@ LONG = "x" * 5_000
 def test_the_ref_of_what_was_refused_before_it_is_parsed(text, ref):
     assert ref_in({"text": text}) == ref
     assert ref_in({"text": None, "bytes": text.encode()}) == ref
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """What was parsed."""
+    texts = []
+    decode_data = messages.decode_data
+    monkeypatch.setattr(
+        messages, "decode_data", lambda text: texts.append(text) or decode_data(text)
+    )
+    return texts
+
+
+@override_settings(REALTIME={"MAX_EVENT_BYTES": 100})
+@pytest.mark.parametrize("kind", ["text", "bytes"])
+def test_a_message_longer_than_any_publication_is_not_parsed(parsed, kind):
+    limit = max_body_bytes() + AROUND_DATA
+    start = '{"type":"publish","data":1'
+    for length in (limit, limit + 1):
+        text = f"{start}{' ' * (length - len(start) - 1)}}}"
+        message = {kind: text if kind == "text" else text.encode()}
+        if length == limit:
+            assert request_of(message, "json") == {"type": "publish", "data": 1}
+            parsed.clear()
+        else:
+            with pytest.raises(DataTooLarge, match=f"over {limit} characters"):
+                request_of(message, "json")
+            assert parsed == []
+
+
+def test_the_longest_publication_fits():
+    """With each character of its data, type and key escaped."""
+    said = {
+        "type": "publish",
+        "topic": "a" * 99,
+        "event": "\U0001f40e" * 64,
+        "key": "\U0001f40e" * 200,
+        "ref": "\x7f" * (REF_LENGTH - 2),
+        "data": "a" * 65_534,
+    }
+    text = json.dumps(said).replace("a", "\\u0061").replace("\x7f", "\\u007f")
+    text = text.replace('"d\\u0061t\\u0061"', '"data"')
+    assert request_of({"text": text}, "json") == said
+
+
+@pytest.mark.parametrize(
+    "said", [{"type": "ping"}, {"type": "subscribe"}, {"type": 1}, {}, [], "publish"]
+)
+def test_only_a_publication_may_be_long(said):
+    for length, is_refused in ((PUBLISH_BYTES, False), (PUBLISH_BYTES + 1, True)):
+        message = {"text": json.dumps(said).ljust(length)}
+        if is_refused:
+            with pytest.raises(DataTooLarge, match="Only a 'publish'"):
+                request_of(message, "json")
+        else:
+            assert request_of(message, "json") == said
+
+
+@pytest.mark.parametrize("of_length", [lambda n: "r" * (n - 2), lambda n: [int("1" * (n - 2))]])
+def test_a_ref_is_short(of_length):
+    said: dict[str, Any] = {"type": "publish", "data": "x" * PUBLISH_BYTES}
+    for kind in (said, {"type": "ping"}):
+        longest = kind | {"ref": of_length(REF_LENGTH)}
+        assert request_of({"text": json.dumps(longest)}, "json") == longest
+        with pytest.raises(DataTooLarge, match="'ref'"):
+            request_of({"text": json.dumps(kind | {"ref": of_length(REF_LENGTH + 1)})}, "json")
+
+
+def test_a_ref_that_is_nested_deeply_is_not_short():
+    depth = 900  # which may be read in a place where it can't be written
+    with pytest.raises(DataTooLarge):
+        request_of({"text": f'{{"type":"ping","ref":{"[" * depth}{"]" * depth}}}'}, "json")
+
+
+def test_a_long_first_message_is_not_parsed(parsed):
+    """Nobody knows yet who sends it."""
+    text = '{"token":"rt_x"}'
+    assert token_of({"text": text.ljust(PUBLISH_BYTES)}) == "rt_x"
+    parsed.clear()
+    with pytest.raises(NotIdentified):
+        token_of({"text": text.ljust(PUBLISH_BYTES + 1)})
+    assert parsed == []
 
 
 @pytest.mark.parametrize(
