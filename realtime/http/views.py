@@ -16,7 +16,7 @@ from ..delivery.hub import positions_now
 from ..events.payload import DEFAULT_TYPE
 from ..events.position import Position, parse_position, parse_positions
 from ..events.topic import validate_topic
-from ..exceptions import HistoryGone, InvalidKey, NotIdentified, PresenceOff
+from ..exceptions import DataTooLarge, HistoryGone, InvalidKey, NotIdentified, PresenceOff
 from ..limits.client import Client
 from ..presence.member_subscription import require_kept
 from ..presence.members import attendance_of
@@ -43,6 +43,7 @@ NEEDS_ASGI: Final = (
     '`runserver`, for which "realtime" has to come before other apps that have one. In tests, use '
     "realtime.testing.event_stream."
 )
+TICKET_BODY_BYTES: Final = 4_096  # such as a form with the CSRF token
 
 
 @json_errors("GET")
@@ -147,6 +148,8 @@ async def events_view(request: HttpRequest) -> HttpResponseBase:
 @json_errors("POST")
 async def tickets(request: HttpRequest) -> HttpResponseBase:
     """`POST /realtime/tickets`: a single-use ticket for a URL, instead of the token itself."""
+    if len(request.body) > TICKET_BODY_BYTES:  # first, as above
+        raise DataTooLarge(f"A ticket needs no body; {TICKET_BODY_BYTES} bytes are the most.")
     identity = await writer(request)
     if identity.source == "anonymous":
         raise NotIdentified("Sign in, or send an access token, to get a ticket.")

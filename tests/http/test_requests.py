@@ -1,17 +1,23 @@
 """What the views ask of their requests, without a server."""
 
 import json
+import threading
 import time
+from typing import Any
 
 import pytest
-from asgiref.sync import sync_to_async
+from asgiref.sync import SyncToAsync, sync_to_async
+from django.contrib.auth.models import User
 from django.core.exceptions import RequestDataTooBig
+from django.core.handlers.asgi import ASGIRequest
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncRequestFactory, override_settings
 
+from realtime.access.identity import Identity
 from realtime.access.tokens import create_token
 from realtime.exceptions import DataTooLarge, NotAllowed, NotIdentified
+from realtime.http import requests
 from realtime.http.requests import (
     accepts_event_stream,
     json_errors,
@@ -25,6 +31,42 @@ from ..support.clients import bearer
 
 FOREIGN = {"Origin": "https://evil.example.com"}
 CROSS_SITE = {"Sec-Fetch-Site": "cross-site"}
+
+
+FORM = "application/x-www-form-urlencoded"
+TOKEN = "a" * 32
+
+
+@pytest.fixture
+def by_session(monkeypatch):
+    """A user whom each request has by its session."""
+    user = User(username="alice")
+
+    async def authenticate(scope: Any, *credentials: Any) -> Identity:
+        return Identity(user, "session")
+
+    monkeypatch.setattr(requests, "authenticate", authenticate)
+    return user
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """The threads in which forms were parsed."""
+    threads = []
+    load = ASGIRequest._load_post_and_files
+
+    def loaded(self: Any) -> None:
+        threads.append(threading.current_thread())
+        load(self)
+
+    monkeypatch.setattr(ASGIRequest, "_load_post_and_files", loaded)
+    return threads
+
+
+def posted(body: str, content_type: str, **headers: str) -> HttpRequest:
+    factory = AsyncRequestFactory()
+    factory.cookies["csrftoken"] = TOKEN
+    return factory.generic("POST", "/", body, content_type, headers=headers)
 
 
 def request(method: str = "GET", **headers: str) -> HttpRequest:
@@ -107,6 +149,33 @@ async def test_request_with_a_token_has_its_user(method, django_user_model):
     alice = await django_user_model.objects.acreate_user("alice")
     token, _ = await sync_to_async(create_token)(alice)
     assert await require_user(request(method, **bearer(token))) == alice
+
+
+@pytest.mark.parametrize("content_type", ["multipart/form-data; boundary=x", FORM])
+async def test_form_with_a_csrf_token_is_parsed_in_a_thread(by_session, parsed, content_type):
+    """The longest that is let in is one turn of the loop otherwise: 9 ms for 1 MB of base64."""
+    form = "csrfmiddlewaretoken=" + TOKEN
+    if content_type != FORM:
+        name = 'Content-Disposition: form-data; name="csrfmiddlewaretoken"'
+        form = f"--x\r\n{name}\r\n\r\n{TOKEN}\r\n--x--\r\n"
+    sent = posted(form, content_type)
+    assert await require_user(sent) is by_session
+    (thread,) = parsed
+    assert thread is not threading.current_thread()
+    with pytest.raises(NotAllowed, match="CSRF"):
+        await require_user(posted(form.replace(TOKEN, "b" * 32), content_type))
+
+
+@pytest.mark.parametrize("body", ["", "{}"])
+async def test_csrf_token_in_a_header_costs_no_thread(by_session, monkeypatch, body):
+    async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("in a thread")
+
+    monkeypatch.setattr(SyncToAsync, "__call__", call)
+    sent = posted(body, "application/json", **{"X-CSRFToken": TOKEN})
+    assert await require_user(sent) is by_session
+    with pytest.raises(NotAllowed, match="CSRF"):
+        await require_user(posted(body, "application/json"))
 
 
 @override_settings(REALTIME={"MAX_EVENT_BYTES": 100})

@@ -203,6 +203,20 @@ async def test_tickets_open_a_stream_once(here):
     assert httpx.post(f"{here.url}/realtime/tickets").status_code == 401
 
 
+def test_a_ticket_needs_no_body(here):
+    url, csrf = "/realtime/tickets", "csrfmiddlewaretoken"
+    with signed_in(here, "alice") as client:
+        token = client.headers.pop("X-CSRFToken")
+        for form in [{"data": {csrf: token}}, {"data": {csrf: token}, "files": {"a": b"1"}}]:
+            assert client.post(url, **form).status_code == 201
+        for size in (4_096, 3_000_000):
+            answer = client.post(url, data={csrf: token}, files={"a": b"x" * size})
+            assert answer.status_code == 413, answer.text
+    for size, status in ((4_096, 201), (4_097, 413)):
+        answer = httpx.post(f"{here.url}{url}", content=b" " * size, headers=alice(here))
+        assert answer.status_code == status
+
+
 def test_the_origin(here):
     headers = {"Origin": "https://evil.example.com"}
     answer = get(here, "/topics/public.a/events", headers=headers)
