@@ -13,7 +13,7 @@ all that have come meanwhile, so that a process that falls behind becomes faster
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextvars import Context
 from typing import Final
 
@@ -45,8 +45,9 @@ SECONDS: Final = Histogram(
 class Fanout:
     """Write a topic's events to its synced subscribers, and notify the lagging ones."""
 
-    def __init__(self, topic: str) -> None:
+    def __init__(self, topic: str, with_lagging: set[str] | None = None) -> None:
         self.topic = topic
+        self._with_lagging = set() if with_lagging is None else with_lagging  # topics
         self._lagging: dict[Subscriber, None] = {}  # a dict, for its order
         self._places: dict[Subscriber, tuple[Synced, int, Sent]] = {}  # of the synced ones
         self._groups: dict[tuple[Encode, Framing, type[Group]], Synced] = {}
@@ -64,16 +65,21 @@ class Fanout:
     def add(self, subscriber: Subscriber) -> None:
         """Notify `subscriber` from now on."""
         self._lagging[subscriber] = None
+        self._with_lagging.add(self.topic)
 
     def remove(self, subscriber: Subscriber) -> None:
         """Neither write to `subscriber` nor notify it any more."""
         self.unsync(subscriber)
-        self._lagging.pop(subscriber, None)
+        self._notify_no_more(subscriber)
 
-    @property
-    def lagging(self) -> Collection[Subscriber]:
-        """Return the subscribers that are notified."""
-        return self._lagging
+    def _notify_no_more(self, subscriber: Subscriber) -> None:
+        self._lagging.pop(subscriber, None)
+        if not self._lagging:
+            self._with_lagging.discard(self.topic)
+
+    def behind(self, position: Position) -> int:
+        """Return how many of the subscribers that are notified are not there yet."""
+        return sum(each.position != position for each in self._lagging)
 
     # -- synced or lagging
 
@@ -101,7 +107,7 @@ class Fanout:
         synced = self._groups.get(key)
         if synced is None:
             synced = self._groups[key] = Synced(*key)
-        del self._lagging[subscriber]
+        self._notify_no_more(subscriber)
         self._places[subscriber] = synced, synced.lanes.add(sink.lane), synced.sent
         synced.subscribers.append(subscriber)
         return True
@@ -120,7 +126,7 @@ class Fanout:
         synced.subscribers[index] = None
         synced.removed += 1
         synced.skipped += index >= synced.sent_until
-        self._lagging[subscriber] = None
+        self.add(subscriber)
         return position
 
     def position_of(self, subscriber: Subscriber) -> Position | None:

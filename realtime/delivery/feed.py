@@ -33,12 +33,14 @@ ENCODED_EVENTS: Final = 16  # newest events of a topic that are kept in their wi
 class Feed:
     """A topic as this process knows it: position, newest events, local readers."""
 
-    def __init__(self, topic: str, *, is_authentic: bool = True) -> None:
+    def __init__(
+        self, topic: str, with_lagging: set[str] | None = None, *, is_authentic: bool = True
+    ) -> None:
         self.topic = topic
         self._is_authentic = is_authentic  # what is announced was stored, and is no one's invention
         self.epoch = UNBORN
         self.head = 0
-        self.fanout = Fanout(topic)
+        self.fanout = Fanout(topic, with_lagging)
         self.starting: asyncio.Task[None] | None = None
         self.is_started = False
         self._tail: deque[Event] | tuple[()] = ()  # an empty deque takes 760 bytes
@@ -70,7 +72,7 @@ class Feed:
 
     def slow_readers(self) -> int:
         """Return how many readers are behind."""
-        return sum(each.position != self.position for each in self.fanout.lagging)
+        return self.fanout.behind(self.position)
 
     def close(self) -> None:
         """Stop the feed's tasks; it has no readers any more."""

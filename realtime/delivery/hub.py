@@ -41,6 +41,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.feeds: dict[str, Feed] = {}
+        self.with_lagging: set[str] = set()  # topics that have readers which are notified
         self.loop = asyncio.get_running_loop()
         self.bus = make_bus(logger, is_listening=True)
         self.outbox = Outbox(self.bus)
@@ -55,7 +56,8 @@ class Hub:
         if feed is None:
             if not self.feeds:
                 self._start()
-            feed = self.feeds[topic] = Feed(topic, is_authentic=self.bus.is_authentic)
+            feed = Feed(topic, self.with_lagging, is_authentic=self.bus.is_authentic)
+            self.feeds[topic] = feed
             feed.starting = spawn(self._start_feed(feed))
         feed.fanout.add(subscriber)
         SUBSCRIPTIONS.inc()
@@ -212,9 +214,11 @@ def _topics_served() -> int:
 
 
 def _slow_readers() -> int:
-    feeds = (feed for hub in running_hubs() for feed in hub.feeds.values())
-    # Of thousands of idle topics none has a reader that is notified.
-    return sum(feed.slow_readers() for feed in feeds if feed.fanout.lagging)
+    return sum(
+        hub.feeds[topic].slow_readers()
+        for hub in running_hubs()
+        for topic in hub.with_lagging & hub.feeds.keys()
+    )
 
 
 def _is_layer_up() -> int:

@@ -140,6 +140,26 @@ async def test_the_same_bytes_go_to_all_synced_and_none_is_notified(crowd):
     assert len(crowd) == 3
 
 
+async def test_a_topic_is_noted_while_it_has_lagging_subscribers():
+    noted: set[str] = set()
+    crowd = Fanout("a", noted)
+    crowd.restart(at(0))
+    first, second = Client(crowd), Client(crowd)
+    first.own = at(-1)
+    assert (noted, crowd.behind(at(0))) == ({"a"}, 1)
+    first.own = at(0)
+    assert first.sync()
+    assert noted == {"a"}
+    assert second.sync()
+    assert (noted, crowd.behind(at(0))) == (set(), 0)
+    first.unsync()
+    assert noted == {"a"}
+    crowd.remove(first)
+    assert noted == set()
+    crowd.remove(second)
+    crowd.close()
+
+
 async def test_each_event_is_framed_and_joined_afterwards(crowd):
     (client,) = synced(crowd, 1)
     client.unsync()

@@ -59,6 +59,26 @@ def test_an_announcement_is_delivered_without_reading_the_log():
         instantly(main())
 
 
+def test_readers_that_are_behind_are_counted():
+    class SlowReader(Reader):
+        position = START
+
+    with stage() as (layer, log):
+
+        async def main() -> None:
+            reader, hub = SlowReader(), get_hub()
+            feeds = [await hub.attach(topic, reader) for topic in ("a", "b")]
+            assert hub_module._slow_readers() == 0
+            await publish(layer, log)  # on "a"
+            await turns()
+            assert hub_module._slow_readers() == 1
+            for feed in feeds:
+                hub.detach(feed, reader)
+            assert hub_module._slow_readers() == 0
+
+        instantly(main())
+
+
 def test_a_gap_is_filled_from_the_log_in_order():
     with stage() as (layer, log):
 
