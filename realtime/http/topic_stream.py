@@ -6,7 +6,7 @@ from itertools import chain
 from ..access.connections import get_connections
 from ..access.identity import Identity
 from ..access.inspection import ConnectionInfo, address_of
-from ..access.permissions import may
+from ..access.permissions import Action, may
 from ..conf import settings
 from ..delivery.fanout import WRITE_BYTES, WRITE_EVENTS
 from ..delivery.synced import Sink
@@ -65,11 +65,11 @@ class TopicStreamResponse(EventStreamResponse):
 
     async def recheck(self, identity: Identity | None) -> None:
         """End the stream if its user may no longer read; the next answer says why."""
-        for topic in self._topics:
-            if identity is None or not await may(identity.user, topic, "read"):
+        rights: list[tuple[str, Action]] = [(topic, "read") for topic in self._topics]
+        rights += [(topic, "presence") for topic in self._watched]
+        for topic, action in rights:
+            if identity is None or not await may(identity.user, topic, action):
                 self._subscription.close()
-        if identity is not None and await self._subscription.lost_presence(identity.user):
-            self._subscription.close()
 
     def describe(self) -> ConnectionInfo:
         """Return what an operator may want to know of this stream."""
@@ -132,12 +132,13 @@ class TopicStreamResponse(EventStreamResponse):
             if self._subscription.is_closed:
                 break
             started = await self._subscription.add(
-                topic, self._after.get(topic), now=self._now.get(topic)
+                topic,
+                self._after.get(topic),
+                now=self._now.get(topic),
+                is_watched=topic in self._watched,
             )
             if not started.recovered:
                 lost.append(Reset(topic, started.position))
-        for topic in self._watched:
-            self._subscription.watch(topic)
         return lost
 
     def _id(self, positions: Mapping[str, Position]) -> str:

@@ -23,7 +23,8 @@ class MemberSubscription(Subscription):
         self._identity = identity
         self._info: str | None = None  # what the others see; None until somebody asks
         self._keys: dict[str, str] | None = None  # by topic; most have none
-        self._watches: dict[str, Watch] | None = None
+        # None for what is not read yet: from the beginning, the right to it may be lost.
+        self._watches: dict[str, Watch | None] | None = None
 
     async def add(
         self,
@@ -31,8 +32,14 @@ class MemberSubscription(Subscription):
         after: Position | None = None,
         on_start: Callable[[Started], Awaitable[None]] | None = None,
         now: Position | None = None,
+        is_watched: bool = False,
     ) -> Started:
-        """Start reading `topic`, as `Subscription.add` does, and make the user present."""
+        """Start reading `topic`, as `Subscription.add` does, and make the user present.
+
+        If it `is_watched`, `notices` yields who is there, and `interrupt` is called for news.
+        """
+        if is_watched and topic not in self.topics:
+            self._watches = {**(self._watches or {}), topic: None}
         started = await super().add(topic, after, on_start, now)
         if topic_settings(topic).has_presence:
             user = self._identity.user
@@ -42,6 +49,9 @@ class MemberSubscription(Subscription):
             if topic in self.topics and topic not in keys:
                 keys[topic] = key_of(user)
                 get_keeper().enter(topic, keys[topic], self._info)
+        watches = self._watches or {}
+        if topic in watches and watches[topic] is None:
+            watches[topic] = get_keeper().watch(topic, self.interrupt)
         return started
 
     def remove(self, topic: str) -> None:
@@ -52,12 +62,6 @@ class MemberSubscription(Subscription):
         if key is not None:
             get_keeper().leave(topic, key)
 
-    def watch(self, topic: str) -> None:
-        """Have `notices` yield who is on a topic that is read; `interrupt` is called for news."""
-        if topic in self.topics:
-            watches = self._watches = self._watches or {}
-            watches[topic] = get_keeper().watch(topic, self.interrupt)
-
     def unwatch(self, topic: str) -> None:
         """Stop telling who is on a topic."""
         watch = self._watches.pop(topic, None) if self._watches else None
@@ -66,7 +70,7 @@ class MemberSubscription(Subscription):
 
     def notices(self) -> Iterator[str]:
         """Yield the news of who is on each watched topic, as JSON objects."""
-        for watch in list((self._watches or {}).values()):
+        for watch in filter(None, list((self._watches or {}).values())):
             if (text := watch.take()) is not None:
                 yield text
 

@@ -12,7 +12,7 @@ from ..access.connections import get_connections
 from ..access.hosts import check_host
 from ..access.identity import EVERY_CREDENTIAL, Credential, Identity
 from ..access.origins import check_origin
-from ..access.permissions import User, may
+from ..access.permissions import User
 from ..access.scopes import require_unscoped
 from ..conf import settings
 from ..delivery.topic_subscriber import Started
@@ -192,7 +192,7 @@ class WebSocketConsumer(Socket, AsyncConsumer):
             self._handling.cancel()
 
     async def _dispatch(self, message: Message) -> None:
-        content = None
+        content, self._rechecks = None, 0
         try:
             await self._count(message)
             content = self._content_of(message, self.accepts)
@@ -250,14 +250,12 @@ class WebSocketConsumer(Socket, AsyncConsumer):
             return
         try:
             self._identify(identity)
+            self._rechecks += 1
             await self.authorize()
         except RealtimeError as error:
             return await self._close_for(error)
-        for topic in self.topics:
-            if not await may(self.user, topic, "read"):
-                await self.lost_permission(topic)
         if self._writer is not None:
-            await self._writer.recheck(self.user)
+            await self._writer.recheck()
 
     # -- topics
 
@@ -275,16 +273,18 @@ class WebSocketConsumer(Socket, AsyncConsumer):
     ) -> Started:
         """Send this socket the topic's events: after an id, or from now on; and who is there.
 
-        Permission is the caller's business (`require`). Raises ValueError when subscribed.
+        Permission is the caller's business (`require`). Raises ValueError when subscribed, and
+        what `require` does where the user has lost the right since the caller asked.
         """
-        position = None if after is None else parse_position(after)
+        topic, position = validate_topic(topic), None if after is None else parse_position(after)
+        await self._require_again(topic, *(("read", "presence") if presence else ("read",)))
         if self._state is ConsumerState.CLOSED:
             raise RuntimeError("The socket is closed.")
         if self._writer is None:
             self._writer = TopicWriter(self)
         if self._state is ConsumerState.OPEN:
             self._start_writing()
-        return await self._writer.add(validate_topic(topic), position, on_start, presence)
+        return await self._writer.add(topic, position, on_start, presence)
 
     def unsubscribe(self, topic: str) -> bool:
         """Send no more of this topic; return False if it was not subscribed."""

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Final
 
 from ..access.identity import ANONYMOUS, Identity
 from ..access.inspection import ConnectionInfo, address_of
+from ..access.permissions import Action, require
 from ..delivery.subscription import Subscription
 from ..delivery.topic_subscriber import Reset
 from ..events.event import Event
@@ -54,6 +55,7 @@ class Socket:
     _limits = NO_LIMITS
     _content_of = staticmethod(frames.content_of)  # what is read of a message
     _refusals: Refusals | None = None
+    _rechecks = 0  # of its user, since the message came that is handled
     _sent = 0  # characters and bytes that were sent, but for the fast lane's
     _opened: float | None = None  # when, by the monotonic clock
 
@@ -128,6 +130,18 @@ class Socket:
         client, limits = Client(identity, self.scope), await self._limits.renewed(identity)
         client.replace(self._client)
         self._client, self._limits = client, limits
+
+    async def _require_again(self, topic: str, *actions: Action) -> None:
+        """Ask again where the user was checked again meanwhile; raises what `require` does.
+
+        A check passes over a topic that is about to be subscribed: the rule was asked by then, and
+        perhaps about the user before.
+        """
+        asked = 0
+        while asked != self._rechecks:
+            asked = self._rechecks
+            for action in actions:
+                await require(self.identity.user, topic, action)
 
     async def _count(self, message: Message) -> None:
         """Count a message that has come; raises `RateLimited`."""

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from ..access.permissions import User
+from ..access.permissions import may
 from ..delivery.synced import Sink
 from ..delivery.topic_subscriber import Reset, Started
 from ..events.position import Position
@@ -49,16 +49,17 @@ class TopicWriter:
         has_presence: bool,
     ) -> Started:
         """Write a topic's events too and, if wanted, who is there."""
-        started = await self.subscription.add(topic, after, on_start)
-        if has_presence:
-            self.subscription.watch(topic)
-        return started
+        return await self.subscription.add(topic, after, on_start, is_watched=has_presence)
 
-    async def recheck(self, user: User) -> None:
-        """Write no more who is there where the user may not see that any more."""
-        for topic in await self.subscription.lost_presence(user):
+    async def recheck(self) -> None:
+        """Write no more of topics that the user may not read any more, nor who is there."""
+        socket = self._socket
+        for topic in self.subscription.topics:
+            if not await may(socket.identity.user, topic, "read"):
+                await socket.lost_permission(topic)
+        for topic in await self.subscription.lost_presence(socket.identity.user):
             detail = f"You may not see who is on {topic!r} any more."
-            await self._socket.send_error(NotAllowed.code, detail)
+            await socket.send_error(NotAllowed.code, detail)
 
     async def close(self) -> None:
         """Stop, also in the middle of a message that the peer does not read."""

@@ -57,6 +57,10 @@ def response(*topics: str, lane: FakeLane | None = None, **options: Any) -> Topi
     return TopicStreamResponse(scope, Client(ANONYMOUS, scope), topics, after, **options)
 
 
+async def nobody(user: Any, topic: str, action: str) -> bool:
+    return False
+
+
 async def test_what_comes_between_the_head_of_the_answer_and_its_body_is_not_lost(world, settings):
     """Also where the topic has a state, kept or not: the client knows of where it stood."""
     _, log = world
@@ -249,13 +253,17 @@ async def test_a_stream_ends_when_its_reader_loses_the_right(world, identity, se
         await ending
 
 
-async def test_a_reader_that_loses_its_right_while_it_is_attached_gets_nothing(world):
+@pytest.mark.parametrize("identity", [None, Identity(AnonymousUser(), "anonymous")])
+async def test_a_reader_that_loses_its_right_while_it_is_attached_gets_nothing(
+    world, identity, settings
+):
     _, log = world
     log.noise = Noise(1, delay=1.0, longest=0.1)
     streaming = response("public.a", "public.b")
     opening = asyncio.ensure_future(anext(aiter(streaming)))
     await asyncio.sleep(0.001)
-    await streaming.recheck(None)
+    settings.REALTIME = {**settings.REALTIME, "PERMISSION": nobody}
+    await streaming.recheck(identity)
     with pytest.raises(StopAsyncIteration):
         await opening
 

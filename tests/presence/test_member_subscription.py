@@ -226,6 +226,44 @@ async def test_presence_ends_with_the_right_to_see_it(alice, bob, monkeypatch):
                 assert (await socket.receive_json())["data"] == 1, "the events go on"
 
 
+async def test_right_to_see_it_that_is_lost_while_the_topic_is_joined_shows_nobody(alice):
+    asked, answer, seeing = asyncio.Event(), asyncio.Event(), {"room.a"}
+
+    async def info(user: Any) -> dict[str, Any]:
+        asked.set()
+        await answer.wait()
+        return {}
+
+    async def rule(user: Any, topic: str, action: str) -> bool:
+        return action != "presence" or topic in seeing
+
+    async def lose() -> None:
+        await asked.wait()
+        seeing.clear()
+        await get_connections().check()
+        await asyncio.sleep(0.1)
+        answer.set()
+
+    with override_settings(REALTIME={**QUICK, "PERMISSION": rule, "PRESENCE_INFO": info}):
+        async with testing.websocket(application, "/ws", user=alice) as socket:
+            losing = asyncio.create_task(lose())
+            await socket.send_json({"type": "subscribe", "topic": "room.a", "presence": True})
+            assert (await socket.receive_json())["type"] == "subscribed"
+            assert (await socket.receive_json())["code"] == "not_allowed"
+            await losing
+            assert await socket.receive_nothing(0.2)
+            await publish_now("room.a", 1)
+            assert (await socket.receive_json())["data"] == 1, "the events go on"
+        seeing.add("room.a")
+        for event in asked, answer:
+            event.clear()
+        losing = asyncio.create_task(lose())
+        async with testing.event_stream(application, STREAM, user=alice) as stream:
+            with pytest.raises(testing.ConnectionClosed):
+                await stream.receive()
+        await losing
+
+
 @pytest.mark.usefixtures("at_once")
 async def test_a_revoked_user_is_there_no_more(alice, bob):
     async with testing.websocket(application, SOCKET, user=alice) as socket:

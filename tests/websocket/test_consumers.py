@@ -10,16 +10,21 @@ from typing import Any
 import httpx
 import pytest
 import websockets
+from django.contrib.auth.models import User
+from django.test import override_settings
 
-from realtime import TooManyRequests, WebSocketConsumer, testing
+from realtime import TooManyRequests, WebSocketConsumer, publish_now, require, testing
+from realtime.access.connections import get_connections
 from realtime.conf import settings
 
+from ..support.asgi import application
 from ..support.attempts import three_tries_of
 from ..support.clients import (
     ask,
     bearer,
     close_code,
     connect,
+    eventually,
     publish,
     receive,
     refusal,
@@ -151,6 +156,88 @@ async def test_a_limit_of_the_sites_is_answered_and_then_closes_with_4429():
         with pytest.raises(testing.ConnectionClosed) as closed:
             await socket.receive()
         assert closed.value.code == 4429
+
+
+class Slow:
+    """A rule whose answers come late; for `action` it goes by whether the user is of the staff."""
+
+    def __init__(self, action: str = "read") -> None:
+        self.action = action
+        self.asked: list[str] = []
+        self.answers = asyncio.Event()
+
+    async def __call__(self, user: Any, topic: str, action: str) -> bool:
+        is_allowed = user.is_staff or action != self.action
+        if topic == "room.slow" and action == self.action:
+            self.asked.append(topic)
+            if len(self.asked) == 1:
+                await self.answers.wait()
+        return is_allowed
+
+    async def demote(self, user: User) -> None:
+        """Take the right away while the rule is asked, and have all connections know of it."""
+        await eventually(lambda: self.asked)
+        user.is_staff = False
+        await user.asave()
+        await get_connections().check()
+        [[socket]] = get_connections().connections.values()
+        await eventually(lambda: not socket.user.is_staff)
+        self.answers.set()
+
+
+class Following(WebSocketConsumer):
+    """A consumer of a site's own that asks the rule, and subscribes, at one of its hooks."""
+
+    async def prepare(self) -> None:
+        if self.scope["path"] == "/prepare":
+            await self.follow()
+
+    async def received(self, content: Any) -> None:
+        await self.follow()
+
+    async def follow(self) -> None:
+        await require(self.user, "room.slow", "read")
+        await self.subscribe("room.slow")
+
+
+@pytest.fixture
+async def staff(db: None) -> User:
+    return await User.objects.acreate(username="staff", is_staff=True)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("action", ["read", "presence"])
+async def test_right_that_is_lost_while_the_rule_is_asked_gives_no_topic(staff, action):
+    rule = Slow(action)
+    topics = {"room.*": {"PRESENCE": True}}
+    with override_settings(REALTIME={"BUS": "memory", "PERMISSION": rule, "TOPICS": topics}):
+        async with testing.websocket(application, "/ws", user=staff) as socket:
+            subscribe = {"type": "subscribe", "topic": "room.slow", "presence": True, "ref": 1}
+            await socket.send_json(subscribe)
+            await rule.demote(staff)
+            answer = await socket.receive_json()
+            assert (answer.get("code"), answer["ref"]) == ("not_allowed", 1)
+            await publish_now("room.slow", 1)
+            assert await socket.receive_nothing(0.2)
+            await socket.send_json(subscribe)  # of which nothing is left
+            assert (await socket.receive_json())["code"] == "not_allowed"
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_nor_does_it_in_a_consumer_of_a_sites_own(staff):
+    for path in ("/prepare", "/received"):
+        staff.is_staff = True
+        await staff.asave()
+        rule = Slow()
+        with override_settings(REALTIME={"BUS": "memory", "PERMISSION": rule}):
+            demoting = asyncio.create_task(rule.demote(staff))
+            with contextlib.ExitStack() as refused:
+                if path == "/prepare":
+                    refused.enter_context(pytest.raises(testing.ConnectionRefused))
+                async with testing.websocket(Following.as_asgi(), path, user=staff) as socket:
+                    await socket.send_json(1)
+                    assert (await socket.receive_json())["code"] == "not_allowed"
+            await demoting
 
 
 # -- rows 3 to 5: who is asking
