@@ -7,6 +7,7 @@ function is replaced, and keeps its name and its rights.
 from typing import Any, Final
 
 from ..conf import settings
+from ..conf.token_scopes import OWN_TOPICS
 from ..events.payload import DEFAULT_TYPE, MAX_TYPE_LENGTH, RESET
 from ..events.topic import MAX_TOPIC_LENGTH
 
@@ -32,6 +33,11 @@ BEGIN
         RAISE EXCEPTION '% can''t be a topic.', coalesce(quote_literal(left(topic, 120)), 'NULL')
         USING ERRCODE = 'invalid_parameter_value',
             HINT = 'Use 1 to {max_topic} ASCII letters, digits, ''-'', ''_'' or ''.''.';
+    ELSIF starts_with(topic, '{own_topics}') THEN
+        RAISE EXCEPTION '% is a topic of the package''s own.', quote_literal(topic)
+        USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'By these its processes tell each other what to do: choose a name that does not '
+                'begin with ''{own_topics}''.';
     ELSIF type IS NULL OR (type COLLATE "C") !~ '^[^\x01-\x1f\x7f]{{1,{max_type}}}$' THEN
         RAISE EXCEPTION '% can''t be an event''s type.',
             coalesce(quote_literal(left(type, 90)), 'NULL')
@@ -98,14 +104,19 @@ def create(apps: Any, schema_editor: Any) -> None:
         default_type=DEFAULT_TYPE,
         published=PUBLISHED,
         reset=RESET,
+        own_topics=OWN_TOPICS,
         max_topic=MAX_TOPIC_LENGTH,
         max_type=MAX_TYPE_LENGTH,
         max_bytes=int(settings.MAX_EVENT_BYTES),
         max_depth=MAX_DEPTH,
     )
+    name = f"{schema}.{SIGNATURE}"
+    with schema_editor.connection.cursor() as cursor:
+        cursor.execute("SELECT to_regprocedure(%s) IS NULL", [name])
+        (is_new,) = cursor.fetchone()
     schema_editor.execute(function, params=None)
-    # PostgreSQL lets everybody call a new function.
-    schema_editor.execute(f"REVOKE ALL ON FUNCTION {schema}.{SIGNATURE} FROM PUBLIC", params=None)
+    if is_new:  # PostgreSQL lets everybody call it
+        schema_editor.execute(f"REVOKE ALL ON FUNCTION {name} FROM PUBLIC", params=None)
 
 
 def drop(apps: Any, schema_editor: Any) -> None:

@@ -1,15 +1,31 @@
 """`realtime.access.permissions`: unknown means denied."""
 
+import contextlib
+import json
 from typing import Any
 
+import httpx
 import pytest
+from asgiref.sync import sync_to_async
+from channels.routing import URLRouter
 from django.contrib.auth.models import AnonymousUser, Permission, User
-from django.test import override_settings
+from django.db import DatabaseError, connection
+from django.test import AsyncClient, override_settings
+from django.urls import path
 
+from realtime import testing
 from realtime.access.permissions import may, require
 from realtime.access.scopes import with_scopes
 from realtime.access.service_user import ServiceUser
+from realtime.access.tokens import create_token
 from realtime.exceptions import NotAllowed, NotIdentified
+from realtime.http.publish_consumer import PublishConsumer
+from realtime.models import Event
+
+from ..support.admin import url
+from ..support.asgi import application, http
+from ..support.clients import bearer
+from ..support.databases import ON_POSTGRESQL
 
 NOBODY = AnonymousUser()
 ALICE = User(pk=7, username="alice")
@@ -211,3 +227,75 @@ async def test_nothing_opens_the_package_s_own_topics(own):
                 for topic in ("realtime.revocation", "realtime.inspection.1", "realtime.limits"):
                     assert not await may(user, topic, action)
             assert await may(STAFF, "realtime.revocation", action)
+
+
+# -- the doors by which others than the site's own code publish
+
+
+async def by_form(user: User, address: str, content: Any, kind: str = "application/json") -> None:
+    client = AsyncClient()
+    await client.aforce_login(user)
+    await client.post(address, content, content_type=kind)
+
+
+async def by_post(user: User, topic: str) -> None:
+    await by_form(user, f"/topics/{topic}/events", "1")
+
+
+async def by_batch(user: User, topic: str) -> None:
+    await by_form(user, "/events", json.dumps([{"topic": topic, "data": 1}]))
+
+
+async def by_token(user: User, topic: str) -> None:
+    token, _ = await sync_to_async(create_token)(user)
+    site = URLRouter([path("topics/<topic>/events", PublishConsumer(http))])
+    transport = httpx.ASGITransport(site)
+    async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+        await client.post(f"/topics/{topic}/events", json=1, headers=bearer(token))
+
+
+async def by_socket(user: User, topic: str) -> None:
+    async with testing.websocket(application, "/ws", user=user) as socket:
+        await socket.send_json({"type": "publish", "topic": topic, "data": 1})
+        await socket.receive_json()
+
+
+async def by_topic_socket(user: User, topic: str) -> None:
+    with contextlib.suppress(testing.ConnectionRefused):
+        async with testing.websocket(application, f"/ws/topics/{topic}", user=user) as socket:
+            await socket.send_json({"type": "publish", "data": 1})
+            await socket.receive_json()
+
+
+async def by_admin(user: User, topic: str) -> None:
+    client = AsyncClient()
+    await client.aforce_login(user)
+    await client.post(url("realtime_publish"), {"topic": topic, "type": "a", "json": "1"})
+
+
+def _by_sql(user: User, topic: str) -> None:
+    with contextlib.suppress(DatabaseError), connection.cursor() as cursor:
+        cursor.execute("SELECT realtime_publish(%s, '1')", [topic])
+
+
+by_sql = sync_to_async(_by_sql)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    "door",
+    [
+        *(by_post, by_batch, by_token, by_socket, by_topic_socket, by_admin),
+        pytest.param(by_sql, marks=pytest.mark.skipif(not ON_POSTGRESQL, reason="PostgreSQL's")),
+    ],
+)
+async def test_no_door_takes_an_event_for_the_package_s_own_topics(door):
+    """Also where a rule opens everything, and Django's permissions as well."""
+    user = await User.objects.acreate(username="clerk", is_staff=True)
+    rights = Permission.objects.filter(content_type__app_label="realtime")
+    await sync_to_async(lambda: user.user_permissions.set(rights))()
+    with override_settings(REALTIME={"PERMISSION": always, "BUS": "memory"}):
+        for topic in ("realtime.revocation", "realtime.limits", "room.a"):
+            await door(user, topic)
+    stored = [event async for event in Event.objects.values_list("topic__name", flat=True)]
+    assert stored == ["room.a"]

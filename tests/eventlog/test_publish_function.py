@@ -124,6 +124,8 @@ def test_a_trigger_of_a_table_that_django_does_not_know_publishes():
         ("žluť", "1", "a", "can't be a topic", "1 to 99 ASCII"),
         ("a\n", "1", "a", "can't be a topic", "1 to 99 ASCII"),
         ("a" * 100, "1", "a", "can't be a topic", "1 to 99 ASCII"),
+        ("realtime.revocation", "1", "a", "a topic of the package's own", "does not begin"),
+        ("realtime.", "1", "a", "'realtime.' is a topic of the package's own", "does not begin"),
         ("sql.a", None, "a", "NULL, which is not JSON", "'null'::jsonb"),
         ("sql.a", "1", None, "NULL can't be an event's type", "1 to 64"),
         ("sql.a", "1", "", "'' can't be an event's type", "1 to 64"),
@@ -216,6 +218,16 @@ def test_it_is_replaced_for_another_limit_and_keeps_the_rights():
             publish("sql.a", '"123456789"')
 
 
+def test_where_everybody_was_given_it_everybody_keeps_it():
+    with role() as name:
+        execute("RESET ROLE")
+        execute(GRANT.format(role="PUBLIC"))
+        with connection.schema_editor() as editor:
+            create(apps, editor)
+        execute(f"SET LOCAL ROLE {name}")
+        assert parse_position(publish("sql.a")).offset == 1
+
+
 def test_it_stands_beside_the_tables_whatever_schema_has_them():
     with transaction.atomic():
         execute("CREATE SCHEMA tenant")
@@ -240,6 +252,25 @@ def test_the_migration_goes_back_and_forth():
     finally:
         call_command("migrate", "realtime", verbosity=0)
     assert execute(find)
+
+
+BEFORE = """
+CREATE OR REPLACE FUNCTION realtime_publish(
+    topic text, data jsonb, type text DEFAULT 'message', announce boolean DEFAULT false
+) RETURNS text LANGUAGE sql AS $$ SELECT 'taken' $$
+"""
+
+
+def test_a_site_that_has_the_one_before_gets_the_one_that_refuses_the_packages_own_topics():
+    call_command("migrate", "realtime", "0014", verbosity=0)
+    try:
+        execute(BEFORE)
+        assert publish("realtime.revocation", '{"disconnect": "7"}') == "taken"
+    finally:
+        call_command("migrate", "realtime", verbosity=0)
+    with pytest.raises(DatabaseError, match="of the package's own"):
+        publish("realtime.revocation", '{"disconnect": "7"}')
+    assert parse_position(publish("realtimes.a")).offset == 1
 
 
 @override_settings(REALTIME={"HEAD_CHECK_SECONDS": 0.1})
