@@ -4,13 +4,14 @@ The question comes where revocations do, so no process listens to anything more 
 is counted before somebody asks.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from heapq import nlargest
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from ..delivery.announce import announce
 from ..delivery.hub import running_hubs
+from ..delivery.parts import in_parts
 from ..eventlog.base import NewEvent
 from ..events.payload import DEFAULT_TYPE, dumps
 from ..events.topic import validate_topic
@@ -23,7 +24,6 @@ ANSWERS: Final = "realtime.inspection."  # and the number of the question; for s
 MOST_TOPICS: Final = 50  # told by each process: those with the most readers
 MOST_CONNECTIONS: Final = 50  # of a user, told by each process
 MOST_NAMES: Final = 10  # topics named of one connection
-ANSWER_BYTES: Final = 4_000  # of one message: what every bus takes
 
 
 class ConnectionInfo(NamedTuple):
@@ -83,22 +83,8 @@ async def answer(connections: Connections, question: Any) -> None:
         return
     found = inspect(connections, users if isinstance(users, list) else [])
     parts: list[tuple[str, Any]] = [
-        (kind, part) for kind, items in found._asdict().items() for part in _parts(items)
+        (kind, part) for kind, items in found._asdict().items() for part in in_parts(items)
     ]
     for kind, part in [*parts, ("is_last", True)]:
         data = dumps({"process": this_process(), kind: part})
         await announce([NewEvent(topic, DEFAULT_TYPE, data).to_event()])
-
-
-def _parts(items: Iterable[list[Any]]) -> Iterator[list[list[Any]]]:
-    part: list[list[Any]] = []
-    size = 0
-    for item in items:
-        length = len(dumps(item))
-        if part and size + length > ANSWER_BYTES:
-            yield part
-            part, size = [], 0
-        part.append(item)
-        size += length
-    if part:
-        yield part

@@ -1,8 +1,9 @@
 """The exchange of what was spent, by which a rate holds for all processes together.
 
 While no client is near a limit, a process sends nothing and does not listen. When a bucket is more
-than half spent, it publishes once a second how much was spent here. That is a total, so a message
-that is lost or comes twice does no harm. Without a bus each process counts for itself.
+than half spent, it publishes once a second how much was spent here, in as many messages as it
+takes. That is a total, so a message that is lost or comes twice does no harm. Without a bus each
+process counts for itself.
 """
 
 import asyncio
@@ -11,10 +12,13 @@ import logging
 from time import monotonic, monotonic_ns
 from typing import Any, Final, NamedTuple
 
+from ..delivery.announce import announce
 from ..delivery.hub import get_hub, running_hubs
-from ..delivery.publish import publish_now
+from ..delivery.parts import in_parts
 from ..delivery.subscription import Subscription
+from ..eventlog.base import NewEvent
 from ..events.event import Event
+from ..events.payload import DEFAULT_TYPE, dumps
 from ..processes.registry import this_process
 from ..utils.aio import PerLoop, cancel_and_wait, spawn
 from .limiter import Key, Limiter
@@ -25,7 +29,7 @@ TOPIC: Final = "realtime.limits"  # for superusers alone
 TELL_SECONDS: Final = 1.0
 QUIET_SECONDS: Final = 10.0  # without anything to send, after which it stops listening
 AGAIN_SECONDS: Final = 5.0  # after a failure
-MOST_KEYS: Final = 500  # in one message: it has to be within `MAX_EVENT_BYTES`
+MOST_KEYS: Final = 500  # of rates, and of connections: the newest ones, told each second
 
 
 class Exchange:
@@ -71,34 +75,43 @@ class Exchange:
         """Publish what is more than half spent, if others are there; return whether anything is."""
         limiter, now = self.limiter, monotonic_ns()
         limiter.divide(processes())
-        spent = [[*key, each.spent] for key, each in limiter.buckets.items() if each.is_hot(now)]
-        connections = [[*key, count] for key, count in limiter.crowded()]
+        spent = [(key, each.spent) for key, each in limiter.buckets.items() if each.is_hot(now)]
+        connections = list(limiter.crowded())
         if (spent or connections) and limiter.processes > 1:
-            self._number += 1
-            said = {
-                "process": this_process(),
-                "number": self._number,
-                "spent": spent[-MOST_KEYS:],
-                "open": connections[-MOST_KEYS:],
-            }
-            await publish_now(TOPIC, said, ephemeral=True)
+            # The connections last: a process of an earlier release keeps those of one message.
+            totals = [("spent", *each) for each in spent[-MOST_KEYS:]]
+            totals += [("open", *each) for each in connections[-MOST_KEYS:]]
+            parts = [*in_parts(totals)]
+            # As they are: `MAX_EVENT_BYTES` is about the site's own events.
+            data = [dumps(self._told(*each, len(parts))) for each in enumerate(parts)]
+            await announce([NewEvent(TOPIC, DEFAULT_TYPE, each).to_event() for each in data])
         return bool(spent or connections)
+
+    def _told(self, part: int, totals: list[tuple[str, Key, int]], parts: int) -> dict[str, Any]:
+        self._number += 1
+        said = {"process": this_process(), "number": self._number, "part": part, "parts": parts}
+        kinds = ("spent", "open")
+        return said | {
+            kind: [[*key, total] for each, key, total in totals if each == kind] for kind in kinds
+        }
 
     async def _hear(self, subscription: Subscription) -> None:
         async for item in subscription:
             # Staff may publish anything to any topic, this one included.
             said = parse(item.data) if isinstance(item, Event) else None
             if said is not None and said.process != this_process():
-                self.limiter.hear(said.process, said.number, said.spent, said.open)
+                self.limiter.hear(*said)
 
 
 class Told(NamedTuple):
-    """A message of another process."""
+    """A message of another process, which may be one of several parts."""
 
     process: str
     number: int
     spent: dict[Key, int]
     open: dict[Key, int]
+    part: int = 0
+    parts: int = 1
 
 
 def parse(text: str) -> Told | None:
@@ -106,10 +119,12 @@ def parse(text: str) -> Told | None:
     said = json.loads(text)
     if not isinstance(said, dict):
         return None
-    process, number = said.get("process"), said.get("number")
-    if not isinstance(process, str) or not isinstance(number, int):
-        return None
-    return Told(process, number, _counts(said.get("spent")), _counts(said.get("open")))
+    spent, open = _counts(said.get("spent")), _counts(said.get("open"))
+    # One of an earlier release has no parts.
+    match said.get("process"), said.get("number"), said.get("part", 0), said.get("parts", 1):
+        case str() as process, int() as number, int() as part, int() as parts:
+            return Told(process, number, spent, open, part, parts)
+    return None
 
 
 def _counts(said: Any) -> dict[Key, int]:

@@ -110,16 +110,28 @@ class Limiter:
     # -- other processes
 
     def hear(
-        self, process: str, number: int, spent: Mapping[Key, int], open: Mapping[Key, int]
+        self,
+        process: str,
+        number: int,
+        spent: Mapping[Key, int],
+        open: Mapping[Key, int],
+        part: int = 0,
+        parts: int = 1,
     ) -> None:
         """Count what another process has spent, by the totals since its start.
 
-        A message that is older than the last one is ignored.
+        A message that is older than the last one is ignored. The connections that are open there
+        are those of all parts of what it tells at once; the parts' numbers follow one another.
         """
         peer = self._peers.setdefault(process, _Peer())
         if number <= peer.number:
             return
-        peer.number, peer.heard, peer.open = number, monotonic(), open
+        if number - part > peer.number:  # of no part before
+            peer.told = {}
+        peer.number, peer.heard = number, monotonic()
+        peer.told.update(open)
+        if part == parts - 1:
+            peer.open = peer.told
         if len(self._peers) > self.processes or len(peer.spent) > MAX_BUCKETS:
             self._forget(peer)
         now = monotonic_ns()
@@ -149,7 +161,8 @@ class _Peer:
         self.number = 0
         self.heard = 0.0
         self.spent: dict[Key, int] = {}
-        self.open: Mapping[Key, int] = {}
+        self.open: dict[Key, int] = {}
+        self.told: dict[Key, int] = {}  # in the parts that have come so far
 
 
 def _nothing() -> None:

@@ -9,7 +9,6 @@ from django.contrib.auth.models import User
 
 from realtime.access.identity import Identity
 from realtime.access.inspection import (
-    ANSWER_BYTES,
     ANSWERS,
     MOST_CONNECTIONS,
     MOST_NAMES,
@@ -20,6 +19,7 @@ from realtime.access.inspection import (
     inspect,
 )
 from realtime.delivery.hub import get_hub
+from realtime.delivery.parts import PART_BYTES
 from realtime.delivery.subscription import Subscription
 from realtime.events.event import Event
 
@@ -76,7 +76,7 @@ async def test_an_answer_comes_in_parts_that_every_bus_takes():
             while not got or "is_last" not in got[-1]:
                 for event in await subscription.read():
                     assert isinstance(event, Event)
-                    assert len(event.data) < ANSWER_BYTES + 100
+                    assert len(event.data) < PART_BYTES + 100
                     got.append(json.loads(event.data))
         await hub._closing
     assert sum(len(part.get("connections", ())) for part in got) == 20

@@ -114,6 +114,28 @@ def test_connections_of_others_count_for_some_seconds(monkeypatch):
     assert list(limiter._peers) == ["fourth"]
 
 
+def test_what_is_told_in_parts_counts_when_all_have_come():
+    limiter, told = Limiter(), [{("MAX", name): 3} for name in "abc"]
+
+    def open_now() -> str:
+        return "".join(name for name in "abc" if limiter.connections(("MAX", name)))
+
+    for part, some in enumerate(told):
+        assert open_now() == ""
+        limiter.hear("other", 1 + part, {}, some, part, 3)
+    assert open_now() == "abc"
+    limiter.hear("other", 4, {}, told[0], 0, 2)
+    assert open_now() == "abc", "also while the next come"
+    limiter.hear("other", 6, {}, told[1], 0, 2)  # the last one was lost
+    limiter.hear("other", 7, {}, told[2], 1, 2)
+    assert open_now() == "bc"
+    limiter.hear("other", 8, {}, told[0])  # from an earlier release, which has no parts
+    assert open_now() == "a"
+    limiter.hear("other", 10, {}, told[1], 1, 3)  # of three, the first one was lost
+    limiter.hear("other", 11, {}, {}, 2, 3)
+    assert open_now() == "b"
+
+
 @override_settings(REALTIME={"MAX_CONNECTIONS_PER_USER": 8})
 def test_the_others_are_told_when_more_than_half_of_the_part_is_open():
     hot = []
