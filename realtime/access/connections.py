@@ -60,7 +60,7 @@ class ConnectionRegistry:
         if connection not in connections:  # else it was only checked again
             connections[connection] = time.time()
             get_status().connections += 1
-            self._check_if_changed(identity, connection)
+            self.check_if_changed(identity, connection)
         self._time_end(identity)
         if not self._tasks:
             self._tasks = [spawn(self._listen()), spawn(self._sweep())]
@@ -161,8 +161,8 @@ class ConnectionRegistry:
         except Exception as error:
             self._tell(identity, error)  # it is not known to have
 
-    def _check_if_changed(self, identity: Identity, connection: Connection) -> None:
-        """Check a new connection whose identity may have been looked up just before it changed."""
+    def check_if_changed(self, identity: Identity, connection: Connection) -> None:
+        """Check a connection whose identity may have been looked up just before it changed."""
         session = identity.session_key
         if session is not None and identity_cache.is_refused(("session", digest(session))):
             spawn(self._recheck(connection, identity, None))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..access.authentication import authenticate_message
+from ..access.connections import get_connections
 from ..access.scopes import require_unscoped
 from ..exceptions import InvalidData, NotAllowed
 from . import messages as frames
@@ -28,5 +29,7 @@ async def renew(consumer: WebSocketConsumer, content: Mapping[str, Any]) -> None
         require_unscoped(identity.user)
     await consumer.count_for(identity)
     await consumer.recheck(identity)
+    # Of the token that it had, it was told then, and was given back what was looked up before.
+    get_connections().check_if_changed(identity, consumer)
     answer = {"user": identity.user.get_username(), "expires": identity.ends_at}
     await consumer.send_text(frames.reply("authenticated", frames.ref_of(content), **answer))

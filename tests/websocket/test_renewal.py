@@ -10,8 +10,17 @@ from typing import Any
 
 import httpx
 import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import User
+from django.test import override_settings
 from websockets import ConnectionClosed, InvalidStatus
 
+from realtime import testing
+from realtime.access.connections import get_connections
+from realtime.access.identity import Identity
+from realtime.access.tokens import create_token
+
+from ..support.asgi import application
 from ..support.attempts import three_tries_of
 from ..support.clients import (
     ask,
@@ -226,3 +235,36 @@ async def test_no_connection_is_left_of_an_identity_that_was_given_up(here):
         for token in (two, one, two):
             assert (await ask(socket, renewal(token)))["type"] == "authenticated"
     await eventually(lambda: httpx.get(f"{here.url}/tests/inside").json()["watched"] == before)
+
+
+async def staff_only(user: Any, topic: str, action: str) -> bool:
+    return bool(user.is_staff)
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_right_that_is_lost_while_the_same_token_comes_again_is_lost():
+    user = await User.objects.acreate(username="staff", is_staff=True)
+    token, _ = await sync_to_async(create_token)(user)
+    asked, answers = asyncio.Event(), asyncio.Event()
+
+    async def rates(identity: Identity, action: str) -> None:
+        if is_renewing:
+            asked.set()
+            await answers.wait()
+
+    is_renewing = False
+    hooks = {"PERMISSION": staff_only, "RATE_FOR": rates, "BUS": "memory", "RECHECK_SECONDS": 600.0}
+    with override_settings(REALTIME=hooks):
+        async with testing.websocket(application, "/ws", token=token) as socket:
+            await socket.send_json({"type": "subscribe", "topic": "orders"})
+            assert (await socket.receive_json())["type"] == "subscribed"
+            is_renewing = True
+            await socket.send_json(renewal(token))
+            await asked.wait()
+            user.is_staff = False
+            await user.asave()
+            assert (await socket.receive_json())["type"] == "unsubscribed"
+            answers.set()
+            assert (await socket.receive_json())["type"] == "authenticated"
+            [[live]] = get_connections().connections.values()
+            await eventually(lambda: not live.user.is_staff)
