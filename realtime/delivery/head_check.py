@@ -32,6 +32,14 @@ class HeadCheck:
         self._mark: object = None  # up to where the log was asked what has changed
         self._turns = Turns()
 
+    def add(self, topic: str) -> None:
+        """Compare a topic with the log, in its turn, from now on."""
+        self._turns.add(topic)
+
+    def discard(self, topic: str) -> None:
+        """Compare a topic no more."""
+        self._turns.discard(topic)
+
     def request(self, topic: str | None = None) -> None:
         """Have a topic compared soon, or all at once."""
         if topic is None:
@@ -78,7 +86,7 @@ class HeadCheck:
         if changed is None:
             return list(feeds)
         turns = settings.HEAD_CHECK_IDLE_SECONDS / settings.HEAD_CHECK_SECONDS
-        due = dict.fromkeys(self._turns.next(feeds, turns))
+        due = dict.fromkeys(self._turns.next(turns))
         for topic, head in changed.items():
             if topic in feeds and not feeds[topic].has_reached(head):
                 due[topic] = None

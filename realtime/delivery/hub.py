@@ -58,6 +58,7 @@ class Hub:
                 self._start()
             feed = Feed(topic, self.with_lagging, is_authentic=self.bus.is_authentic)
             self.feeds[topic] = feed
+            self._head_check.add(topic)
             feed.starting = spawn(self._start_feed(feed))
         feed.fanout.add(subscriber)
         SUBSCRIPTIONS.inc()
@@ -79,6 +80,7 @@ class Hub:
             return
         feed.close()
         del self.feeds[feed.topic]
+        self._head_check.discard(feed.topic)
         self.bus.leave([feed.topic])
         if not self.feeds:
             self._stop()

@@ -107,6 +107,7 @@ class Keeper:
         roster = self._rosters.get(topic)
         if roster is None:
             roster = self._rosters[topic] = Roster(topic)
+            self._turns.add(topic)
             for row in self.rows_of(topic):
                 roster.put(row, self._time())
             self._is_due.set()
@@ -125,6 +126,7 @@ class Keeper:
         del watches[watch]
         if not watches:
             del self._watches[topic], self._rosters[topic]
+            self._turns.discard(topic)
 
     def rows_of(self, topic: str) -> Iterator[Row]:
         """Yield the rows that this process has of a topic, written or not."""
@@ -211,9 +213,7 @@ class Keeper:
                 if (roster := self._rosters.get(row.topic)) is not None and roster.is_loaded:
                     self._note_process(row)
                     roster.put(row, self._time())
-            again = again or self._turns.next(
-                self._rosters, ALL_SECONDS / settings.PRESENCE_SECONDS
-            )
+            again = again or self._turns.next(ALL_SECONDS / settings.PRESENCE_SECONDS)
         unread = [topic for topic, roster in self._rosters.items() if not roster.is_loaded]
         if topics := list(dict.fromkeys([*unread, *again])):
             await self._read_all(topics)

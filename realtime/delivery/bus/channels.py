@@ -44,6 +44,7 @@ class ChannelsBus(Bus):
         self._has_channel = asyncio.Event()
         self._has_heard = asyncio.Event()  # since the last echo was sent
         self._joined: dict[str, bool] = {}  # whether the layer has taken it, by topic
+        self._turns = Turns()  # of the same topics, to be renewed
         self._changed: dict[str, None] = {}  # topics whose membership in the layer may be wrong
         self._failed: set[str] = set()  # those that the layer did not let us join, or leave
         self._membership: asyncio.Task[None] | None = None
@@ -57,11 +58,13 @@ class ChannelsBus(Bus):
     def join(self, topics: Iterable[str]) -> None:
         for topic in topics:
             self._joined.setdefault(topic, False)
+            self._turns.add(topic)
             self._change_membership(topic)
 
     def leave(self, topics: Iterable[str]) -> None:
         for topic in topics:
             self._joined.pop(topic, None)
+            self._turns.discard(topic)
             self._change_membership(topic)
 
     async def settled(self) -> None:
@@ -128,7 +131,7 @@ class ChannelsBus(Bus):
         Each topic's membership is renewed every `GROUP_REFRESH_SECONDS`, and all are joined anew
         after a failure.
         """
-        turns, is_lost = Turns(), False
+        is_lost = False
         while True:
             interval = RETRY_SECONDS if is_lost else settings.HEAD_CHECK_SECONDS
             await asyncio.sleep(interval)
@@ -142,7 +145,7 @@ class ChannelsBus(Bus):
                 self._rejoin(self._joined)
             # Not all at once: 20,000 would keep the layer busy for seconds.
             count = settings.GROUP_REFRESH_SECONDS / settings.HEAD_CHECK_SECONDS
-            for topic in turns.next(self._joined, count):
+            for topic in self._turns.next(count):
                 self._change_membership(topic)
             while self._failed:
                 self._change_membership(self._failed.pop())
