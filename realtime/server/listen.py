@@ -44,7 +44,7 @@ class TLSFactory(ServerFactory):
 
     def buildProtocol(self, addr: Any) -> TwistedTransport:
         """Return the protocol at the top of Twisted's stack."""
-        transport = TwistedTransport(self._server.loop)
+        transport = TwistedTransport(self._server.loop, self._server.timeouts)
         transport.accepted = self._listener.accepted
         return transport
 

@@ -7,10 +7,8 @@ from twisted.internet.protocol import Protocol
 
 from realtime.server.receiver import Receiver
 from realtime.server.sendfile import Progress
-from realtime.server.transport import Address
-
-TLS_FLUSH = 300.0
-"""Seconds in which a TLS peer may take what is pending when its connection is closed."""
+from realtime.server.timeouts import Timeouts
+from realtime.server.transport import CLOSING_GRACE, Address
 
 
 class TwistedTransport(Protocol):
@@ -22,8 +20,9 @@ class TwistedTransport(Protocol):
 
     lane = None
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, timeouts: Timeouts) -> None:
         self._loop = loop
+        self._timeouts = timeouts
         self._has_room = asyncio.Event()  # cleared while Twisted's buffers are full
         self._has_room.set()
         self.closed = False
@@ -34,7 +33,8 @@ class TwistedTransport(Protocol):
         self.copies_files = False  # what is encrypted has to pass through this process
         self.receiver: Receiver
         self.accepted: Any = None  # called with this transport once it is connected
-        self._closing: asyncio.TimerHandle | None = None
+        self._socket: Any = None  # Twisted's, below its TLS
+        self._send: Any = None
 
     def renew_lane(self) -> None:
         pass
@@ -45,26 +45,35 @@ class TwistedTransport(Protocol):
         peer, host = self.transport.getPeer(), self.transport.getHost()
         if hasattr(peer, "port"):
             self.peer, self.host = [str(peer.host), peer.port], [str(host.host), host.port]
+        self._socket = self.transport.transport
+        # Twisted tells when its buffers are empty, and not that something was taken of them.
+        self._send, self._socket.writeSomeData = self._socket.writeSomeData, self._send_some
         self.transport.registerProducer(self, True)
         self.accepted(self)
+
+    def _send_some(self, data: bytes) -> Any:
+        sent = self._send(data)
+        if self in self._timeouts.stalled and isinstance(sent, int) and sent > 0:
+            self._timeouts.stalled[self] = self._loop.time()
+        return sent
 
     def dataReceived(self, data: bytes) -> None:
         if not self.closed:
             self.receiver.data_received(data)
 
     def connectionLost(self, reason: Any = None) -> None:
-        if not self.closed:
-            self.closed = True
-            self._has_room.set()
-        if self._closing is not None:
-            self._closing.cancel()
+        self.closed = True
+        self._has_room.set()
+        self._timeouts.stalled.pop(self, None)
         self.receiver.connection_lost()
 
     def pauseProducing(self) -> None:
         self._has_room.clear()
+        self._timeouts.stalled[self] = self._loop.time()
 
     def resumeProducing(self) -> None:
         self._has_room.set()
+        self._timeouts.stalled.pop(self, None)
         if not self.closed:
             self.receiver.flushed()
 
@@ -100,16 +109,19 @@ class TwistedTransport(Protocol):
 
     def close(self, *, linger: bool = False) -> None:
         if not self.closed:
-            self.resume_reading()  # TLS needs to read in order to finish writing
+            self.resume_reading()  # of a peer that lingers
             self.closed = True
             # Twisted keeps the connection until its producer is done.
             self.transport.unregisterProducer()
             self._has_room.set()
+            self._timeouts.stalled[self] = self._loop.time()  # until it is lost
             self.transport.loseConnection()
-            self._closing = self._loop.call_later(TLS_FLUSH, self.transport.abortConnection)
+            # Twisted would wait for the peer to say by TLS that it closes too.
+            self._loop.call_later(CLOSING_GRACE if linger else 0, self._socket.loseConnection)
 
     def abort(self) -> None:
-        if not self.closed:
-            self.closed = True
-            self._has_room.set()
+        self.closed = True
+        self._has_room.set()
+        if self.transport.connected:
             self.transport.abortConnection()
+        self._timeouts.stalled.pop(self, None)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ..support.attempts import three_tries
 from ..support.servers import free_port
-from .support import EXIT_SECONDS, Client, Worker, frame
+from .support import EXIT_SECONDS, Client, Worker, eventually, frame
 
 Start = Callable[..., Worker]
 
@@ -50,10 +50,10 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Secure:
     """A worker that also listens with TLS."""
 
-    def __init__(self, start: Start, certificate: Path) -> None:
+    def __init__(self, start: Start, certificate: Path, *options: str) -> None:
         self.port = free_port()
         endpoint = f"ssl:{self.port}:interface=127.0.0.1:privateKey={certificate}"
-        self.worker = start("-e", f"{endpoint}:certKey={certificate}")
+        self.worker = start("-e", f"{endpoint}:certKey={certificate}", *options)
 
     def client(self, receive_buffer: int = 0) -> Client:
         client = Client(("127.0.0.1", self.port), receive_buffer=receive_buffer)
@@ -123,3 +123,44 @@ def test_a_tls_stream_ends_at_shutdown(secure: Secure) -> None:
         secure.worker.terminate()
         assert client.rest().endswith(b"0\r\n\r\n")
     assert secure.worker.process.wait(EXIT_SECONDS) == 0
+
+
+@pytest.fixture
+def impatient(start: Start, certificate: Path) -> Secure:
+    return Secure(start, certificate, "--stall-timeout", "1")
+
+
+def test_a_tls_client_that_takes_nothing_is_dropped(impatient: Secure) -> None:
+    with impatient.client(receive_buffer=65_536) as client:
+        client.request("/firehose?mb=1000")
+        client.exactly(1_000)
+        assert 0.5 < impatient.worker.wait_for("firehose finally", seconds=8) < 4
+
+
+def test_a_tls_websocket_that_takes_nothing_is_dropped(impatient: Secure) -> None:
+    with impatient.client(receive_buffer=65_536) as client:
+        client.upgrade("/flood")
+        impatient.worker.wait_for("flood finally", seconds=8)
+
+
+def test_a_tls_client_that_takes_a_little_at_a_time_stays(impatient: Secure) -> None:
+    with impatient.client(receive_buffer=65_536) as client:
+        client.request("/echo", "Connection: close", method="POST", body=b"a" * 16_000_000)
+        for _ in range(12):
+            time.sleep(0.25)
+            client.exactly(200_000)
+        assert len(client.rest()) > 16_000_000 - 12 * 200_000
+
+
+@pytest.mark.parametrize("size", [5, 8_000_000])
+def test_a_tls_client_that_does_not_read_to_the_end_keeps_no_place(
+    impatient: Secure, size: int
+) -> None:
+    descriptors = Path(f"/proc/{impatient.worker.process.pid}/fd")
+    with impatient.client(receive_buffer=65_536) as client:
+        client.request("/hello")
+        client.response()
+        before = len(list(descriptors.iterdir()))
+        client.request("/echo", "Connection: close", method="POST", body=b"a" * size)
+        client.exactly(10)
+        eventually(lambda: len(list(descriptors.iterdir())) < before, seconds=8)
