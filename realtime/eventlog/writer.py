@@ -203,17 +203,20 @@ def _settle(new: Append, error: Exception) -> None:
     """
     logger.warning("A COMMIT was not answered (%s); finding out whether it has stored", error)
     deadline = time.monotonic() + settings.APPEND_RESOLVE_SECONDS
-    while True:
-        connections[alias()].close()  # nothing more is to be had from it
-        try:
-            with transaction.atomic(using=alias()):
-                if not _is_stored(new, deadline):
-                    insert(new)
-            return
-        except DatabaseError as failed:
-            if time.monotonic() >= deadline:
-                raise OutcomeUnknown from failed
-        time.sleep(RETRY_SECONDS)
+    try:
+        while True:
+            connections[alias()].close()  # nothing more is to be had from it
+            try:
+                with transaction.atomic(using=alias()):
+                    if not _is_stored(new, deadline):
+                        insert(new)
+                return
+            except DatabaseError as failed:
+                if time.monotonic() >= deadline:
+                    raise OutcomeUnknown from failed
+            time.sleep(RETRY_SECONDS)
+    finally:
+        connections[alias()].close()  # MySQL's keeps the timeout that was set
 
 
 def _is_stored(new: Append, deadline: float) -> bool:

@@ -5,12 +5,13 @@ from unittest.mock import patch
 
 import pytest
 from django.db import OperationalError, connection, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from realtime.conf import settings
 from realtime.eventlog import new_topics, writer
 from realtime.utils.threads import DATABASE
 
-from .support import aappend, fill, locked, message, offsets
+from .support import aappend, failing_once, fill, locked, message, offsets
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -20,6 +21,12 @@ LOCK_WAIT = {
     "postgresql": "SELECT current_setting('lock_timeout')",
     "mysql": "SELECT @@innodb_lock_wait_timeout",
 }
+
+
+def lock_wait() -> object:
+    with connection.cursor() as cursor:
+        cursor.execute(LOCK_WAIT[connection.vendor])
+        return cursor.fetchone()
 
 
 def test_a_new_topic_waits_for_no_topic_that_others_hold():
@@ -64,6 +71,27 @@ def test_after_it_statements_wait_for_locks_as_before():
             assert new_topics.make_missing(cursor, ["hasty.a", "hasty.b"])
             cursor.execute(LOCK_WAIT[connection.vendor])
             assert cursor.fetchone() == before
+
+
+def test_after_an_error_statements_wait_for_locks_as_before():
+    before = lock_wait()
+    deadlock = OperationalError(1213, "Deadlock found when trying to get lock")
+    with (
+        patch.object(new_topics, "make_topic", side_effect=deadlock),
+        pytest.raises(OperationalError, match="Deadlock"),
+    ):
+        writer.append_unlocked([message("dead", 1)])
+    assert lock_wait() == before
+    writer.append_unlocked([message("dead", 1)])
+    assert lock_wait() == before
+
+
+def test_after_a_commit_that_was_not_answered_statements_wait_for_locks_as_before():
+    before = lock_wait()
+    lost = OperationalError("server closed the connection unexpectedly")
+    with failing_once(BaseDatabaseWrapper, "_commit", lost):
+        writer.append([message("lost", 1)])
+    assert lock_wait() == before
 
 
 def test_another_error_than_that_of_a_lock_is_raised():
