@@ -185,8 +185,8 @@ def _within_file_limit(wanted: int) -> int:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < wanted + SPARE_FILES:
-        aim = wanted + SPARE_FILES
+    aim = 2 * wanted + SPARE_FILES  # each may be the download of a file
+    if soft < aim:
         soft = aim if hard == resource.RLIM_INFINITY else min(aim, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return max(1, min(wanted, soft - SPARE_FILES))
