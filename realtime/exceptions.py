@@ -35,8 +35,8 @@ from django.core.exceptions import ImproperlyConfigured
 class RealtimeError(Exception):
     """Base of everything this package raises on purpose; its text is fit for a client to read.
 
-    `code` is what an error frame calls it, `status` and `headers` what HTTP answers with it, and
-    `close_code` what a WebSocket is closed with where it can't stay open.
+    `code` is what an error frame and HTTP's JSON call it, `status` and `headers` what HTTP answers
+    with it, and `close_code` what a WebSocket is closed with where it can't stay open.
     """
 
     code = "error"
@@ -139,6 +139,7 @@ class InvalidHost(RealtimeError):
 class HistoryGone(RealtimeError):
     """The log no longer holds what followed the position; the reader has to start afresh."""
 
+    code = "history_gone"
     status = 410
 
 

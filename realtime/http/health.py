@@ -10,6 +10,7 @@ from typing import Final
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from ..access.scopes import is_scoped
+from ..exceptions import DatabaseUnavailable
 from ..server.extensions import server_state
 from ..utils.aio import PerLoop
 from ..utils.asgi import scope_of, wants
@@ -56,7 +57,7 @@ async def _answer(request: HttpRequest, checks: Sequence[HealthCheck], text: str
     elif reason is None:
         response = HttpResponse(text, content_type="text/plain")
     else:
-        response = error_response(status, reason)
+        response = error_response(status, reason, DatabaseUnavailable.code)
     response.headers["Cache-Control"] = "no-store"
     # Django's own mark: it has no other way to say that an answer is no error.
     response._has_been_logged = True  # type: ignore[attr-defined]  # noqa: SLF001

@@ -7,7 +7,7 @@ from django.http.response import HttpResponseBase
 
 from ..access.scopes import require_unscoped
 from ..conf import settings
-from ..exceptions import NotAllowed, NotIdentified
+from ..exceptions import DatabaseUnavailable, NotAllowed, NotIdentified
 from ..metrics.collect import collect
 from ..metrics.exposition import CONTENT_TYPE, render
 from .requests import error_response, json_errors, reader
@@ -26,6 +26,7 @@ async def metrics(request: HttpRequest) -> HttpResponseBase:
     try:
         totals = await collect()
     except OSError as error:
-        return error_response(503, f"The metrics can't be read: {error.strerror or error}.")
+        detail = f"The metrics can't be read: {error.strerror or error}."
+        return error_response(503, detail, DatabaseUnavailable.code)
     headers = {"Cache-Control": "no-store", "Vary": "Cookie, Authorization"}
     return HttpResponse(render(totals), content_type=CONTENT_TYPE, headers=headers)

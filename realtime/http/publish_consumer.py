@@ -56,7 +56,8 @@ class PublishConsumer(AsyncConsumer):
         except ANSWERED_ERRORS as caught:
             error = answer_to(caught)
             headers = error.headers | cors_headers(scope)
-            await send_json(send, error.status, {"detail": str(error)}, headers)
+            content = {"code": error.code, "detail": str(error)}
+            await send_json(send, error.status, content, headers)
         else:
             await send_json(send, status, content, cors_headers(scope))
         finally:

@@ -58,9 +58,11 @@ CROSS_ORIGIN_HEADERS: Final = (
 )
 
 
-def error_response(status: int, detail: str, **headers: str) -> JsonResponse:
-    """Return an error as every view here answers it."""
-    return JsonResponse({"detail": detail}, status=status, headers=headers)
+def error_response(
+    status: int, detail: str, code: str = RealtimeError.code, **headers: str
+) -> JsonResponse:
+    """Return an error as every view here answers it: `code` for programs, `detail` says why."""
+    return JsonResponse({"code": code, "detail": detail}, status=status, headers=headers)
 
 
 def accepts_event_stream(request: HttpRequest) -> bool:
@@ -92,7 +94,7 @@ def json_errors(*methods: str) -> Callable[[View[P]], AsyncView[P]]:
                 try:
                     response = _guard(request, await view(request, *args, **kwargs))
                 except RequestDataTooBig as error:
-                    response = error_response(413, str(error))
+                    response = error_response(413, str(error), DataTooLarge.code)
                 except ANSWERED_ERRORS as caught:
                     response = _answer(request, answer_to(caught))
             else:
@@ -122,7 +124,7 @@ def _answer(request: HttpRequest, error: RealtimeError) -> HttpResponseBase:
         headers = {"Cache-Control": "no-store"}
         body = encode_sse(retry=retry)
         return HttpResponse(body, content_type="text/event-stream", headers=headers)
-    return error_response(error.status, str(error), **error.headers)
+    return error_response(error.status, str(error), error.code, **error.headers)
 
 
 def _answer_without_view(request: HttpRequest, allowed: str) -> HttpResponseBase:
@@ -131,7 +133,8 @@ def _answer_without_view(request: HttpRequest, allowed: str) -> HttpResponseBase
     if request.method != "OPTIONS" or "Access-Control-Request-Method" not in headers:
         return error_response(405, f"Use {allowed} here.", Allow=allowed)
     if not cors_headers(scope_of(request)):
-        return error_response(403, "This origin is not allowed (ALLOWED_ORIGINS).")
+        detail = "This origin is not allowed (ALLOWED_ORIGINS)."
+        return error_response(403, detail, NotAllowed.code)
     rights = {
         "Access-Control-Allow-Methods": allowed,
         "Access-Control-Allow-Headers": CROSS_ORIGIN_HEADERS,

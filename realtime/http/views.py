@@ -16,7 +16,15 @@ from ..delivery.hub import positions_now
 from ..events.payload import DEFAULT_TYPE
 from ..events.position import Position, parse_position, parse_positions
 from ..events.topic import validate_topic
-from ..exceptions import DataTooLarge, HistoryGone, InvalidKey, NotIdentified, PresenceOff
+from ..exceptions import (
+    DataTooLarge,
+    HistoryGone,
+    InvalidKey,
+    InvalidTopic,
+    NotIdentified,
+    PresenceOff,
+    TooManyRequests,
+)
 from ..limits.client import Client
 from ..presence.member_subscription import require_kept
 from ..presence.members import attendance_of
@@ -61,9 +69,11 @@ async def events(request: HttpRequest) -> HttpResponseBase:
     """`GET /events?topic=a&topic=b`: several topics on one stream."""
     topics = list(dict.fromkeys(validate_topic(name) for name in request.GET.getlist("topic")))
     if not topics:
-        return error_response(400, "Name at least one topic: /events?topic=room.lobby")
+        detail = "Name at least one topic: /events?topic=room.lobby"
+        return error_response(400, detail, InvalidTopic.code)
     if len(topics) > settings.MAX_TOPICS:
-        return error_response(400, f"{settings.MAX_TOPICS} topics are the most for one stream.")
+        detail = f"{settings.MAX_TOPICS} topics are the most for one stream."
+        return error_response(400, detail, TooManyRequests.code)
     after = _after(request)
     positions = {} if after is None else parse_positions(after, topics)
     identity = await reader(request, topics)
@@ -110,7 +120,8 @@ async def history(request: HttpRequest, topic: str) -> HttpResponseBase:
         )
     except HistoryGone as error:
         position = (await positions_now([topic]))[topic]
-        return JsonResponse({"detail": str(error), "id": str(position)}, status=410)
+        content = {"code": error.code, "detail": str(error), "id": str(position)}
+        return JsonResponse(content, status=error.status)
     response.headers["Vary"] = "Cookie, Authorization"
     if is_wsgi(request):
         body = b"".join([part async for part in response])

@@ -2,6 +2,7 @@
 
 import logging
 
+from ..exceptions import RealtimeError
 from ..server.extensions import has_denial_response
 from ..utils.asgi import Receive, Scope, Send, send_json
 
@@ -14,7 +15,7 @@ async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
     logger.info("There is no WebSocket at %r", scope["path"])  # it may have line breaks
     if has_denial_response(scope):
-        detail = {"detail": "There is no WebSocket at this address."}
-        await send_json(send, 404, detail, {}, "websocket.http.response")
+        content = {"code": RealtimeError.code, "detail": "There is no WebSocket at this address."}
+        await send_json(send, 404, content, {}, "websocket.http.response")
     else:
         await send({"type": "websocket.close"})

@@ -196,4 +196,5 @@ class Socket:
             return
         status = error.status if error.status in (401, 403, 429, 503) else 400
         kind = "websocket.http.response"
-        await send_json(self.base_send, status, {"detail": detail}, error.headers, kind)
+        content = {"code": error.code, "detail": detail}
+        await send_json(self.base_send, status, content, error.headers, kind)

@@ -71,6 +71,7 @@ def test_history_that_is_gone_is_said_to_be_gone(here):
         assert answer.status_code == 410
         assert answer.json()["id"] == head
         assert "no longer" in answer.json()["detail"]
+        assert answer.json()["code"] == "history_gone"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,13 @@ from django.test import AsyncRequestFactory, override_settings
 
 from realtime.access.identity import Identity
 from realtime.access.tokens import create_token
-from realtime.exceptions import DataTooLarge, NotAllowed, NotIdentified
+from realtime.exceptions import (
+    DatabaseUnavailable,
+    DataTooLarge,
+    NotAllowed,
+    NotIdentified,
+    OutcomeUnknown,
+)
 from realtime.http import requests
 from realtime.http.requests import (
     accepts_event_stream,
@@ -84,17 +90,19 @@ async def answer(error: Exception, method: str = "GET", **headers: str) -> HttpR
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "headers"),
+    ("error", "status", "code", "headers"),
     [
-        (NotIdentified("Sign in."), 401, {"WWW-Authenticate": "Bearer"}),
-        (NotAllowed("Not yours."), 403, {}),
-        (RequestDataTooBig("Too big."), 413, {}),
+        (NotIdentified("Sign in."), 401, "not_identified", {"WWW-Authenticate": "Bearer"}),
+        (NotAllowed("Not yours."), 403, "not_allowed", {}),
+        (RequestDataTooBig("Too big."), 413, "too_large", {}),
+        (DatabaseUnavailable(), 503, "unavailable", {"Retry-After": "2"}),
+        (OutcomeUnknown(), 503, "unknown", {}),
     ],
 )
-async def test_error_is_answered_with_its_status_and_sentence(error, status, headers):
+async def test_error_is_answered_with_its_status_code_and_sentence(error, status, code, headers):
     response = await answer(error)
     assert response.status_code == status
-    assert json.loads(response.content) == {"detail": str(error)}
+    assert json.loads(response.content) == {"code": code, "detail": str(error)}
     assert {name: response.headers[name] for name in headers} == headers
 
 

@@ -135,7 +135,7 @@ async def test_a_refusal_after_the_accept_has_its_own_code(here):
     async with connect(f"{here.ws_url}/ws/tests/failing?connected") as socket:
         assert await close_code(socket) == 4400
     status, body = await refusal(f"{here.ws_url}/ws/tests/failing?denied")
-    assert (status, body) == (403, {"detail": "Not for you."})
+    assert (status, body) == (403, {"code": "not_allowed", "detail": "Not for you."})
 
 
 class Limited(WebSocketConsumer):

@@ -105,7 +105,7 @@ async def test_a_refusal_is_an_answer_of_http_or_else_a_close(
     assert (start["type"], start["status"]) == ("websocket.http.response.start", status)
     headers = dict(start["headers"])
     assert int(headers[b"content-length"]) == len(body["body"])
-    assert json.loads(body["body"]) == {"detail": str(error)}
+    assert json.loads(body["body"]) == {"code": error.code, "detail": str(error)}
     assert (b"www-authenticate" in headers) == (status == 401)
     assert headers.get(b"retry-after") == (b"7" if status == 429 else None)
 
