@@ -68,7 +68,9 @@ class DatabaseLog(EventLog):
 
     def __init__(self) -> None:
         # Group commit: publishers that come while a transaction is under way share the next one.
-        self._append_together = Batcher[Call | Question, Any](self._answer, linger=LINGER_SECONDS)
+        self._append_together = Batcher[Call | Question, Any](
+            self._answer, linger=LINGER_SECONDS, unanswered=OutcomeUnknown
+        )
         # It waits for no lock: a long transaction that has published keeps those of its topic alone
         # waiting.
         self._append_waiting = TopicQueues[Call, Any](partial(self._append_calls, append))
@@ -205,6 +207,8 @@ class DatabaseLog(EventLog):
             stored = iter(await DATABASE.run_twice(store, batch))
         except (InterfaceError, OperationalError, OutcomeUnknown) as error:
             return [error] * len(calls)
+        except MemoryError:
+            raise OutcomeUnknown from None  # there may have been none for the answer alone
         except Exception as error:
             if len(calls) == 1:
                 return [error]

@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
 from ..conf import settings
+from ..exceptions import OutcomeUnknown
 from ..utils.aio import PerLoop
 from ..utils.batching import Batcher, Run
 
@@ -29,7 +30,7 @@ class TopicQueues(Generic[A, R]):
         """Return the result for `argument`, which waits for those of its topic alone."""
         batcher = self._batchers.get(topic)
         if batcher is None:
-            batcher = self._batchers[topic] = Batcher(self._work)
+            batcher = self._batchers[topic] = Batcher(self._work, unanswered=OutcomeUnknown)
         return await batcher(argument)
 
     async def _work(self, batch: Sequence[A]) -> Sequence[R | BaseException]:

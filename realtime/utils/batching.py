@@ -16,7 +16,13 @@ R = TypeVar("R")
 
 Run: TypeAlias = Callable[[Sequence[A]], Awaitable[Sequence[R | BaseException]]]
 
+Unanswered: TypeAlias = Callable[[], Exception]
+
 MAX_CALLS: Final = 100  # in one batch
+
+
+def _no_memory() -> Exception:
+    return MemoryError("A batch of calls ended without an answer")
 
 
 class Batcher(Generic[A, R]):
@@ -24,8 +30,10 @@ class Batcher(Generic[A, R]):
 
     `run` gets the arguments of a batch and answers each with a result or an exception. What `run`
     itself raises is raised to all callers of the batch: it is never repeated, since only `run` can
-    know what it has done already. With `repeat_alone`, for what only reads, each call of a batch
-    that failed is made once more by itself: one bad call does not take the others with it.
+    know what it has done already. Where it gives no answer, because it was cancelled or had no
+    memory, its callers get what `unanswered` makes. With `repeat_alone`, for what only reads, each
+    call of a batch that failed is made once more by itself: one bad call does not take the others
+    with it.
 
     A batch waits up to `linger` seconds for as many calls as there were at the end of the last one.
     Callers that are answered together call again at nearly the same time: without that the first
@@ -42,9 +50,12 @@ class Batcher(Generic[A, R]):
         repeat_alone: bool = False,
         linger: float = 0.0,
         at_once: int = 1,
+        unanswered: Unanswered = _no_memory,
     ) -> None:
         # Futures can't be shared between loops.
-        self._queues = PerLoop[_Queue[A, R]](lambda: _Queue(run, repeat_alone, linger, at_once))
+        self._queues = PerLoop[_Queue[A, R]](
+            lambda: _Queue(run, repeat_alone, linger, at_once, unanswered)
+        )
 
     async def __call__(self, argument: A) -> R:
         """Return the result for `argument`; raise what the batch answered it with."""
@@ -52,8 +63,16 @@ class Batcher(Generic[A, R]):
 
 
 class _Queue(Generic[A, R]):
-    def __init__(self, run: Run[A, R], repeat_alone: bool, linger: float, at_once: int) -> None:
+    def __init__(
+        self,
+        run: Run[A, R],
+        repeat_alone: bool,
+        linger: float,
+        at_once: int,
+        unanswered: Unanswered,
+    ) -> None:
         self._run = run
+        self._unanswered = unanswered
         self._repeat_alone = repeat_alone
         self._linger = linger
         self._at_once = at_once
@@ -82,12 +101,12 @@ class _Queue(Generic[A, R]):
                 try:
                     await self._serve([call for call in batch if not call[1].done()])
                 finally:
-                    _refuse([future for _, future in batch if not future.done()])
+                    _refuse([future for _, future in batch if not future.done()], self._unanswered)
                 self._expected = min(MAX_CALLS, size + len(self._waiting))
         finally:
             self._workers.discard(asyncio.current_task())
             if not self._workers:  # it has failed, if any wait: nobody else would take them
-                _refuse([future for _, future in self._waiting if not future.done()])
+                _refuse([future for _, future in self._waiting if not future.done()], _no_memory)
                 self._waiting.clear()
 
     async def _wait_for_others(self) -> None:
@@ -111,7 +130,7 @@ class _Queue(Generic[A, R]):
                 for call in batch:
                     await self._serve([call])
                 return
-            results = [error] * len(batch)
+            results = [_answer(error, self._unanswered)] * len(batch)
         for (_, future), result in zip(batch, results, strict=True):
             if future.done():
                 continue
@@ -121,10 +140,14 @@ class _Queue(Generic[A, R]):
                 future.set_result(result)
 
 
-def _refuse(futures: "Sequence[asyncio.Future[R]]") -> None:
+def _answer(error: Exception, unanswered: Unanswered) -> Exception:
+    return unanswered() if isinstance(error, MemoryError) else error
+
+
+def _refuse(futures: "Sequence[asyncio.Future[R]]", unanswered: Unanswered) -> None:
     """Answer those that a batch has not: it was cancelled, or had no memory for its answers."""
     for future in futures:
-        future.set_exception(MemoryError("A batch of calls ended without an answer"))
+        future.set_exception(unanswered())
 
 
 def _stop_waiting(future: "asyncio.Future[None]") -> None:

@@ -23,14 +23,14 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
 from realtime import models
-from realtime.eventlog import get_event_log, writer
+from realtime.eventlog import database, get_event_log, writer
 from realtime.eventlog.base import EventLog, NewEvent, Page
 from realtime.eventlog.database import DatabaseLog
 from realtime.events.event import Event
 from realtime.events.payload import encode_data
 from realtime.events.position import OLDEST, START, Position
 from realtime.events.topic import validate_topic
-from realtime.exceptions import HistoryGone, InvalidTopic
+from realtime.exceptions import HistoryGone, InvalidTopic, OutcomeUnknown
 
 from ..support.servers import ROOT, environment, manage
 from .support import (
@@ -52,6 +52,14 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 # -- append
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_what_is_stored_and_had_no_memory_for_its_answer_is_unknown_and_stored_once(count):
+    with failing_once(database, "append_unlocked", MemoryError(), is_done=True):
+        answers = append_together(*(message("a", n) for n in range(count)))
+    assert [type(answer) for answer in answers] == [OutcomeUnknown] * count
+    assert offsets("a") == [*range(1, count + 1)]
 
 
 def test_get_log_makes_one():

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from realtime.exceptions import OutcomeUnknown
 from realtime.utils import batching
 from realtime.utils.batching import Batcher
 
@@ -98,6 +99,30 @@ async def test_a_batch_that_is_cancelled_leaves_nobody_waiting(store: Store) -> 
     assert [type(answer) for answer in answers] == [MemoryError] * 6
     store.open.set()
     assert await double(4) == 8
+
+
+async def test_callers_of_a_batch_that_was_begun_are_told_that_it_may_be_done(store: Store) -> None:
+    double = Batcher(store, unanswered=OutcomeUnknown)
+    store.open.clear()
+    calls = [asyncio.create_task(double(1))]
+    while not store.batches:
+        await asyncio.sleep(0)
+    calls.append(asyncio.create_task(double(2)))  # which waits for the next one
+    await asyncio.sleep(0)
+    for worker in double._queues.get()._workers:
+        worker.cancel()
+    answers = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 20)
+    assert [type(answer) for answer in answers] == [OutcomeUnknown, MemoryError]
+
+
+async def test_a_batch_without_memory_may_be_done() -> None:
+    async def run(numbers: Sequence[int]) -> list[int]:
+        raise MemoryError
+
+    with pytest.raises(OutcomeUnknown):
+        await Batcher(run, unanswered=OutcomeUnknown)(1)
+    with pytest.raises(MemoryError):
+        await Batcher(run)(1)
 
 
 async def test_a_batch_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,9 @@ class Appender:
         self._clients = clients
         self._writers = PerLoop(lambda: [_Writer() for _ in range(AT_ONCE)])  # that are free
         self._last = PerLoop[list[_Turn]](list)  # one, once there was an append
-        self._append_together = Batcher[Call | Question, Any](self._answer, at_once=AT_ONCE)
+        self._append_together = Batcher[Call | Question, Any](
+            self._answer, at_once=AT_ONCE, unanswered=OutcomeUnknown
+        )
 
     async def append(self, batch: Sequence[NewEvent], then: Then) -> list[Event]:
         """Store all events or none; `then` gets them once they are stored."""
