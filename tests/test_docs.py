@@ -24,6 +24,7 @@ from django.test import override_settings
 from django.urls import path
 
 from docs.examples import (
+    delete_topics,
     llm_provider,
     llm_resumable,
     llm_test,
@@ -46,6 +47,7 @@ from realtime.conf import Settings
 from realtime.delivery.publish import apublish, publish
 from realtime.llm.conf import Settings as LLMSettings
 from realtime.llm.providers.dummy import DummyProvider
+from realtime.models import Event, Topic
 from realtime.server.limits import Limits
 from realtime.testing import ConnectionRefused, event_stream, memory_log, websocket
 
@@ -279,6 +281,19 @@ async def test_llm_resumable(application, alice, async_client):
         gone = await async_client.delete(f"/answers/{answer.json()['name']}")
         assert gone.status_code == 204
         await eventually(lambda: not dummy.open)
+
+
+@in_database
+def test_delete_topics():
+    for topic in ("room.kept", "room.old", "other.old"):
+        publish(topic, 1)
+    Event.objects.exclude(topic__name="room.kept").delete()
+    assert delete_topics.delete_topics_without_events("room.") == 1
+    names = {"room.kept", "other.old"}
+    assert names == {
+        *Topic.objects.filter(name__regex=r"^(room|other)[.]").values_list("name", flat=True)
+    }
+    assert publish("room.old", 1).offset == 1
 
 
 async def test_llm_test():
