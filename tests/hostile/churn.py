@@ -24,20 +24,27 @@ import psycopg
 from redis import Redis
 
 from ..support.databases import ON_POSTGRESQL, new_database_url
-from ..support.servers import TOKENS, SiteServer, Valkey, prepare_site, serving
+from ..support.servers import TOKENS, SiteServer, Valkey, manage, prepare_site, serving
 from .attacks import frame, handshake, head
 
 AT_ONCE: Final = 40
 PACE_SECONDS: Final = 0.2  # of one client, between two connections
 SETTLE_SECONDS: Final = 30.0  # for what is left to be noticed and closed
+FILLED: Final = 300  # events of each topic before the first measurement
 MEMORY_BYTES: Final = 8 * 2**20  # a worker may have grown by this: the allocator keeps some
 
 Client: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 AUTHORIZATION: Final = f"Authorization: Bearer {TOKENS['alice']}"
+TOPICS: Final = [f"room.churn.{number}" for number in range(20)]
+FILL: Final = f"""
+from realtime import publish_many
+for topic in {TOPICS}:
+    publish_many([{{"topic": topic, "data": "." * 500}}] * {FILLED})
+"""
 
 
 def topic() -> str:
-    return f"room.churn.{random.randrange(20)}"
+    return random.choice(TOPICS)
 
 
 async def half_a_head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -181,6 +188,8 @@ def run(seconds: float, warm_up: float) -> tuple[Counter[str], Held, Held]:
     try:
         with tempfile.TemporaryDirectory(prefix="realtime-churn-") as data_dir:
             env = {**prepare_site(database_url, data_dir), "REDIS_URL": valkey.url}
+            # What is kept of each topic, and of the database by each of its connections, is full.
+            manage("shell", "--no-imports", "-c", FILL, env=env)
             with serving(env, "--workers", "2") as server:
                 asyncio.run(churn(server.port, warm_up))
                 before = _settled(server, valkey, database_url)
