@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from realtime.server.limits import Limits
 
 from .support import Worker, eventually
 
+Start = Callable[..., Worker]
 MB = 1_000_000
 
 
@@ -57,7 +59,8 @@ def test_a_trailer_that_is_wrong_is_refused(shared: Worker) -> None:
         assert client.rest() == b""
 
 
-def test_a_body_is_not_read_before_the_application_wants_it(worker: Worker) -> None:
+def test_a_body_is_not_read_before_the_application_wants_it(start: Start) -> None:
+    worker = start("--max-body-size", str(50 * MB))
     before = worker.rss()
     with worker.client() as client:
         client.send(
