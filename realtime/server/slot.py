@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final
 
 from realtime.server.counters import counters
-from realtime.server.workers import Backoff, Worker, describe_exit, end
+from realtime.server.workers import Backoff, Worker, describe_exit, end, send_signal
 
 logger = logging.getLogger("realtime.server.supervisor")
 
@@ -61,7 +61,7 @@ class Slot:
                 return False
             old = self._place(new)
         if old is not None:
-            await _drain(old, grace)
+            await self._drain(old, grace)
         return True
 
     def _place(self, worker: Worker) -> Worker | None:
@@ -130,22 +130,28 @@ class Slot:
                         counters.worker_restarted()
                     self._place(new)
             if new is not None:
-                await _drain(worker, self._memory_grace)
+                await self._drain(worker, self._memory_grace)
             else:
                 await _wait(self._memory_backoff)
+
+    async def _drain(self, worker: Worker, grace: float) -> None:
+        """End a worker, for good also where this is cancelled."""
+        if self._memory_grace:
+            worker.when_out_of_memory(partial(self._kill_soon, worker))
+        # SIGINT, without the delay: this host serves on, nobody has to look elsewhere.
+        try:
+            await end(worker.process, grace, signal.SIGINT)
+        except asyncio.CancelledError:
+            await end(worker.process, grace, signal.SIGINT)
+            raise
+
+    def _kill_soon(self, worker: Worker) -> None:
+        """Leave a worker that drains no more time than one without memory has."""
+        loop = asyncio.get_running_loop()
+        loop.call_later(self._memory_grace, send_signal, worker.process, signal.SIGKILL)
 
 
 async def _wait(backoff: Backoff) -> None:
     delay = backoff.failed()
     logger.error(NO_START, delay)
     await asyncio.sleep(delay)
-
-
-async def _drain(worker: Worker, grace: float) -> None:
-    """End a worker, for good also where this is cancelled."""
-    # SIGINT, without the delay: this host serves on, nobody has to look elsewhere.
-    try:
-        await end(worker.process, grace, signal.SIGINT)
-    except asyncio.CancelledError:
-        await end(worker.process, grace, signal.SIGINT)
-        raise

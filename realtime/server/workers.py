@@ -154,27 +154,29 @@ class Worker:
                 self._has_beaten = False
             if not exited.done():
                 logger.error(SILENT, self.process.pid, timeout)
-                _signal(self.process, signal.SIGQUIT)
+                send_signal(self.process, signal.SIGQUIT)
                 await asyncio.wait([exited], timeout=STACK_SECONDS)
-                _signal(self.process, signal.SIGKILL)
+                send_signal(self.process, signal.SIGKILL)
             return await exited
         finally:
             exited.cancel()
-            self._close()
+            if self.process.returncode is not None:  # else it drains, and may still say something
+                self._close()
 
 
 async def end(process: Process, grace: float, number: signal.Signals = signal.SIGTERM) -> None:
     """Send the signal, and SIGKILL when the process still lives `grace` seconds later."""
-    _signal(process, number)
+    send_signal(process, number)
     try:
         async with asyncio.timeout(grace):
             await process.wait()
     except TimeoutError:
-        _signal(process, signal.SIGKILL)
+        send_signal(process, signal.SIGKILL)
         await process.wait()
 
 
-def _signal(process: Process, number: signal.Signals) -> None:
+def send_signal(process: Process, number: signal.Signals) -> None:
+    """Send the signal to a process that has not ended."""
     # Not process.send_signal(): that looks whether the process has ended, and takes its exit
     # status away from the event loop, which then complains about an unknown child.
     if process.returncode is None:

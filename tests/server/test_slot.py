@@ -74,6 +74,10 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Any:
         if not worker._ended.done():
             worker._ended.set_result(0)
 
+    def kill(worker: FakeWorker, number: int) -> None:
+        if not worker._ended.done():
+            worker.die()
+
     class LoopBackoff(Backoff):
         def ended(self, started: float) -> float:
             if asyncio.get_running_loop().time() - started < QUICK_DEATH:
@@ -82,6 +86,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Any:
             return 0.0
 
     monkeypatch.setattr(slots, "end", end)
+    monkeypatch.setattr(slots, "send_signal", kill)
     monkeypatch.setattr(slots, "Backoff", LoopBackoff)
 
     def run(main: Callable[[Site], Coroutine[Any, Any, None]], **options: float) -> None:
@@ -196,6 +201,26 @@ def test_new_worker_is_watched_while_the_one_before_it_drains(play: Any) -> None
         assert site.slot.worker is site.workers[3]
 
     play(main)
+
+
+@pytest.mark.parametrize(("memory_grace", "is_killed"), [(10, True), (0, False)])
+def test_a_worker_that_gets_no_more_memory_while_it_drains_is_killed_soon(
+    play: Any, memory_grace: float, is_killed: bool
+) -> None:
+    async def main(site: Site) -> None:
+        site.drain_seconds = 30
+        renewing = asyncio.get_running_loop().create_task(site.slot.renew(30))  # as by SIGHUP
+        await asyncio.sleep(5)
+        old, new = site.workers
+        old.say_out_of_memory()
+        await asyncio.sleep(9)
+        assert not old._ended.done()
+        await asyncio.sleep(2)
+        assert old._ended.done() is is_killed
+        assert site.slot.worker is new
+        assert await renewing
+
+    play(main, memory_grace=memory_grace)
 
 
 def test_a_worker_without_memory_waits_for_its_turn(play: Any) -> None:

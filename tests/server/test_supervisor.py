@@ -257,6 +257,17 @@ def test_worker_without_memory_that_does_not_end_is_killed(supervise: Supervise)
     assert running.pid() != first
 
 
+def test_worker_that_gets_no_more_memory_while_it_drains_is_killed(supervise: Supervise) -> None:
+    running = supervise(memory_grace=1)
+    first = running.pid()
+    with running.client() as client:
+        client.request("/slow?wait=60")
+        running.process.send_signal(signal.SIGHUP)
+        eventually(lambda: running.pid() != first, 30)
+        with no_memory_left(first):
+            eventually(lambda: not alive(first))  # which is before what a drain may take, 20 s
+
+
 def test_worker_without_memory_stays_where_that_is_asked_for(supervise: Supervise) -> None:
     running = supervise(memory_grace=0)
     first = running.pid()
