@@ -9,7 +9,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
-from .accounts import demo_users, one_click
+from .accounts import demo_users, one_click, strengthen
 from .csp import strict_csp
 
 #: What a signed-in user sees, in this order. A panel is a template here and, for what it does, a
@@ -34,5 +34,6 @@ def sign_in(request: HttpRequest) -> HttpResponse:
     if not one_click(request):
         raise PermissionDenied("One-click sign-in is off here: use /login/.")
     user = get_object_or_404(demo_users(), username=request.POST.get("username", ""))
+    strengthen(user)
     login(request, user, backend="django.contrib.auth.backends.ModelBackend")
     return redirect("demo")

@@ -45,9 +45,9 @@ SECONDS: Final = Histogram(
 class Fanout:
     """Write a topic's events to its synced subscribers, and notify the lagging ones."""
 
-    def __init__(self, topic: str, with_lagging: set[str] | None = None) -> None:
+    def __init__(self, topic: str, lagging_topics: set[str] | None = None) -> None:
         self.topic = topic
-        self._with_lagging = set() if with_lagging is None else with_lagging  # topics
+        self._lagging_topics = set() if lagging_topics is None else lagging_topics
         self._lagging: dict[Subscriber, None] = {}  # a dict, for its order
         self._places: dict[Subscriber, tuple[Synced, int, Sent]] = {}  # of the synced ones
         self._groups: dict[tuple[Encode, Framing, type[Group]], Synced] = {}
@@ -65,7 +65,7 @@ class Fanout:
     def add(self, subscriber: Subscriber) -> None:
         """Notify `subscriber` from now on."""
         self._lagging[subscriber] = None
-        self._with_lagging.add(self.topic)
+        self._lagging_topics.add(self.topic)
 
     def remove(self, subscriber: Subscriber) -> None:
         """Neither write to `subscriber` nor notify it any more."""
@@ -75,7 +75,7 @@ class Fanout:
     def _notify_no_more(self, subscriber: Subscriber) -> None:
         self._lagging.pop(subscriber, None)
         if not self._lagging:
-            self._with_lagging.discard(self.topic)
+            self._lagging_topics.discard(self.topic)
 
     def behind(self, position: Position) -> int:
         """Return how many of the subscribers that are notified are not there yet."""

@@ -34,13 +34,13 @@ class Feed:
     """A topic as this process knows it: position, newest events, local readers."""
 
     def __init__(
-        self, topic: str, with_lagging: set[str] | None = None, *, is_authentic: bool = True
+        self, topic: str, lagging_topics: set[str] | None = None, *, is_authentic: bool = True
     ) -> None:
         self.topic = topic
         self._is_authentic = is_authentic  # what is announced was stored, and is no one's invention
         self.epoch = UNBORN
         self.head = 0
-        self.fanout = Fanout(topic, with_lagging)
+        self.fanout = Fanout(topic, lagging_topics)
         self.starting: asyncio.Task[None] | None = None
         self.is_started = False
         self._tail: deque[Event] | tuple[()] = ()  # an empty deque takes 760 bytes

@@ -41,7 +41,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.feeds: dict[str, Feed] = {}
-        self.with_lagging: set[str] = set()  # topics that have readers which are notified
+        self.lagging_topics: set[str] = set()  # topics that have readers which are notified
         self.loop = asyncio.get_running_loop()
         self.bus = make_bus(logger, is_listening=True)
         self.outbox = Outbox(self.bus)
@@ -56,7 +56,7 @@ class Hub:
         if feed is None:
             if not self.feeds:
                 self._start()
-            feed = Feed(topic, self.with_lagging, is_authentic=self.bus.is_authentic)
+            feed = Feed(topic, self.lagging_topics, is_authentic=self.bus.is_authentic)
             self.feeds[topic] = feed
             self._head_check.add(topic)
             feed.starting = spawn(self._start_feed(feed))
@@ -219,7 +219,7 @@ def _slow_readers() -> int:
     return sum(
         hub.feeds[topic].slow_readers()
         for hub in running_hubs()
-        for topic in hub.with_lagging & hub.feeds.keys()
+        for topic in hub.lagging_topics & hub.feeds.keys()
     )
 
 

@@ -207,8 +207,8 @@ class DatabaseLog(EventLog):
             stored = iter(await DATABASE.run_twice(store, batch))
         except (InterfaceError, OperationalError, OutcomeUnknown) as error:
             return [error] * len(calls)
-        except MemoryError:
-            raise OutcomeUnknown from None  # there may have been none for the answer alone
+        except MemoryError:  # perhaps there was none for the answer alone
+            return [OutcomeUnknown()] * len(calls)
         except Exception as error:
             if len(calls) == 1:
                 return [error]

@@ -43,20 +43,15 @@ def make_missing(cursor: Any, names: Sequence[str]) -> bool:
     if haste is None or not missing:
         return False
     begin, end = haste
-    try:
-        cursor.execute(begin)
-        for name in missing:
-            try:
-                with transaction.atomic(using=connection.alias):
-                    make_topic(connection, name)
-            except OperationalError as error:
-                if not _is_lock_held(error):
-                    raise
-        cursor.execute(end)
-    except BaseException:
-        # MariaDB would keep it for the next transactions, and a broken one takes no statement more.
-        connection.close()
-        raise
+    cursor.execute(begin)
+    for name in missing:
+        try:
+            with transaction.atomic(using=connection.alias):
+                make_topic(connection, name)
+        except OperationalError as error:
+            if not _is_lock_held(error):
+                raise
+    cursor.execute(end)
     return True
 
 

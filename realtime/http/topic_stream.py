@@ -69,7 +69,7 @@ class TopicStreamResponse(EventStreamResponse):
         rights += [(topic, "presence") for topic in self._watched]
         for topic, action in rights:
             if identity is None or not await may(identity.user, topic, action):
-                self._subscription.close()
+                return self._subscription.close()
 
     def describe(self) -> ConnectionInfo:
         """Return what an operator may want to know of this stream."""

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-SLOTS: Final = 256  # a call takes whole slots; one has its names in no order
+SLOTS: Final = 256  # each has the names with a certain hash; a call takes whole slots
 
 
 class Turns:

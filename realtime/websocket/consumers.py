@@ -273,8 +273,8 @@ class WebSocketConsumer(Socket, AsyncConsumer):
     ) -> Started:
         """Send this socket the topic's events: after an id, or from now on; and who is there.
 
-        Permission is the caller's business (`require`). Raises ValueError when subscribed, and
-        what `require` does where the user has lost the right since the caller asked.
+        Permission is the caller's business (`require`), right before. Raises ValueError when
+        subscribed, and what `require` does where the right is lost in the hook that has asked.
         """
         topic, position = validate_topic(topic), None if after is None else parse_position(after)
         await self._require_again(topic, *(("read", "presence") if presence else ("read",)))

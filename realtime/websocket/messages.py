@@ -52,8 +52,8 @@ def content_of(message: Mapping[str, Any], accepts: Accepts) -> Any:
 def request_of(message: Mapping[str, Any], accepts: Accepts) -> Any:
     """Return what `content_of` does, of a message to topics.
 
-    Raises `DataTooLarge`, before it is parsed, for a message that no event can need, and for a long
-    one that is no publication or has a long `ref`.
+    Raises `DataTooLarge`: before it is parsed for a message that is longer than any event can need,
+    and afterwards for a long one that is no publication, or has a long `ref`.
     """
     size = size_of(message)
     is_long = size > PUBLISH_BYTES

@@ -27,9 +27,11 @@ async def renew(consumer: WebSocketConsumer, content: Mapping[str, Any]) -> None
         raise NotAllowed("This is another user's: open a socket of its own for it.")
     if not consumer.is_scoped:
         require_unscoped(identity.user)
+    is_same = identity == consumer.identity  # else the registry looks by itself
     await consumer.count_for(identity)
     await consumer.recheck(identity)
-    # Of the token that it had, it was told then, and was given back what was looked up before.
-    get_connections().check_if_changed(identity, consumer)
+    if is_same:
+        # What was looked up before a change may just have taken the place of the newer user.
+        get_connections().check_if_changed(identity, consumer)
     answer = {"user": identity.user.get_username(), "expires": identity.ends_at}
     await consumer.send_text(frames.reply("authenticated", frames.ref_of(content), **answer))

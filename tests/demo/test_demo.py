@@ -63,6 +63,15 @@ def test_a_click_signs_in(demo: Demo) -> None:
         assert "<strong>bob</strong>" in client.get("/").text
 
 
+def test_a_login_by_password_ends_no_session_that_a_click_has_begun(demo: Demo) -> None:
+    with httpx.Client(base_url=demo.url) as by_click, httpx.Client(base_url=demo.url) as by_form:
+        token = csrf_token(by_click.get("/").text)
+        by_click.post("/demo/sign-in/", data={"username": "alice", "csrfmiddlewaretoken": token})
+        assert sign_in(by_form, "alice", demo.passwords()["alice"]).status_code == 302
+        for client in (by_form, by_click):
+            assert "<strong>alice</strong>" in client.get("/").text
+
+
 @pytest.mark.parametrize(("fields", "status"), [({}, 403), ({"username": "root"}, 404)])
 def test_sign_in_by_click_refuses_other_users_and_missing_csrf_tokens(
     demo: Demo, fields: dict[str, str], status: int

@@ -73,19 +73,6 @@ def test_after_it_statements_wait_for_locks_as_before():
             assert cursor.fetchone() == before
 
 
-def test_after_an_error_statements_wait_for_locks_as_before():
-    before = lock_wait()
-    deadlock = OperationalError(1213, "Deadlock found when trying to get lock")
-    with (
-        patch.object(new_topics, "make_topic", side_effect=deadlock),
-        pytest.raises(OperationalError, match="Deadlock"),
-    ):
-        writer.append_unlocked([message("dead", 1)])
-    assert lock_wait() == before
-    writer.append_unlocked([message("dead", 1)])
-    assert lock_wait() == before
-
-
 def test_after_a_commit_that_was_not_answered_statements_wait_for_locks_as_before():
     before = lock_wait()
     lost = OperationalError("server closed the connection unexpectedly")

@@ -8,6 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
+from django.test import AsyncRequestFactory
+
+from realtime.http import views
 
 from ..support.clients import bearer, open_stream, publish, signed_in
 from ..support.sites import site_for_module
@@ -215,6 +218,14 @@ def test_a_ticket_needs_no_body(here):
     for size, status in ((4_096, 201), (4_097, 413)):
         answer = httpx.post(f"{here.url}{url}", content=b" " * size, headers=alice(here))
         assert answer.status_code == status
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_form_for_a_ticket_that_the_site_has_parsed_is_no_error():
+    request = AsyncRequestFactory().post("/realtime/tickets", {"a": "b"})
+    assert request.POST["a"] == "b"  # as a middleware may
+    answer = await views.tickets(request)
+    assert answer.status_code == 401
 
 
 def test_the_origin(here):

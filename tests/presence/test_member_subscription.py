@@ -227,7 +227,8 @@ async def test_presence_ends_with_the_right_to_see_it(alice, bob, monkeypatch):
 
 
 async def test_right_to_see_it_that_is_lost_while_the_topic_is_joined_shows_nobody(alice):
-    asked, answer, seeing = asyncio.Event(), asyncio.Event(), {"room.a"}
+    asked, answer, denied = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    seeing = {"room.a"}
 
     async def info(user: Any) -> dict[str, Any]:
         asked.set()
@@ -235,13 +236,15 @@ async def test_right_to_see_it_that_is_lost_while_the_topic_is_joined_shows_nobo
         return {}
 
     async def rule(user: Any, topic: str, action: str) -> bool:
+        if action == "presence" and not seeing:
+            denied.set()
         return action != "presence" or topic in seeing
 
     async def lose() -> None:
         await asked.wait()
         seeing.clear()
         await get_connections().check()
-        await asyncio.sleep(0.1)
+        await denied.wait()
         answer.set()
 
     with override_settings(REALTIME={**QUICK, "PERMISSION": rule, "PRESENCE_INFO": info}):
@@ -255,7 +258,7 @@ async def test_right_to_see_it_that_is_lost_while_the_topic_is_joined_shows_nobo
             await publish_now("room.a", 1)
             assert (await socket.receive_json())["data"] == 1, "the events go on"
         seeing.add("room.a")
-        for event in asked, answer:
+        for event in asked, answer, denied:
             event.clear()
         losing = asyncio.create_task(lose())
         async with testing.event_stream(application, STREAM, user=alice) as stream:

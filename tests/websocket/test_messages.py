@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from django.test import override_settings
@@ -181,10 +182,12 @@ def test_a_ref_is_short(of_length):
             request_of({"text": json.dumps(kind | {"ref": of_length(REF_LENGTH + 1)})}, "json")
 
 
-def test_a_ref_that_is_nested_deeply_is_not_short():
-    depth = 900  # which may be read in a place where it can't be written
-    with pytest.raises(DataTooLarge):
-        request_of({"text": f'{{"type":"ping","ref":{"[" * depth}{"]" * depth}}}'}, "json")
+def test_a_ref_that_is_nested_too_deeply_to_be_written_is_not_short(monkeypatch):
+    text = f'{{"type":"ping","ref":{"[" * 600}{"]" * 600}}}'
+    with monkeypatch.context() as patched:
+        patched.setattr(messages, "dumps", Mock(side_effect=RecursionError))
+        with pytest.raises(DataTooLarge):
+            request_of({"text": text}, "json")
 
 
 def test_a_long_first_message_is_not_parsed(parsed):

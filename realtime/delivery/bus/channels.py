@@ -194,7 +194,7 @@ class ChannelsBus(Bus):
         change = self._layer.group_discard if was_joined is None else self._layer.group_add
         if not await self._call("takes no group changes", change, topic, self._channel):
             self._failed.add(topic)
-            if was_joined:  # a renewal: perhaps we are no member any more
+            if self._joined.get(topic):  # a renewal: perhaps we are no member any more
                 self._joined[topic] = False
             return False
         if was_joined is False and topic in self._joined:

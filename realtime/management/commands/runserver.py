@@ -1,5 +1,6 @@
 """`manage.py runserver`: Daphne's, with this server class."""
 
+import os
 from functools import partial
 from typing import Any
 
@@ -7,7 +8,7 @@ from daphne.management.commands.runserver import Command as DaphneRunserver
 from django.core.management.base import CommandParser
 
 from realtime.apps import on_startup
-from realtime.server.limits import from_environment
+from realtime.server.limits import ENVIRONMENT_PREFIX, from_environment
 from realtime.server.server import Server
 
 
@@ -24,7 +25,7 @@ class Command(DaphneRunserver):
         parser.add_argument(
             "--blocking-seconds",
             type=float,
-            default=0.1,
+            default=os.environ.get(ENVIRONMENT_PREFIX + "BLOCKING_SECONDS", "0.1"),
             metavar="SECONDS",
             help="what holds the event loop for longer is logged with its stack; 0: not looked for "
             "(default: 0.1)",

@@ -288,6 +288,22 @@ def test_a_renewal_that_has_failed_is_a_new_membership_when_it_succeeds():
     run(play, HEAD_CHECK_SECONDS=1.0, GROUP_REFRESH_SECONDS=3.0)
 
 
+def test_a_topic_that_is_left_while_its_renewal_fails_is_left():
+    async def play(bus: ChannelsBus, layer: FakeLayer, heard: list[Any]) -> None:
+        async def fail(group: str, channel: str) -> None:
+            bus.leave(["a"])
+            raise ConnectionError
+
+        bus.join(["a"])
+        await bus.settled()
+        with patch.object(layer, "group_add", fail):
+            await asyncio.sleep(3.5)
+        await asyncio.sleep(5)
+        assert "a" not in layer.groups
+
+    run(play, HEAD_CHECK_SECONDS=1.0, GROUP_REFRESH_SECONDS=3.0)
+
+
 def test_to_join_what_is_joined_renews_it_and_reports_nothing():
     async def play(bus: ChannelsBus, layer: FakeLayer, heard: list[Any]) -> None:
         for _ in range(2):
