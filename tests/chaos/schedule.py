@@ -183,7 +183,7 @@ async def _until_read(site: Site, subscribers: Sequence[Subscriber]) -> None:
         heads = {topic: (await asyncio.to_thread(site.events, topic))[-1][0] for topic in topics}
         if all(subscriber.position == heads[subscriber.topic] for subscriber in subscribers):
             break
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)  # each look is a new connection to the database
     await asyncio.sleep(0.1)  # for what should not come any more
 
 
