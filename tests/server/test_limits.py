@@ -1,7 +1,6 @@
 """Each limit is met over a real socket, and can be set."""
 
 import argparse
-import os
 import select
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import pytest
 from realtime.server.limits import Limits, add_arguments, from_environment, from_options
 
 from ..support.attempts import three_tries
+from ..support.streaming import open_files
 from .support import Worker, eventually, frame
 
 Start = Callable[..., Worker]
@@ -151,11 +151,10 @@ def test_a_body_for_no_url_does_not_fill_the_disk(
     """Django keeps a body in a file before it looks at the URL."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     worker = start(app="tests.server.django_apps")
-    files = Path(f"/proc/{worker.process.pid}/fd")
     chunk = b"100000\r\n" + bytes(2**20) + b"\r\n"
 
     def kept() -> bool:
-        return any(os.readlink(file).startswith(f"{tmp_path}/") for file in files.iterdir())
+        return open_files(worker.process.pid, f"{tmp_path}/") > 0
 
     with worker.client() as client:
         client.send(CHUNKED_HEAD)
