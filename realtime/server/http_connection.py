@@ -34,9 +34,13 @@ class HTTPConnection:
         if self._cycle is not None:
             self._cycle.data_received(data)
             return
+        timeouts = self.server.timeouts
+        if self.transport.pending:
+            timeouts.idle.pop(self, None)
+            self.keep(data)
+            return
         buffer = self._buffer
         if not buffer:
-            timeouts = self.server.timeouts
             if self in timeouts.idle:
                 del timeouts.idle[self]
                 timeouts.heads[self] = self.server.loop.time()
@@ -61,7 +65,9 @@ class HTTPConnection:
             self._begin(head, rest)
             return
         self._searched = max(0, len(buffer) - 3)
-        if len(buffer) > self.server.limits.max_header_bytes:
+        if self._has_ended:
+            self.transport.close()
+        elif len(buffer) > self.server.limits.max_header_bytes:
             self.refuse(431, "The headers are too long.")
 
     def _begin(self, data: bytes, rest: bytes) -> None:
@@ -82,41 +88,47 @@ class HTTPConnection:
         if b"websocket" in head.upgrade:
             server.connections.discard(self)
             WebSocketConnection(server, self.transport, head).begin(rest)
-            return
-        cycle = self._cycle = RequestCycle(self, head)
-        cycle.begin(rest)
+        else:
+            cycle = self._cycle = RequestCycle(self, head)
+            cycle.begin(rest)
+        if self._has_ended:
+            self.transport.receiver.eof_received()
 
     def eof_received(self) -> None:
-        """End once the answer has been sent; there are no more requests."""
+        """End once all requests that have come whole are answered."""
         self._has_ended = True
         if self._cycle is None:
-            self.transport.close()  # after what is pending
+            if self._buffer:
+                self._go_on()
+            else:
+                self.transport.close()  # after what is pending
         elif not self._cycle.body.is_complete:
             self.transport.abort()
         else:
-            self._await_half_closed(-1)
+            self._await_half_closed(self._cycle, -1)
 
-    def _await_half_closed(self, sent: int) -> None:
+    def _await_half_closed(self, cycle: RequestCycle, sent: int) -> None:
         # A half-closed client cannot be told from one that left, which would answer with a reset.
         # Keep the response while bytes still go out; otherwise abort after half_close_grace.
-        cycle, transport = self._cycle, self.transport
-        if transport.closed or cycle is None:
+        transport = self.transport
+        if transport.closed or cycle is not self._cycle:
             return
         if cycle.response.sent == sent and not transport.pending:
             transport.abort()
             return
-        self.server.loop.call_later(
-            self.server.limits.half_close_grace, self._await_half_closed, cycle.response.sent
-        )
+        grace = self.server.limits.half_close_grace
+        self.server.loop.call_later(grace, self._await_half_closed, cycle, cycle.response.sent)
 
     def peer_left(self, reset: bool) -> None:
-        """Abort, unless a body is still to be read."""
+        """Abort, unless a body is still to be read, or an answer has not gone out."""
         # With a request body still unread, an orderly end only says that it was sent whole.
-        if reset or self._cycle is None or self._cycle.body.is_complete:
+        if reset or (self._cycle is not None and self._cycle.body.is_complete):
             self.transport.abort()
 
     def flushed(self) -> None:
-        """Do nothing: applications wait by `Transport.drain`."""
+        """Go on with a request that has waited for this; applications wait by themselves."""
+        if self._cycle is None and self._buffer:
+            self._go_on()
 
     def connection_lost(self) -> None:
         """Forget the connection, and tell the application of its current request."""
@@ -157,13 +169,19 @@ class HTTPConnection:
         server.timeouts.bodies.pop(self, None)
         if self.transport.closed:
             return
-        if not is_reusable or self._has_ended or server.is_draining:
-            self.transport.close(linger=not cycle.body.is_complete)
+        if not is_reusable or server.is_draining or (self._has_ended and not self._buffer):
+            self._close(linger=not cycle.body.is_complete)
         elif self._buffer:
-            server.timeouts.heads[self] = server.loop.time()
-            server.loop.call_soon(self._next)
+            self._go_on()
         else:
             server.timeouts.idle[self] = server.loop.time()
+
+    def _go_on(self) -> None:
+        # Not before the last answer has gone out: else those that a client asks for, and does not
+        # read, would fill the memory.
+        if not self.transport.pending:
+            self.server.timeouts.heads[self] = self.server.loop.time()
+            self.server.loop.call_soon(self._next)
 
     def _next(self) -> None:
         # Unless what came in this very turn has begun with it already.
@@ -182,7 +200,11 @@ class HTTPConnection:
         response = Response(b"GET", 1, False)
         response.start(status, [(b"content-type", kind), *headers])
         self.transport.write(response.body(body, False))
-        self.transport.close(linger=True)
+        self._close(linger=True)
+
+    def _close(self, *, linger: bool) -> None:
+        self._buffer.clear()  # nothing else that has come is answered
+        self.transport.close(linger=linger)
 
     @property
     def is_idle(self) -> bool:

@@ -47,7 +47,7 @@ class RequestCycle:
 
     __slots__ = (
         *("_client", "_connection", "_eager", "_head", "_lane_refused", "_started", "_state"),
-        *("body", "gone", "lane", "response", "server", "task", "transport"),
+        *("_timer", "body", "gone", "lane", "response", "server", "task", "transport"),
     )
 
     def __init__(self, connection: _Connection, head: RequestHead) -> None:
@@ -65,6 +65,7 @@ class RequestCycle:
         self._eager = False  # it has sent since it last waited
         self._lane_refused = False
         self._started = self.server.loop.time()
+        self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, rest: bytes) -> None:
         """Start the application; `rest` is what followed the head."""
@@ -79,7 +80,7 @@ class RequestCycle:
         self.task = server.loop.create_task(server.application(built, self.body.receive, self.send))
         self.task.add_done_callback(self._application_ended)
         if server.http_timeout:
-            server.loop.call_later(server.http_timeout, self._too_long)
+            self._timer = server.loop.call_later(server.http_timeout, self._too_long)
 
     def data_received(self, data: bytes) -> None:
         """Take what belongs to the body; the rest is the connection's."""
@@ -225,6 +226,8 @@ class RequestCycle:
 
     def _end(self) -> None:
         self._state = CycleState.OVER
+        if self._timer is not None:
+            self._timer.cancel()  # it would keep the request's headers
         self.gone.set()
         self.body.close()
         self._log()
@@ -233,9 +236,7 @@ class RequestCycle:
         server = self.server
         if server.action_logger:
             server.log_action(
-                "http",
-                "complete",
-                self._client,
+                *("http", "complete", self._client),
                 path=redact(self._head.target.decode("ascii")),
                 status=self.response.status,
                 method=self._head.method.decode("ascii"),
@@ -254,9 +255,8 @@ class RequestCycle:
             cancel_after(self.server.limits.disconnect_timeout, self.task)
 
     def _too_long(self) -> None:
-        if self._state is not CycleState.OVER and self.task is not None:
-            self._fail(503, "The application did not respond in time.")
-            self._cancel_later()
+        self._fail(503, "The application did not respond in time.")
+        self._cancel_later()
 
     def _fail(self, status: int, detail: str) -> None:
         """End a response that the application did not."""

@@ -12,11 +12,12 @@ import errno
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 WINDOW: Final = 1_048_576  # bytes handed to the kernel before others get a turn
 READ_SIZE: Final = 262_144  # bytes read at once where the kernel has to be helped
 
+T = TypeVar("T")
 Progress = Callable[[int], None]  # is told how many bytes went
 AVAILABLE: Final = sys.platform == "linux" and hasattr(os, "sendfile")
 UNABLE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EOVERFLOW})
@@ -141,28 +142,38 @@ async def send(
 
 async def copy(out: int, fileno: int, offset: int, size: int) -> int:
     """`os.sendfile` in a thread, which may wait for the disk; for the socket it never does."""
-    # The thread works on after a cancellation, when both may be closed already.
-    own_out, own_file = os.dup(out), os.dup(fileno)
-    return await asyncio.get_running_loop().run_in_executor(
-        None, _copy, own_out, own_file, offset, size
+    return await _in_thread(
+        lambda own_out, own_file: os.sendfile(own_out, own_file, offset, size), out, fileno
     )
-
-
-def _copy(out: int, fileno: int, offset: int, size: int) -> int:
-    try:
-        return os.sendfile(out, fileno, offset, size)
-    finally:
-        os.close(out)
-        os.close(fileno)
 
 
 async def read(fileno: int, offset: int, size: int) -> bytes:
     """Return some bytes, read in a thread."""
+    return await _in_thread(lambda own: os.pread(own, min(size, READ_SIZE), offset), fileno)
 
-    def pread(own: int) -> bytes:
+
+async def _in_thread(call: Callable[..., T], *descriptors: int) -> T:
+    """Return what `call` does with copies of the descriptors, in a thread, which closes them.
+
+    The thread works on after a cancellation, when the descriptors may be closed already.
+    """
+    own: list[int] = []
+
+    def close() -> None:
+        while own:
+            os.close(own.pop())
+
+    def run() -> T:
         try:
-            return os.pread(own, min(size, READ_SIZE), offset)
+            return call(*own)
         finally:
-            os.close(own)
+            close()
 
-    return await asyncio.get_running_loop().run_in_executor(None, pread, os.dup(fileno))
+    try:
+        for descriptor in descriptors:
+            own.append(os.dup(descriptor))
+    except OSError:  # no more of them
+        close()
+        raise
+    # Not cancelled while it waits for a thread: nobody else would close the copies.
+    return await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, run))

@@ -98,6 +98,7 @@ class WebSocketConnection:
         self._silent = 0  # checks since something was heard
         self._opened = server.loop.time()
         transport.receiver = self
+        transport.renew_lane()  # that of a response before it is shut
         self._bucket = server.timeouts.add(self)
 
     def _transition(self, state: State) -> None:
@@ -141,6 +142,8 @@ class WebSocketConnection:
             return
         if rest:
             self.data_received(rest)
+            if self.state is CLOSED:
+                return
         built = scope.build("websocket", handshake.head, self.transport, self.gone, server)
         self._client = built["client"]
         built["subprotocols"] = list(handshake.subprotocols)

@@ -144,6 +144,11 @@ async def http_block(scope: Scope, receive: Any, send: Any) -> None:
     await respond(send, b"blocked")
 
 
+async def http_large(scope: Scope, receive: Any, send: Any) -> None:
+    """Send 60 kB at once."""
+    await respond(send, b"x" * 60_000)
+
+
 async def http_firehose(scope: Scope, receive: Any, send: Any) -> None:
     """Never suspends by itself."""
     await start(send)

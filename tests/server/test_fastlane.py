@@ -63,8 +63,12 @@ def test_http_1_0_streams(worker: Worker, broadcast: Broadcast) -> None:
         assert client.until(b"\n\n") == b"data: ddd\n\n"
 
 
-def test_websockets(worker: Worker, broadcast: Broadcast) -> None:
+@pytest.mark.parametrize("before", [0, 1])  # requests on the same connection
+def test_websockets(worker: Worker, broadcast: Broadcast, before: int) -> None:
     with worker.client() as client:
+        for _ in range(before):
+            client.request("/hello")
+            client.response()
         client.upgrade("/lane")
         assert lane_event(worker) == "None frame_text"
         assert broadcast(worker, 200) == 1

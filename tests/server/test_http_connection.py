@@ -134,6 +134,45 @@ def test_requests_pipelined_after_a_stream_do_not_pile_up(worker: Worker) -> Non
         assert worker.rss() - before < 8 * MB
 
 
+def test_answers_that_are_not_read_do_not_pile_up(worker: Worker) -> None:
+    worker.get("/large")
+    before = worker.rss()
+    with worker.client(receive_buffer=4_096) as client:
+        client.send(b"GET /large HTTP/1.1\r\nHost: t\r\n\r\n" * 1_000)
+        time.sleep(1.0)
+        assert worker.rss() - before < 8 * MB
+        for _ in range(1_000):
+            assert len(client.response().body) == 60_000
+
+
+def test_a_client_that_is_slow_to_read_is_answered_in_full(start: Start) -> None:
+    worker = start("--header-timeout", "0.3", "--keep-alive-timeout", "0.3")
+    with worker.client(receive_buffer=4_096) as client:
+        client.send(b"GET /firehose?mb=6 HTTP/1.1\r\nHost: t\r\n\r\n")
+        client.exactly(1_000)
+        time.sleep(0.2)
+        client.send(b"GET /large HTTP/1.1\r\nHost: t\r\n\r\n" * 100)
+        time.sleep(1.0)
+        client.until(b"\r\n0\r\n\r\n")
+        time.sleep(1.0)  # a part of the rest is on its way
+        for _ in range(100):
+            assert len(client.response().body) == 60_000
+
+
+@pytest.mark.parametrize("rest", [b"", b"GET /hel", b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-"])
+def test_what_has_come_whole_is_answered_after_a_half_close(shared: Worker, rest: bytes) -> None:
+    def close_its_side() -> None:
+        with shared.client() as client:
+            client.send(b"GET /slow?wait=0.1 HTTP/1.1\r\nHost: t\r\n\r\n")
+            client.send(b"GET /hello HTTP/1.1\r\nHost: t\r\n\r\n" * 2 + rest)
+            client.sock.shutdown(1)
+            bodies = [client.response().body for _ in range(3)]
+            assert bodies == [b"slow", b"hello", b"hello"]
+            assert client.rest() == b""
+
+    three_tries(close_its_side)
+
+
 def test_a_disconnect_is_noticed_with_unread_pipelined_requests(worker: Worker) -> None:
     with worker.client() as client:
         client.request("/sse")

@@ -1,11 +1,14 @@
 """Applications over real sockets: their responses, their errors, and clients that leave."""
 
 import time
+from collections.abc import Callable
 
 import pytest
 
 from ..support.attempts import three_tries
 from .support import Worker
+
+Start = Callable[..., Worker]
 
 MB = 1_000_000
 
@@ -98,6 +101,18 @@ def test_secrets_of_an_errors_text_are_not_logged(worker: Worker) -> None:
         client.response()
     assert "verysecret" not in worker.text
     assert "token=[redacted]&x=1" in worker.text
+
+
+def test_a_request_that_has_ended_is_not_kept_for_its_time_limit(start: Start) -> None:
+    worker = start("--http-timeout", "60")
+    headers = ["X-Filler: " + "x" * 6_000] * 10
+    with worker.client() as client:
+        for count in range(600):
+            client.request("/hello", *headers)
+            assert client.response().status == 200
+            if count == 100:
+                before = worker.rss()
+    assert worker.rss() - before < 8_000_000
 
 
 def test_a_client_that_does_not_read_pauses_the_generator(worker: Worker) -> None:

@@ -1,13 +1,18 @@
 """Files by the kernel: the spec's message, the part that stands for a file, backpressure."""
 
+import asyncio
+import errno
 import os
+import socket
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from realtime.server.sendfile import FilePart, in_memory, span
+from realtime.server.sendfile import FilePart, copy, in_memory, read, span
 
 from ..support.attempts import three_tries
 from .support import Worker, eventually
@@ -132,6 +137,42 @@ def test_what_sendfile_can_not_copy_is_read(files):
     with files.client() as client:
         client.request(f"/file?path={status}&way=message&framing=chunked&count=20")
         assert client.response().body == b"<" + Path(status).read_bytes()[:20] + b">"
+
+
+@pytest.mark.parametrize("call", ["copy", "read"])
+async def test_a_copy_that_is_cancelled_before_it_has_a_thread_keeps_no_descriptor(path, call):
+    loop, busy = asyncio.get_running_loop(), threading.Event()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    before = len(os.listdir("/proc/self/fd"))
+    with path.open("rb") as file, socket.socket() as out:
+        number = file.fileno()
+        waiting = loop.run_in_executor(None, busy.wait)
+        work = copy(out.fileno(), number, 0, 5) if call == "copy" else read(number, 0, 5)
+        task = asyncio.create_task(work)
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    busy.set()
+    await waiting
+    await loop.shutdown_default_executor()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_copy_for_which_there_are_not_enough_descriptors_keeps_none(path, monkeypatch):
+    real, made = os.dup, []
+
+    def dup(number: int) -> int:
+        if made:
+            raise OSError(errno.EMFILE, "Too many open files")
+        made.append(real(number))
+        return made[0]
+
+    monkeypatch.setattr(os, "dup", dup)
+    with path.open("rb") as file, pytest.raises(OSError, match="Too many"):
+        await copy(file.fileno(), file.fileno(), 0, 5)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(made[0])
 
 
 def test_it_is_offered_on_plain_sockets_alone(files):

@@ -69,6 +69,17 @@ def secure(start: Start, certificate: Path) -> Secure:
     return Secure(start, certificate)
 
 
+def test_answers_that_are_not_read_do_not_pile_up(secure: Secure) -> None:
+    secure.worker.get("/large")
+    before = secure.worker.rss()
+    with secure.client(receive_buffer=4_096) as client:
+        client.send(b"GET /large HTTP/1.1\r\nHost: t\r\n\r\n" * 1_000)
+        time.sleep(1.0)
+        assert secure.worker.rss() - before < 10_000_000
+        for _ in range(1_000):
+            assert len(client.response().body) == 60_000
+
+
 def test_http_over_tls(secure: Secure) -> None:
     with secure.client() as client:
         client.request("/scope")

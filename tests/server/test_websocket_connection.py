@@ -469,6 +469,17 @@ def test_a_silent_peer_is_pinged_and_then_dropped(start: Callable[..., Worker]) 
     three_tries(fall_silent)
 
 
+def test_a_handshake_that_is_refused_for_what_follows_it_starts_no_application(
+    worker: Worker,
+) -> None:
+    with worker.client() as client:
+        client.request("/slow?wait=0.2")
+        answers = client.upgrade(data=bytes(100_000)).body
+    assert b"400 Bad Request" in answers
+    time.sleep(0.1)
+    assert worker.status()["events"] == ["slow started", "slow finally"]
+
+
 def test_an_application_that_does_not_answer_a_handshake(start: Callable[..., Worker]) -> None:
     worker = start("--websocket_connect_timeout", "1", "--ping-interval", "1")
     with worker.client() as client:
