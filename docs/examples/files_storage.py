@@ -6,5 +6,6 @@ from realtime import FileStreamResponse, open_stored
 
 @transaction.non_atomic_requests
 async def upload(request, name):
+    user = await request.auser()
     source = await open_stored(default_storage, name)
-    return FileStreamResponse(request, source, filename=f"{request.user}-{source.name}")
+    return FileStreamResponse(request, source, filename=f"{user}-{source.name}")

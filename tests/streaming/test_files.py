@@ -13,8 +13,10 @@ from urllib.parse import quote, unquote
 
 import httpx
 import pytest
+from django.contrib.auth.models import User
 from django.core.files.storage import FileSystemStorage
 from django.test import override_settings
+from django.urls import path
 
 from docs.examples import files_storage, files_view
 from realtime.streaming.files import FileStreamResponse
@@ -474,18 +476,27 @@ def test_errors_are_json_like_all_others(here):
 
 # -- the examples in docs/files.md
 
+urlpatterns = [path("upload/<name>", files_storage.upload)]
+
 
 @pytest.mark.django_db(transaction=True)
 async def test_the_examples(async_rf, tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("abc")
     monkeypatch.setattr(files_view, "REPORTS", str(tmp_path))
-    monkeypatch.setattr(files_storage, "default_storage", FileSystemStorage(tmp_path))
     request = async_rf.get("/")
-    request.user = "alice"
     assert await body_of(await files_view.report(request, "a.txt")) == b"abc"
     assert b"abc" in await body_of(await files_view.all_reports(request))
     assert await body_of(await files_view.groups(request)) == b"id,name\r\n"
-    response = await files_storage.upload(request, "a.txt")
+
+
+@pytest.mark.django_db(transaction=True)
+@override_settings(ROOT_URLCONF="tests.streaming.test_files")
+async def test_the_example_of_a_storage(async_client, tmp_path, monkeypatch):
+    """With the session's user, whom `request.user` would look up in the event loop."""
+    (tmp_path / "a.txt").write_text("abc")
+    monkeypatch.setattr(files_storage, "default_storage", FileSystemStorage(tmp_path))
+    await async_client.aforce_login(await User.objects.acreate_user("alice"))
+    response = await async_client.get("/upload/a.txt")
     assert await body_of(response) == b"abc"
     assert response["Content-Disposition"] == 'attachment; filename="alice-a.txt"'
 
