@@ -1,10 +1,12 @@
 import json
+import time
 
 import httpx
 
 
 def rows(url, after=0):
     while True:
+        begin = after
         try:
             with httpx.stream("GET", url, params={"after": after}) as response:
                 response.raise_for_status()
@@ -14,4 +16,6 @@ def rows(url, after=0):
                     yield row
             return  # the stream had its end: these were all
         except (httpx.RemoteProtocolError, httpx.ReadError, json.JSONDecodeError):
-            continue  # it was cut, perhaps in a line: go on after the last whole row
+            if after == begin:
+                raise  # no row has come since: it may be cut at this row each time
+            time.sleep(1)  # it was cut, perhaps in a line: go on after the last whole row

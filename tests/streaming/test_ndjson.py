@@ -347,6 +347,7 @@ async def test_without_the_setting_it_is_cut():
 
 
 def test_a_client_that_goes_on_after_a_cut(here, monkeypatch):
+    here.server.expected.append("This row can't be shown")
     whole, tries = httpx.stream, []
 
     def cut_once(method: str, url: str, **options: Any) -> Any:
@@ -355,9 +356,24 @@ def test_a_client_that_goes_on_after_a_cut(here, monkeypatch):
         return whole(method, here.url + ("/tests/by-row" if len(tries) == 1 else url), **options)
 
     monkeypatch.setattr(httpx, "stream", cut_once)
+    monkeypatch.setattr(ndjson_client, "time", SimpleNamespace(sleep=tries.append))
     rows = ndjson_client.rows("/stream/items")
     first = [next(rows) for _ in range(900)]
     rest = list(rows)
     assert [row["id"] for row in first + rest] == list(range(1, ITEMS + 1))
-    assert len(tries) == 2
-    assert 0 < tries[1] < 1000
+    assert len(tries) == 3
+    assert 0 < tries[2] < 1000
+    assert tries[1] == 1  # a second's pause
+
+
+def test_a_client_ends_where_it_is_cut_at_the_same_row_each_time(here, monkeypatch):
+    here.server.expected.append("This row can't be shown")
+    pauses: list[float] = []
+    monkeypatch.setattr(ndjson_client, "time", SimpleNamespace(sleep=pauses.append))
+    came = []
+    with pytest.raises(httpx.RemoteProtocolError):
+        for row in ndjson_client.rows(here.url + "/tests/by-row"):
+            came.append(row["id"])
+    assert came == list(range(1, len(came) + 1))
+    assert 0 < len(came) < 1000
+    assert pauses

@@ -18,7 +18,7 @@ from django.utils import timezone
 from project.demo.models import Item
 from realtime.streaming.csv_export import CSVResponse
 from realtime.streaming.files import FileStreamResponse
-from realtime.streaming.ndjson import NDJSONResponse
+from realtime.streaming.ndjson import NDJSONResponse, after_and_limit
 from realtime.streaming.sources import Source, open_file, open_stored
 from realtime.streaming.zip_export import ZipResponse, files_below
 
@@ -58,7 +58,7 @@ def _row(item: Item) -> dict[str, Any]:
 
 async def by_row(request: HttpRequest) -> NDJSONResponse:
     """Instances, of which one fails."""
-    return NDJSONResponse(Item.objects.all(), row=_row)
+    return NDJSONResponse(Item.objects.all(), row=_row, **after_and_limit(request))
 
 
 async def csv_by_cursor(request: HttpRequest) -> CSVResponse:
