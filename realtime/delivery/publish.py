@@ -103,12 +103,12 @@ async def publish_now(
 
 
 def send_to_user(user_id: object, data: object, *, type: str = DEFAULT_TYPE) -> Event:
-    """Publish to all of one user's sockets and streams, on every worker: topic `user.<pk>`."""
+    """Publish to `user.<pk>`: to the user's sockets and streams that read it, on every worker."""
     return publish(user_topic(user_id), data, type=type)
 
 
 async def asend_to_user(user_id: object, data: object, *, type: str = DEFAULT_TYPE) -> Event:
-    """Publish to all of one user's sockets and streams from async code, as `send_to_user` does."""
+    """Publish to `user.<pk>` from async code, as `send_to_user` does."""
     return await apublish(user_topic(user_id), data, type=type)
 
 
