@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from asgiref.sync import sync_to_async
 from blockbuster import BlockingError
@@ -53,7 +54,7 @@ from realtime.testing import ConnectionRefused, event_stream, memory_log, websoc
 
 from .support import asgi
 from .support.attempts import three_tries
-from .support.clients import eventually
+from .support.clients import bearer, eventually
 from .support.databases import ON_POSTGRESQL
 from .support.sites import site_for_module
 
@@ -191,6 +192,24 @@ def test_sse_publish(client, application):
     with memory_log() as log:
         assert client.get("/ring").status_code == 204
     assert [event.type for event in log.events("public.bell")] == ["ring"]
+
+
+@in_database
+async def test_publish_consumer(alice):
+    application = importlib.import_module("docs.examples.publish_consumer").application
+    token, _ = await asyncio.to_thread(create_token, alice)
+    transport = httpx.ASGITransport(application)
+    async with (
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
+        websocket(application, "/ws/topics/room.a", user=alice) as socket,
+    ):
+        answer = await client.post("/topics/room.a/events", content=b"1", headers=bearer(token))
+        assert answer.status_code == 201
+        assert "x-frame-options" not in answer.headers  # it did not come as far as Django
+        assert (await socket.receive_json())["data"] == 1
+    with pytest.raises(ConnectionRefused, match="no WebSocket"):
+        async with websocket(application, "/ws/mine", user=alice):
+            pass
 
 
 @in_database
@@ -334,11 +353,12 @@ class Row:
 async def test_progress_job():
     user = SimpleNamespace(pk=1)
     with memory_log() as log:
-        await sync_to_async(progress_job.import_rows)(user, [Row(), Row()])
-        await progress_job.import_rows_async(user, [Row(), Row()])
-    told = [(event.type, json.loads(event.data)) for event in log.events("user.1.import")]
-    assert [kind for kind, _ in told].count("done") == 2
-    assert told[-1][1] == {"step": 2, "of": 2}
+        await sync_to_async(progress_job.import_rows)(user, 7, [Row(), Row()])
+        await progress_job.import_rows_async(user, 8, [Row(), Row()])
+    for job in (7, 8):
+        told = log.events(f"user.1.import.{job}")
+        assert [event.type for event in told].count("done") == 1
+        assert json.loads(told[-1].data) == {"step": 2, "of": 2}
     assert Row.saved == 4
 
 

@@ -24,7 +24,7 @@ CANCELLED: Final = "The job was cancelled."
 class Progress:
     """A job's progress as events: `{"step": i, "of": n}`, then `done` or, if it raises, `error`.
 
-        with Progress(f"user.{user.pk}.import", of=len(rows)) as progress:
+        with Progress(f"user.{user.pk}.import.{job}", of=len(rows)) as progress:
             for row in rows:
                 ...
                 progress.update()

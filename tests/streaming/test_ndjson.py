@@ -370,10 +370,10 @@ def test_a_client_ends_where_it_is_cut_at_the_same_row_each_time(here, monkeypat
     here.server.expected.append("This row can't be shown")
     pauses: list[float] = []
     monkeypatch.setattr(ndjson_client, "time", SimpleNamespace(sleep=pauses.append))
-    came = []
+    came: list[int] = []
+    rows = ndjson_client.rows(here.url + "/tests/by-row")
     with pytest.raises(httpx.RemoteProtocolError):
-        for row in ndjson_client.rows(here.url + "/tests/by-row"):
-            came.append(row["id"])
+        came.extend(row["id"] for row in rows)
     assert came == list(range(1, len(came) + 1))
     assert 0 < len(came) < 1000
     assert pauses
