@@ -60,9 +60,11 @@ if TYPE_CHECKING:
     from .streaming.ndjson import after_and_limit as after_and_limit
     from .streaming.response import EventStreamResponse as EventStreamResponse
     from .streaming.response import StreamResponse as StreamResponse
+    from .streaming.response import keep_alive as keep_alive
     from .streaming.sources import open_file as open_file
     from .streaming.sources import open_stored as open_stored
     from .streaming.sse import encode_sse as encode_sse
+    from .streaming.zip_export import Member as Member
     from .streaming.zip_export import ZipResponse as ZipResponse
     from .streaming.zip_export import files_below as files_below
     from .utils.postgresql import WatchedConnection as WatchedConnection
@@ -99,10 +101,10 @@ _PLACES: Final = {
     "streaming.csv_export": "CSVResponse",
     "streaming.files": "FileStreamResponse",
     "streaming.ndjson": "NDJSONResponse after_and_limit",
-    "streaming.response": "StreamResponse EventStreamResponse",
+    "streaming.response": "StreamResponse EventStreamResponse keep_alive",
     "streaming.sources": "open_file open_stored",
     "streaming.sse": "encode_sse",
-    "streaming.zip_export": "ZipResponse files_below",
+    "streaming.zip_export": "Member ZipResponse files_below",
     "utils.postgresql": "WatchedConnection",
     "websocket.consumers": "WebSocketConsumer",
     "websocket.renewal": "renew",

@@ -5,7 +5,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ..conf import settings
 from ..exceptions import MissingPackage
@@ -14,14 +14,24 @@ from .response import DownloadResponse
 from .sources import Source, open_now
 
 
-class Member(NamedTuple):
-    """A file for an archive.
+class _Contents(Protocol):
+    """What a member opens; `Source` is one."""
 
-    Its name there, its size if that is known, and how to open it, which may block.
+    size: int
+
+    def read(self, offset: int, size: int, /) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class Member(NamedTuple):
+    """A file for an archive: its name there, how to open it, and its size if that is known.
+
+    `open`, which may block, returns an object with `size`, `read(offset, size)` and `close()`.
     """
 
     name: str
-    open: Callable[[], Source]
+    open: Callable[[], _Contents]
     size: int | None = None
 
 

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from django.http import Http404
 
+import realtime
 from realtime.streaming.sources import open_now
 from realtime.streaming.zip_export import Member, ZipResponse, files_below, in_pieces
 
@@ -64,6 +65,27 @@ async def test_members_of_unknown_size(tmp_path):
     response = ZipResponse([Member("b.txt", lambda: open_now(tmp_path, "a.txt"))])
     assert not response.has_header("Content-Length")
     assert zipfile.ZipFile(io.BytesIO(await body_of(response))).read("b.txt") == b"abc"
+
+
+class Digits:
+    """What a member of a site's own opens."""
+
+    size = 10
+    is_closed = False
+
+    def read(self, offset: int, size: int) -> bytes:
+        return b"0123456789"[offset : offset + size]
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+async def test_a_member_of_a_sites_own():
+    digits = Digits()
+    response = realtime.ZipResponse([realtime.Member("digits.txt", lambda: digits)])
+    archive = zipfile.ZipFile(io.BytesIO(await body_of(response)))
+    assert archive.read("digits.txt") == b"0123456789"
+    assert digits.is_closed
 
 
 async def test_a_file_that_shrinks_or_vanishes_cuts_the_archive(tmp_path):
