@@ -5,6 +5,7 @@ import atexit
 import os
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Final, ParamSpec, TypeVar
 
 from django.utils.asyncio import async_unsafe
@@ -27,34 +28,43 @@ class BackgroundLoop:
     def _forget(self) -> None:
         # In a process that was forked off there is no thread.
         self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._running: tuple[asyncio.AbstractEventLoop, threading.Thread] | None = None
 
     @async_unsafe
     def run(
         self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Return what an async function returns in the loop; the calling thread waits for it."""
-        coroutine = function(*args, **kwargs)
-        return asyncio.run_coroutine_threadsafe(coroutine, self._started()).result()
+        loop = self._started()
+        return asyncio.run_coroutine_threadsafe(function(*args, **kwargs), loop).result()
 
     def stop(self) -> None:
         """End the loop and what lives in it; the next call begins a new one."""
         with self._lock:
-            loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
-        if loop is not None and thread is not None:
-            loop.call_soon_threadsafe(loop.stop)
+            running, self._running = self._running, None
+        if running is not None:
+            loop, thread = running
+            with suppress(RuntimeError):  # it has ended
+                loop.call_soon_threadsafe(loop.stop)
             thread.join(STOP_SECONDS)
 
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
-                    target=_serve, args=[self._loop], name="realtime-background", daemon=True
-                )
-                self._thread.start()
-            return self._loop
+            # One whose thread has ended, as by a `SystemExit` of what ran there, answers nothing.
+            if self._running is None or not self._running[1].is_alive():
+                self._running = _start()
+            return self._running[0]
+
+
+def _start() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=_serve, args=[loop], name="realtime-background", daemon=True)
+    try:
+        thread.start()
+    except BaseException:
+        loop.close()
+        raise
+    return loop, thread
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
