@@ -1,10 +1,10 @@
 """Fan-out: one topic's events to all of its subscribers in this process.
 
 A subscriber that stands where the topic stands, with nothing pending, is *synced*: the fan-out
-writes to its lane without calling it. In a broadcast to thousands that is what counts:
-each object that is touched on the way to a socket is a cache line to fetch. The others (new,
-slow, on another server) are *lagging*: they are notified one by one, and sync when they have
-caught up. One whose lane takes nothing lags again, from the position that it has reached.
+writes to its lane without calling it. In a broadcast to thousands that is what counts: each object
+that is touched on the way to a socket is a cache line to fetch. The others (new, slow, on another
+server) are *lagging*: they are notified one by one, and sync when they have caught up. One whose
+lane takes nothing lags again, from the position that it has reached.
 
 Events that come while others are being sent go out together: one system call brings a subscriber
 all that have come meanwhile, so that a process that falls behind becomes faster.
@@ -120,13 +120,14 @@ class Fanout:
             return None
         if self._is_sent(subscriber):
             self._already_sent.add(subscriber)
-        synced, index, before = self._places.pop(subscriber)
+        synced, index, before = self._places[subscriber]
         subscriber.note_sent(*synced.sent_to(index, before))
+        self.add(subscriber)  # before its place is gone: what fails here can be done again
         synced.lanes.remove(index)
         synced.subscribers[index] = None
         synced.removed += 1
         synced.skipped += index >= synced.sent_until
-        self.add(subscriber)
+        del self._places[subscriber]
         return position
 
     def position_of(self, subscriber: Subscriber) -> Position | None:
@@ -150,8 +151,7 @@ class Fanout:
 
     def _unsync_all(self) -> None:
         for subscriber in list(self._places):
-            position = self.unsync(subscriber)
-            self._tell(subscriber, (), position)
+            self._tell(subscriber, (), self.unsync(subscriber))
 
     # -- sending
 
@@ -180,14 +180,16 @@ class Fanout:
                 self._later = later(self._continue, context=Context())
                 return
         except Exception:
-            self._give_up()
             self._run = self._later = None  # before what may fail too
+            self._give_up()
             logger.exception("Can't write events of %s; their readers read the log", self.topic)
+            return
         self._run = self._later = None
 
     def _give_up(self) -> None:
         """Have all subscribers read on: some may not have what was being sent."""
-        ended = last_position(self._unsent, self._sending or self._sent)
+        self._sending = self._sending or self._sent  # until it is done: see `_send_all`
+        ended = last_position(self._unsent, self._sending)
         lagging = list(self._lagging)
         self._unsync_all()
         self._groups.clear()  # what they were being sent is not known
@@ -199,8 +201,9 @@ class Fanout:
 
     def _send_all(self) -> Iterator[None]:
         now = asyncio.get_running_loop().time
-        began = now()
-        deadline = began + SLICE_SECONDS
+        deadline = (began := now()) + SLICE_SECONDS
+        if self._sending is not None:
+            self._give_up()  # what failed before, and with it what has come since
         while self._unsent:
             for _ in self._send(self._next()):
                 if now() > deadline:
@@ -214,10 +217,7 @@ class Fanout:
         assert self._unsent
         if len(self._unsent) == 1:  # as a rule
             return [self._unsent.popleft()]
-        events = take(self._in_a_row(), WRITE_EVENTS, WRITE_BYTES)
-        for _ in events:
-            self._unsent.popleft()
-        return events
+        return [self._unsent.popleft() for _ in take(self._in_a_row(), WRITE_EVENTS, WRITE_BYTES)]
 
     def _in_a_row(self) -> Iterator[Event]:
         """Yield the unsent events up to a gap; after a gap, one event by itself."""

@@ -240,6 +240,43 @@ async def test_what_can_not_be_written_stops_nothing_that_comes_later(crowd, cap
     assert [client.written[-1] for client in (*first, *second)] == [b"3"] * (count + 1)
 
 
+@pytest.mark.parametrize("fails_in", ["note_sent", "give_up"])
+@pytest.mark.parametrize("offset", [2, 0])
+async def test_a_topic_that_can_not_be_given_up_at_first_is_read_on_at_the_next_event(
+    crowd, monkeypatch, fails_in, offset
+):
+    def broken(event: Event) -> bytes:
+        if event.data == "broken":
+            raise ValueError("of a form of the site's own")
+        return encode(event)
+
+    def no_memory(*args: object) -> None:
+        raise MemoryError
+
+    first, second, third = synced(crowd, 3, encode=broken)
+    lagging = Client(crowd, reads=False)
+    crowd.send([event(1)])
+    with monkeypatch.context() as patch:
+        if fails_in == "note_sent":
+            patch.setattr(second, "note_sent", no_memory)
+        else:
+            patch.setattr(crowd, "_unsync_all", no_memory)
+        with pytest.raises(MemoryError):
+            crowd.send([Event("a", "message", "broken", EPOCH, offset)])
+    later = 3 if offset else 2
+    crowd.send([event(later)])
+    assert [client.own for client in (first, second, third)] == [at(1)] * 3
+    assert lagging.notified[-1] == []  # it reads the log
+    for client in (first, second, third):
+        assert not client.is_synced
+        client.own = at(later)
+        assert client.sync()
+    crowd.send([event(later + 1)])
+    assert [client.written[1:] for client in (first, second, third)] == [[b"%d" % (later + 1)]] * 3
+    assert lagging.notified[-1] == [later + 1]
+    assert [client.sent[0] for client in (first, second, third)] == [1, 1, 1]
+
+
 # -- together
 
 
