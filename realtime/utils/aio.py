@@ -87,10 +87,18 @@ class PerLoop(Generic[T]):
         loop = asyncio.get_running_loop()
         made = self._made.get(loop)
         if made is None:
+            self._forget_closed()
             made = self._made[loop] = self._factory()
             if self._aclose is not None:
                 _at_loop_end(self._close)
         return made
+
+    def _forget_closed(self) -> None:
+        # A weak key is not enough: what was made may hold its loop, as futures and locks do.
+        for reference in self._made.keyrefs():  # a copy: other threads have loops as well
+            loop = reference()
+            if loop is not None and loop.is_closed():
+                self._made.pop(loop, None)
 
     async def _close(self) -> None:
         assert self._aclose is not None

@@ -1,9 +1,11 @@
 """`realtime.utils.aio`: tasks that keep nothing of a request, and end; what belongs to a loop."""
 
 import asyncio
+import gc
 import logging
 import threading
 from contextvars import ContextVar
+from weakref import WeakSet
 
 import pytest
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
@@ -189,3 +191,16 @@ def test_the_last_made_ends_first_whatever_becomes_of_the_others(caplog):
         assert told == ["third", "second", "first"]
         told.clear()
     assert caplog.text.count("failed at the end") == 2
+
+
+def test_what_holds_its_loop_is_let_go_of_when_another_loop_has_one():
+    async def main() -> None:
+        mine.get().append(asyncio.get_running_loop().create_future())
+        loops.add(asyncio.get_running_loop())
+        gc.collect()
+        assert list(loops) == [asyncio.get_running_loop()]
+
+    mine = PerLoop[list[object]](list)
+    loops = WeakSet[asyncio.AbstractEventLoop]()
+    for _ in range(3):
+        asyncio.run(main())
