@@ -66,10 +66,10 @@ class HeadCheck:
         is_thorough = is_thorough or self._is_everything_due
         self._is_everything_due = False
         rejoined, self._rejoined = self._rejoined, {}
-        due: Collection[str] = ()
+        due: dict[str, None] = {}  # not a list: what was missed may be all, and is looked up
         try:
             if is_thorough:
-                due = list(self._feeds)
+                due = dict.fromkeys(self._feeds)
             elif is_regular:
                 due = await self._find_due()
             missed = await self._compare([*due, *rejoined])
@@ -78,13 +78,13 @@ class HeadCheck:
             raise
         return [topic for topic in missed if topic in due]
 
-    async def _find_due(self) -> Collection[str]:
+    async def _find_due(self) -> dict[str, None]:
         feeds = self._feeds
         if len(feeds) <= FEW_TOPICS:
-            return list(feeds)
+            return dict.fromkeys(feeds)
         changed, self._mark = await get_event_log().changes(self._mark, len(feeds))
         if changed is None:
-            return list(feeds)
+            return dict.fromkeys(feeds)
         turns = settings.HEAD_CHECK_IDLE_SECONDS / settings.HEAD_CHECK_SECONDS
         due = dict.fromkeys(self._turns.next(turns))
         for topic, head in changed.items():

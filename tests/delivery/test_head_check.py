@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from realtime.delivery import head_check
+from realtime.delivery.head_check import HeadCheck
 from realtime.delivery.hub import Hub, get_hub
 from realtime.eventlog.base import Changes
-from realtime.events.position import Position
+from realtime.events.position import START, Position
 
 from ..support.fakes import FaultyLog
 from ..support.hubs import Reader, instantly, stage
@@ -170,3 +171,37 @@ def test_joining_a_topic_anew_has_that_one_compared_and_is_no_reason_to_do_it_ag
         assert [event.topic for event in reader.got] == ["t5"]
 
     idle(test, HEAD_CHECK_IDLE_SECONDS=1_000_000.0)
+
+
+class Compared(str):
+    """A topic that counts how often one is compared with another."""
+
+    times = 0
+
+    def __eq__(self, other: object) -> bool:
+        Compared.times += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+class Missed:
+    """A feed that has missed something."""
+
+    position = START
+
+    def compare(self, head: Position, before: Position) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("is_thorough", [True, False])
+def test_where_all_topics_have_missed_something_each_is_looked_up_at_once(monkeypatch, is_thorough):
+    monkeypatch.setattr(Compared, "times", 0)
+    topics = [Compared(f"t{number}") for number in range(200)]
+    log = CountingLog()
+    log.can_tell = False
+    with stage(log=log):
+        check = HeadCheck({topic: Missed() for topic in topics})
+        found = asyncio.run(check.find_missed(is_regular=True, is_thorough=is_thorough))
+    assert len(found) == len(topics)
+    assert Compared.times < 10 * len(topics)
