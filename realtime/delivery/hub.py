@@ -33,7 +33,7 @@ logger = logging.getLogger("realtime.hub")
 
 heads_checked: Final = Signal()
 """Sent with the `topics` that have readers here, every `HEAD_CHECK_SECONDS`; async receivers are
-awaited."""
+awaited. They delay no check, and are not called again before all have ended."""
 
 
 class Hub:
@@ -48,6 +48,7 @@ class Hub:
         self._head_check = HeadCheck(self.feeds)
         self.peers = Peers(self.bus, on_return=self._head_check.request)
         self._tasks: list[asyncio.Task[None]] = []
+        self._signal: asyncio.Task[object] | None = None  # `heads_checked`, while it is sent
         self._closing: asyncio.Task[None] | None = None
 
     async def attach(self, topic: str, subscriber: Subscriber) -> Feed:
@@ -110,6 +111,8 @@ class Hub:
 
     async def _close(self) -> None:
         await cancel_and_wait(*self._tasks)
+        if self._signal is not None:
+            await cancel_and_wait(self._signal)
         await self.bus.stop()
         if not running_hubs():
             await self.peers.leave()
@@ -158,11 +161,16 @@ class Hub:
             try:
                 await self._check_heads(is_regular)
                 if is_regular:
-                    await heads_checked.asend_robust(Hub, topics=list(self.feeds))
+                    self._send_signal()
             except Exception:
                 logger.warning("Can't check the log's heads; trying again", exc_info=True)
             if is_regular:
                 next_check = self.loop.time() + settings.HEAD_CHECK_SECONDS
+
+    def _send_signal(self) -> None:
+        # Not awaited: a receiver may wait for a database that the log has no part of.
+        if self._signal is None or self._signal.done():
+            self._signal = spawn(heads_checked.asend_robust(Hub, topics=list(self.feeds)))
 
     def _note_status(self, lag: float) -> None:
         status, failure = get_status(), self.bus.failure

@@ -517,6 +517,36 @@ def test_the_signal_names_the_topics_with_readers_and_one_error_ends_nothing(cap
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_a_receiver_that_takes_long_delays_no_check_and_ends_with_the_hub():
+    calls: list[str] = []
+
+    async def take_long(**kwargs: Any) -> None:
+        calls.append("begun")
+        try:
+            await asyncio.sleep(1_000)
+        finally:
+            calls.append("ended")
+
+    heads_checked.connect(take_long)
+    try:
+        with stage(HEAD_CHECK_SECONDS=1.0, GROUP_REFRESH_SECONDS=1_000.0) as (_, log):
+
+            async def main() -> None:
+                hub, reader = get_hub(), Reader()
+                feed = await hub.attach("a", reader)
+                await asyncio.sleep(11.5)  # it is not new any more
+                log.put("a", "message", "1")  # which nobody announces
+                await asyncio.sleep(2)
+                assert reader.offsets == [1]
+                assert calls == ["begun"]
+                hub.detach(feed, reader)
+
+            instantly(main())
+    finally:
+        heads_checked.disconnect(take_long)
+    assert calls == ["begun", "ended"]
+
+
 def test_a_topic_whose_announcement_was_missed_is_joined_anew():
     with stage(HEAD_CHECK_SECONDS=1.0, GROUP_REFRESH_SECONDS=1_000.0) as (layer, log):
 
