@@ -67,26 +67,18 @@ class _Turn:
         self.ended.set_result(None)
 
 
-class Appender:
+class _Partition:
     """Group commit: publishers that come while appends are under way share the next one."""
 
-    def __init__(self, space: Keyspace, clients: PerLoop[Client]) -> None:
+    def __init__(self, space: Keyspace, clients: PerLoop[Client], topic: str) -> None:
         self._space = space
         self._clients = clients
+        self._topic = topic  # one that is in it
         self._writers = PerLoop(lambda: [_Writer() for _ in range(AT_ONCE)])  # that are free
         self._last = PerLoop[list[_Turn]](list)  # one, once there was an append
-        self._append_together = Batcher[Call | Question, Any](
+        self.append_together = Batcher[Call | Question, Any](
             self._answer, at_once=AT_ONCE, unanswered=OutcomeUnknown
         )
-
-    async def append(self, batch: Sequence[NewEvent], then: Then) -> list[Event]:
-        """Store all events or none; `then` gets them once they are stored."""
-        events: list[Event] = await self._append_together((batch, then))
-        return events
-
-    async def check_writable(self) -> None:
-        """Raise what keeps an event from being stored."""
-        await self._append_together(None)
 
     async def _answer(self, calls: Sequence[Call | Question]) -> Sequence[Any]:
         free, last = self._writers.get(), self._last.get()
@@ -95,47 +87,18 @@ class Appender:
         writer = free.pop()
         writer.number += 1
         try:
-            if self._clients.get().is_cluster:
-                return await self._append_by_partition(writer, turn, calls)
-            return await self._append(writer, turn, calls)  # one script may write all
+            return await self._append(writer, turn, calls)
         finally:
             free.append(writer)
             turn.end()
 
-    async def _append_by_partition(
-        self, writer: _Writer, turn: _Turn, calls: Sequence[Call | Question]
-    ) -> Sequence[Any]:
-        groups: dict[str, list[int]] = {}
-        answers: list[Any] = [None] * len(calls)
-        for index, call in enumerate(calls):
-            batch = () if call is None else call[0]
-            tags = self._tags(batch)
-            if len(tags) == 1:
-                groups.setdefault(tags.pop(), []).append(index)
-            else:
-                answers[index] = SeveralPartitions(event.topic for event in batch)
-        parts = list(groups.values())
-        found = await asyncio.gather(
-            *(self._append(writer, turn, [calls[n] for n in part]) for part in parts)
-        )
-        for part, results in zip(parts, found, strict=True):
-            for index, result in zip(part, results, strict=True):
-                answers[index] = result
-        return answers
-
-    def _tags(self, batch: Sequence[NewEvent]) -> set[str]:
-        """Return the partitions that the events are in, which have to be one."""
-        return {self._space.tag(event.topic) for event in batch} or {self._space.tag(READY)}
-
     async def _append(
         self, writer: _Writer, turn: _Turn, calls: Sequence[Call | Question]
     ) -> Sequence[Any]:
-        """Store the events of calls in one partition, or on one server; answer each."""
+        """Store the events of calls; answer each."""
         batches = [() if call is None else call[0] for call in calls]
-        where = ""
-        if self._clients.get().is_cluster:
-            where = next((event.topic for batch in batches for event in batch), READY)
-        new = Append(self._space, self._space.writer(where, writer.name), writer.number, batches)
+        key = self._space.writer(self._topic, writer.name)
+        new = Append(self._space, key, writer.number, batches)
         try:
             answers = new.answers(await self._send(new, turn))
         except (DatabaseUnavailable, OutcomeUnknown) as error:
@@ -178,6 +141,41 @@ class Appender:
             if time.monotonic() >= deadline:
                 raise OutcomeUnknown from failed
             await asyncio.sleep(RETRY_SECONDS)
+
+
+class Appender:
+    """Stores events; on a cluster those of each partition by themselves.
+
+    An append in doubt, as that to a node which is down, holds up none to another partition.
+    """
+
+    def __init__(self, space: Keyspace, clients: PerLoop[Client]) -> None:
+        self._space = space
+        self._clients = clients
+        self._partitions: dict[str, _Partition] = {}  # by their tags; a server is one, of no tag
+
+    async def append(self, batch: Sequence[NewEvent], then: Then) -> list[Event]:
+        """Store all events or none; `then` gets them once they are stored."""
+        events: list[Event] = await self._partition_of(batch).append_together((batch, then))
+        return events
+
+    async def check_writable(self) -> None:
+        """Raise what keeps an event from being stored."""
+        await self._partition_of(()).append_together(None)
+
+    def _partition_of(self, batch: Sequence[NewEvent]) -> _Partition:
+        """Return the one that all the events are in; raise `SeveralPartitions` if there is none."""
+        tag = topic = ""
+        if self._clients.get().is_cluster:
+            topic = batch[0].topic if batch else READY
+            tag = self._space.tag(topic)
+            if any(self._space.tag(event.topic) != tag for event in batch):
+                raise SeveralPartitions(event.topic for event in batch)
+        partition = self._partitions.get(tag)
+        if partition is None:  # perhaps in two threads at once
+            new = _Partition(self._space, self._clients, topic)
+            partition = self._partitions.setdefault(tag, new)
+        return partition
 
 
 def _tell(events: Sequence[Event], then: Then) -> None:

@@ -1,6 +1,7 @@
 """`realtime.eventlog.redis.appender`: what is not answered is stored once, or never."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from unittest.mock import patch
 
@@ -9,7 +10,7 @@ from django.test import override_settings
 
 from realtime.eventlog.base import NewEvent
 from realtime.eventlog.redis.appender import APPEND, Appender
-from realtime.eventlog.redis.client import CallFailed, Client
+from realtime.eventlog.redis.client import CallFailed, Client, NotAnswered
 from realtime.eventlog.redis.keyspace import Keyspace
 from realtime.eventlog.redis.log import RedisLog
 from realtime.eventlog.redis.request import Append
@@ -196,3 +197,54 @@ async def test_on_a_cluster_a_batch_over_partitions_is_refused_and_the_others_ar
     assert len(client.sent) == 2
     for keys in client.sent:
         assert len({key[: key.index("}")] for key in keys}) == 1
+
+
+class HalfACluster:
+    """Stores in one partition; what is sent to another one `fails`."""
+
+    is_cluster = is_open = True
+
+    def __init__(self, tag: str, fails: Exception) -> None:
+        self.tag = tag
+        self.fails = fails
+        self.head = 0
+        self.calls: list[int] = []  # in each append
+
+    async def run(self, script: object, keys: list[str], values: list[str]) -> bytes:
+        if any(f"{{{self.tag}}}" not in key for key in keys):
+            raise self.fails
+        given = json.loads(values[0])
+        self.calls.append(len(given["calls"]))
+        await asyncio.sleep(0)
+        results = []
+        for call in given["calls"]:
+            results.append([self.head + number for number in range(1, len(call) + 1)])
+            self.head += len(call)
+        said = {"renewed": [], "epochs": ["epoch001" for _ in given["topics"]], "results": results}
+        return json.dumps(said).encode()
+
+
+async def test_on_a_cluster_publishers_to_one_partition_share_its_appends():
+    space = Keyspace(128)
+    client = HalfACluster(space.tag("b"), ZeroDivisionError())
+    appender = Appender(space, PerLoop(lambda: client))
+    for _ in range(2):
+        await asyncio.gather(*(appender.append([new(n, "b")], None) for n in range(20)))
+    assert client.calls == [20, 20]
+
+
+@pytest.mark.parametrize("fails", [NotAnswered("silent"), ZeroDivisionError()])
+async def test_on_a_cluster_a_node_that_fails_delays_nobody_who_publishes_to_another(fails):
+    space = Keyspace(128)
+    client = HalfACluster(space.tag("b"), fails)
+    appender = Appender(space, PerLoop(lambda: client))
+    with override_settings(REALTIME={"APPEND_RESOLVE_SECONDS": 1.0}):
+        failing = []
+        async with asyncio.timeout(0.8):
+            for number in range(1, 5):  # more than are under way at once
+                failing.append(asyncio.create_task(appender.append([new(number, "a")], None)))
+                [event] = await appender.append([new(number, "b")], None)
+                assert event.offset == number
+        answers = await asyncio.gather(*failing, return_exceptions=True)
+    expected = OutcomeUnknown if isinstance(fails, NotAnswered) else type(fails)
+    assert [type(answer) for answer in answers] == [expected] * 4
