@@ -120,7 +120,11 @@ async def set_back(site: Site, rng: Random) -> None:
     """As a failover to a copy of the database that was behind."""
     if site.database is not None:
         site.database.cut()
-    await asyncio.to_thread(site.set_back, rng.randint(1, 5))
+    count = rng.randint(1, 5)
+    # Again where another fault has terminated this connection.
+    while True:
+        with suppress(psycopg.OperationalError):
+            return await asyncio.to_thread(site.set_back, count)
 
 
 async def kill_broker(site: Site, rng: Random) -> None:

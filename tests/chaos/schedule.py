@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -268,7 +269,11 @@ async def _run_share(seeds: Sequence[int], options: Options) -> list[Outcome]:
             await asyncio.to_thread(_ready.wait)
         for seed in seeds:
             begun = len(site.server.log)
-            outcome = await run_schedule(site, faults, seed, options.names, options.pace)
+            try:
+                outcome = await run_schedule(site, faults, seed, options.names, options.pace)
+            except Exception as error:  # the other schedules are reported all the same
+                traceback.print_exc()
+                outcome = Outcome(seed, list(options.names or ()), hung=[repr(error)])
             outcomes.append(outcome)
             if options.is_verbose or outcome.wrong:
                 print(outcome, flush=True)
