@@ -193,6 +193,13 @@ def free_port() -> int:
             return port
 
 
+@contextmanager
+def silent_port() -> Iterator[int]:
+    """A port of 127.0.0.1 that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as it:
+        yield it.getsockname()[1]
+
+
 def wait_until(condition: Any, seconds: float = 20.0, what: str = "it") -> Any:
     """Call `condition` until it returns something true; fail after `seconds`."""
     deadline = time.monotonic() + seconds

@@ -4,18 +4,19 @@ Topics are in partitions, whose tags spread evenly over the slots of a cluster.
 """
 
 import asyncio
+from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
 from zlib import crc32
 
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
-from redis.exceptions import ConnectionError, MovedError, RedisError, ResponseError
+from redis.exceptions import ConnectionError, MovedError, ResponseError
 
 from ...conf import settings
+from ...utils.redis_sentinels import Sentinels, first_answer
 from ...utils.redis_slots import partition_tags
 from ...utils.redis_url import RedisURL
 
@@ -23,6 +24,7 @@ PREFIX: Final = "realtime:bus:"
 PARTITIONS: Final = 128
 
 Address: TypeAlias = tuple[str, int]
+Slots: TypeAlias = list[tuple[int, int, Address]]  # first, last, and the primary of both
 
 
 class Site(NamedTuple):
@@ -32,42 +34,45 @@ class Site(NamedTuple):
     pool: ConnectionPool
 
 
+class Found(NamedTuple):
+    """What one of the servers has said."""
+
+    site: Site
+    home: Address | None  # of the one server that Sentinels have named
+    slots: Slots
+
+
 class RedisServers:
     """The servers that carry the channels, as one of them knew when it was asked."""
 
     def __init__(self) -> None:
         self._sites = parse_urls(settings.REDIS_BUS_URL)
-        self._site = self._sites[0]
+        self._known = Found(self._sites[0], None, [])
         self._is_found = False
-        self._home: Address | None = None  # of the one server that Sentinels have named
-        self._slots: list[tuple[int, int, Address]] = []  # first, last, and the primary of both
         self._clients: dict[Address | None, Redis] = {}  # None: where the URL says
 
     @property
     def is_cluster(self) -> bool:
         """Return whether channels are sharded."""
-        return bool(self._slots)
+        return bool(self._known.slots)
 
     async def find(self) -> None:
-        """Ask the first that answers; raise what the last one raised if none does."""
-        failure: Exception | None = None
-        for site in self._sites:
-            for address in [None, *{address for _, _, address in self._slots}]:
-                try:
-                    await self._ask(site, address)
-                    self._is_found = True
-                    return
-                except (RedisError, OSError) as error:
-                    failure = error
-        assert failure is not None
-        raise failure
+        """Take what the first to answer says; raise what the last one raised if none does."""
+        nodes = {address for _, _, address in self._known.slots}
+        calls = [partial(_ask, site, None) for site in self._sites]
+        calls += [partial(_ask, self._known.site, address) for address in nodes]
+        found = await first_answer(calls, settings.ANNOUNCE_TIMEOUT_SECONDS / 2)
+        has_moved = found.site is not self._known.site
+        self._known, self._is_found = found, True
+        if has_moved:
+            await self.aclose()
 
     def address_of(self, channel: str) -> Address | None:
         """Return where a channel is; None for where the URL says."""
-        if not self._slots:
-            return self._home
+        if not self.is_cluster:
+            return self._known.home
         slot = key_slot(channel.encode())
-        for first, last, address in self._slots:
+        for first, last, address in self._known.slots:
             if first <= slot <= last:
                 return address
         raise ConnectionError(f"No node of the cluster serves slot {slot}")
@@ -83,10 +88,15 @@ class RedisServers:
         if not self._is_found:
             await self.find()
         try:
-            await self._publish(channel, data)
-        except (ConnectionError, MovedError):  # also a connection that has ended meanwhile
-            await self.find()
-            await self._publish(channel, data)
+            try:
+                await self._publish(channel, data)
+            except (ConnectionError, MovedError):  # also a connection that has ended meanwhile
+                await self.find()
+                await self._publish(channel, data)
+        except BaseException:
+            # Also one that is silent until the caller's time is over: the next asks first.
+            self._is_found = False
+            raise
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -97,38 +107,42 @@ class RedisServers:
         command = "SPUBLISH" if self.is_cluster else "PUBLISH"
         await _execute(self._client(self.address_of(channel)), command, channel, data)
 
-    async def _ask(self, site: Site, address: Address | None) -> None:
-        if site is not self._site:
-            await self.aclose()
-            self._site = site
-        if site.url.sentinels and address is None:
-            self._home = address = await _ask_sentinels(site.url)
-        try:
-            answer = await _execute(self._client(address), "CLUSTER", "SLOTS")
-        except ResponseError:  # not a cluster, or one whose ACL has us take it for a server
-            self._slots = []
-            return
-        asked = site.pool.connection_kwargs.get("host", "") if address is None else address[0]
-        self._slots = [
-            (first, last, (primary[0].decode() or asked, primary[1]))
-            for first, last, primary, *_ in answer
-        ]
-
     def _client(self, address: Address | None) -> Redis:
         if address not in self._clients:
-            pool = self._site.pool
-            place = {} if address is None else {"host": address[0], "port": address[1]}
-            limits = {
-                "socket_timeout": settings.ANNOUNCE_TIMEOUT_SECONDS,
-                "socket_connect_timeout": settings.ANNOUNCE_TIMEOUT_SECONDS,
-                "health_check_interval": 0,  # the bus has its own
-                "retry": Retry(NoBackoff(), 0),  # `publish` has its own
-                "decode_responses": False,
-            }
-            options = pool.connection_kwargs | place | limits
-            made = ConnectionPool(pool.connection_class, **options)
-            self._clients[address] = Redis.from_pool(made)  # which it closes
+            self._clients[address] = _client(self._known.site, address)
         return self._clients[address]
+
+
+async def _ask(site: Site, address: Address | None) -> Found:
+    home = None
+    if site.url.sentinels and address is None:
+        home = address = await _ask_sentinels(site.url)
+    client = _client(site, address)
+    try:
+        answer = await _execute(client, "CLUSTER", "SLOTS")
+    except ResponseError:  # not a cluster, or one whose ACL has us take it for a server
+        return Found(site, home, [])
+    finally:
+        await client.aclose()
+    asked = site.pool.connection_kwargs.get("host", "") if address is None else address[0]
+    slots = [
+        (first, last, (primary[0].decode() or asked, primary[1]))
+        for first, last, primary, *_ in answer
+    ]
+    return Found(site, home, slots)
+
+
+def _client(site: Site, address: Address | None) -> Redis:
+    place = {} if address is None else {"host": address[0], "port": address[1]}
+    limits = {
+        "socket_timeout": settings.ANNOUNCE_TIMEOUT_SECONDS,
+        "socket_connect_timeout": settings.ANNOUNCE_TIMEOUT_SECONDS,
+        "health_check_interval": 0,  # the bus has its own
+        "retry": Retry(NoBackoff(), 0),  # `publish` has its own
+        "decode_responses": False,
+    }
+    options = site.pool.connection_kwargs | place | limits
+    return Redis.from_pool(ConnectionPool(site.pool.connection_class, **options))  # closes it
 
 
 async def _execute(client: Redis, *command: str | bytes) -> Any:
@@ -161,13 +175,11 @@ def _split(value: str) -> list[str]:
 
 async def _ask_sentinels(url: RedisURL) -> Address:
     seconds = settings.ANNOUNCE_TIMEOUT_SECONDS
-    options = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
-    sentinel = Sentinel(url.sentinels, sentinel_kwargs={**options, **url.sentinel_options})  # type: ignore[no-untyped-call]
+    sentinels = Sentinels(url.sentinels, seconds, url.sentinel_options)
     try:
-        host, port = await sentinel.discover_master(url.master)
+        return await sentinels.discover_master(url.master)
     finally:
-        await asyncio.gather(*(each.aclose() for each in sentinel.sentinels))
-    return host, port
+        await sentinels.aclose()
 
 
 def to_channel(topic: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from redis.asyncio import ConnectionPool, RedisCluster, Sentinel
+from redis.asyncio import ConnectionPool, RedisCluster
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -20,6 +20,7 @@ from redis.exceptions import (
 )
 
 from ...exceptions import DatabaseUnavailable
+from ...utils.redis_sentinels import Sentinels
 from ...utils.redis_url import RedisURL
 from .pipeline import Pipeline, Value
 
@@ -63,7 +64,6 @@ class Client:
             "protocol": 2,  # of 3, redis-py 8 takes up connections that the server has closed
             "driver_info": None,  # which would be read from the disk
         }
-        limited = options | {"socket_timeout": answer_seconds}
         parts = RedisURL.parse(url)
         self.is_cluster = parts.is_cluster
         self._cluster: RedisCluster | None = None
@@ -71,11 +71,16 @@ class Client:
         self._pool: ConnectionPool | None = None  # which makes connections, and keeps none
         self._pipeline: Pipeline | None = None
         self._connecting = asyncio.Lock()
-        self._sentinels: Sequence[Any] = ()
+        self._sentinels: Sentinels | None = None
         if self.is_cluster:
-            self._cluster = RedisCluster.from_url(parts.server, **limited)
+            self._cluster = RedisCluster.from_url(
+                parts.server, socket_timeout=answer_seconds, **options
+            )
         elif parts.sentinels:
-            self._pool, self._sentinels = _sentinel_pool(parts, options, limited)
+            self._sentinels = Sentinels(
+                parts.sentinels, answer_seconds, parts.sentinel_options, **options
+            )
+            self._pool = _pool_of(parts, self._sentinels)
         else:
             self._pool = ConnectionPool.from_url(parts.server, socket_timeout=None, **options)
         if self._pool is not None:
@@ -119,7 +124,7 @@ class Client:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        for each in (self._cluster, self._pipeline, *self._sentinels):
+        for each in (self._cluster, self._pipeline, self._sentinels):
             if each is not None:
                 await each.aclose()
 
@@ -135,7 +140,7 @@ class Client:
         except (NoScriptError, CallFailed):
             raise
         except (ResponseError, BusyLoadingError) as error:
-            if isinstance(error, ReadOnlyError) and self._sentinels:
+            if isinstance(error, ReadOnlyError) and self._sentinels is not None:
                 # A replica by now: Sentinels will say which server it is instead.
                 raise NotAnswered(error) from error
             raise CallFailed(error) from error
@@ -168,15 +173,10 @@ def unavailable(error: Exception) -> DatabaseUnavailable:
     return DatabaseUnavailable()
 
 
-def _sentinel_pool(
-    url: RedisURL, options: dict[str, Any], limited: dict[str, Any]
-) -> tuple[ConnectionPool, Sequence[Any]]:
-    """Return a pool that asks Sentinels for its server, and their clients, which are `limited`."""
+def _pool_of(url: RedisURL, sentinels: Sentinels) -> ConnectionPool:
+    """Return a pool whose connections are to the server that the Sentinels name."""
     own: dict[str, Any] = {**parse_url(url.server), "ssl": url.server.startswith("rediss")}
     del own["host"]
     own.pop("connection_class", None)
-    sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
-        url.sentinels, sentinel_kwargs={**limited, **url.sentinel_options, "protocol": 2}, **options
-    )
-    pool: ConnectionPool = sentinel.master_for(url.master, **own).connection_pool
-    return pool, sentinel.sentinels
+    pool: ConnectionPool = sentinels.master_for(url.master, **own).connection_pool
+    return pool

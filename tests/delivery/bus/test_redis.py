@@ -5,15 +5,17 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from django.test import override_settings
 from redis.crc import key_slot
 
+from realtime.delivery.bus import redis as redis_module
 from realtime.delivery.bus.base import MISSED
 from realtime.delivery.bus.redis import MAX_BYTES, RedisBus
 from realtime.delivery.bus.redis_servers import to_channel
 
 from ...support.bus_servers import ValkeyCluster, ValkeyNode, ValkeySentinel
 from ...support.buses import LOGGER, cursor, listening, send, tell_processes_apart
-from ...support.servers import wait_until
+from ...support.servers import free_port, silent_port, wait_until
 
 TOPICS = [f"room.{number}" for number in range(0, 400, 33)]  # on all nodes
 
@@ -116,6 +118,50 @@ async def test_sentinels_say_which_server_it_is():
             assert servers.replica.client.pubsub_numsub(to_channel("room.a"))[0][1] == 1
     finally:
         servers.stop()
+
+
+@pytest.fixture
+def sentinels() -> Iterator[ValkeySentinel]:
+    made = ValkeySentinel()
+    yield made
+    made.stop()
+
+
+@pytest.mark.parametrize("is_silent", [True, False])
+async def test_a_sentinel_that_is_away_keeps_the_others_from_nothing(sentinels, is_silent):
+    with silent_port() as port:
+        first = port if is_silent else free_port()
+        url = sentinels.url.replace("//", f"//127.0.0.1:{first},")
+        limits = {"REDIS_BUS_URL": url, "ANNOUNCE_TIMEOUT_SECONDS": 1.0}
+        async with asyncio.timeout(10), listening(RedisBus, limits, "room.a") as (_, heard):
+            await all_are_heard(heard, ["room.a"])
+
+
+async def test_a_url_that_is_silent_keeps_the_others_from_nothing():
+    server = ValkeyNode()
+    try:
+        with silent_port() as port:
+            url = f"redis://127.0.0.1:{port},{server.url}"
+            limits = {"REDIS_BUS_URL": url, "ANNOUNCE_TIMEOUT_SECONDS": 1.0}
+            async with asyncio.timeout(10), listening(RedisBus, limits, "room.a") as (_, heard):
+                await all_are_heard(heard, ["room.a"])
+    finally:
+        server.stop()
+
+
+async def test_a_primary_that_fell_silent_is_not_published_to_for_good(sentinels):
+    limits = {"REDIS_BUS_URL": sentinels.url, "ANNOUNCE_TIMEOUT_SECONDS": 1.0}
+    with override_settings(REALTIME=limits):
+        elsewhere = RedisBus(LOGGER)
+        assert await send(elsewhere, cursor("room.a"))
+        sentinels.primary.suspend()
+        try:
+            async with asyncio.timeout(30):
+                while not await send(elsewhere, cursor("room.a")):
+                    await asyncio.sleep(0.1)
+        finally:
+            sentinels.primary.resume()
+            await redis_module._senders.get().aclose()
 
 
 async def test_a_password_is_in_no_log(caplog):

@@ -15,8 +15,9 @@ from realtime.eventlog.redis.client import CallFailed, Client, NotAnswered, Scri
 from realtime.events.position import OLDEST
 from realtime.exceptions import DatabaseUnavailable
 from realtime.utils.background_loop import background_loop
+from realtime.utils.redis_sentinels import Sentinels
 
-from ...support.servers import Valkey, free_port, wait_until
+from ...support.servers import Valkey, free_port, silent_port, wait_until
 from ..support import redis_log_at
 
 HEADS = Script("heads")
@@ -80,8 +81,9 @@ async def test_addresses(url, where):
     client = Client(url, 1.5)
     options = client._pool.connection_kwargs
     assert options | where | {"socket_connect_timeout": 1.5} == options
-    assert (":1" in url and "sentinel" in url) == bool(client._sentinels[1:])
-    for sentinel in client._sentinels:
+    sentinels = [] if client._sentinels is None else client._sentinels.sentinels
+    assert (":1" in url and "sentinel" in url) == bool(sentinels[1:])
+    for sentinel in sentinels:
         assert sentinel.connection_pool.connection_kwargs["protocol"] == 2
     client._pool.make_connection()
     await client.aclose()
@@ -170,6 +172,15 @@ async def test_the_server_is_what_the_sentinels_say(valkey, sentinel):
         assert client.dbsize() > 2
 
 
+async def test_a_sentinel_that_is_silent_keeps_the_others_from_nothing(valkey, sentinel):
+    with silent_port() as port:
+        log = redis_log_at(
+            f"redis+sentinel://127.0.0.1:{port},127.0.0.1:{sentinel}/site/0",
+            REDIS_LOG_ANSWER_SECONDS=1.0,
+        )
+        await log.aappend([NewEvent("a", "message", "1")])
+
+
 async def test_a_connection_that_is_closed_is_not_written_to(valkey):
     client = Client(valkey.url, 5.0)
     await client.call("PING")
@@ -188,8 +199,7 @@ async def test_a_replica_has_not_answered_where_sentinels_know_the_server(valkey
     await client.call("REPLICAOF", "127.0.0.1", "1")
     with pytest.raises(CallFailed, match="read only replica"):
         await client.call("SET", "a", "1")
-    client._sentinels = (client._pool,)
+    client._sentinels = Sentinels([], 5.0, {})
     with pytest.raises(NotAnswered, match="read only replica"):
         await client.call("SET", "a", "1")
-    client._sentinels = ()
     await client.aclose()
