@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 from django.db import transaction
 
 from ..events.event import Event, PendingEvent
-from ..exceptions import DatabaseUnavailable, OutcomeUnknown, RealtimeError
+from ..exceptions import KeyReused, RealtimeError, SeveralPartitions
 from ..utils.commit_group import CommitGroup
 from . import transactional_outbox as outbox
 from .base import NewEvent
@@ -48,11 +48,12 @@ def append_on_commit(
 
 def is_to_be_retried(error: BaseException, batch: Batch) -> bool:
     """Return whether what is in the outbox stays there after an error, and log it."""
-    if isinstance(error, DatabaseUnavailable | OutcomeUnknown):
-        logger.warning(STORED_LATER, _topics(batch), error)
-        return True
-    _log_loss(error, batch)
-    return False
+    if isinstance(error, KeyReused | SeveralPartitions):  # and would be so each time
+        _log_loss(error, batch)
+        return False
+    log = logger.warning if isinstance(error, RealtimeError) else logger.error
+    log(STORED_LATER, _topics(batch), error, exc_info=_unexpected(error))
+    return True
 
 
 class _HeldAppend(CommitGroup):
@@ -89,8 +90,11 @@ class _HeldAppend(CommitGroup):
 
 
 def _log_loss(error: BaseException, batch: Batch) -> None:
-    unexpected = None if isinstance(error, RealtimeError) else error
-    logger.error(NOT_STORED, _topics(batch), error, exc_info=unexpected)
+    logger.error(NOT_STORED, _topics(batch), error, exc_info=_unexpected(error))
+
+
+def _unexpected(error: BaseException) -> BaseException | None:
+    return None if isinstance(error, RealtimeError) else error
 
 
 def _topics(batch: Batch) -> str:

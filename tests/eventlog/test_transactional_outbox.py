@@ -172,6 +172,23 @@ def test_what_can_never_be_stored_is_said_and_dropped(redis_log, shared_valkey, 
     assert not OutboxEntry.objects.exists()
 
 
+def test_what_fails_as_nobody_expects_stays_too(redis_log, shared_valkey, monkeypatch, caplog):
+    """In a process without the URL of Redis, and in one that has no memory just then."""
+
+    async def append(batch: Any, then: Any) -> Any:
+        raise MemoryError
+
+    publish_in_transaction(redis_log_at(""), "1")
+    assert OutboxEntry.objects.count() == 1
+    pass_lease()
+    with monkeypatch.context() as patched:
+        patched.setattr(redis_log._appender, "append", append)
+        assert move(redis_log, shared_valkey) == []
+    assert [bool(record.exc_info) for record in caplog.records] == [True, True]
+    pass_lease()
+    assert move(redis_log, shared_valkey) == ["1"]
+
+
 def test_of_two_that_move_one_has_its_turn(redis_log, shared_valkey):
     async def both() -> list[list[Event]]:
         calls = [redis_log.move_outbox() for _ in range(2)]
