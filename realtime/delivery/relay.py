@@ -14,4 +14,5 @@ async def relay_outbox(**kwargs: Any) -> None:
     A receiver of `heads_checked`.
     """
     with suppress(DatabaseUnavailable):  # which is logged already
-        await announce(await get_event_log().move_outbox())
+        async for events in get_event_log().move_outbox():
+            await announce(events)

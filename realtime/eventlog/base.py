@@ -1,7 +1,7 @@
 """What an event log has to do. Everything else recovers from it, so it may lose nothing."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from django.core.checks import CheckMessage
@@ -131,13 +131,14 @@ class EventLog(ABC):
         Once, however many processes find that out. A log that can't lose events has none to end.
         """
 
-    async def move_outbox(self) -> list[Event]:
-        """Store what committed transactions have left behind, and return it.
+    async def move_outbox(self) -> AsyncIterator[list[Event]]:
+        """Store what committed transactions have left behind, and yield it, some at a time.
 
         Of a log that has an outbox in the database. Called by every process that listens, each
         `HEAD_CHECK_SECONDS`.
         """
-        return []
+        return
+        yield  # of nothing, but an iterator
 
     def check(self) -> list[CheckMessage]:
         """Return what is wrong with the log's configuration, for Django's system checks."""

@@ -46,14 +46,25 @@ def append_on_commit(
     return list(append.events)
 
 
-def is_to_be_retried(error: BaseException, batch: Batch) -> bool:
-    """Return whether what is in the outbox stays there after an error, and log it."""
-    if isinstance(error, KeyReused | SeveralPartitions):  # and would be so each time
-        _log_loss(error, batch)
-        return False
-    log = logger.warning if isinstance(error, RealtimeError) else logger.error
-    log(STORED_LATER, _topics(batch), error, exc_info=_unexpected(error))
-    return True
+def is_to_be_retried(error: BaseException) -> bool:
+    """Return whether what is in the outbox stays there after an error."""
+    return not isinstance(error, KeyReused | SeveralPartitions)  # which would be so each time
+
+
+def log_kept(failures: Sequence[tuple[BaseException, Batch]]) -> None:
+    """Say what stays in the outbox, and why; nothing without failures."""
+    if not failures:
+        return
+    errors = [error for error, _ in failures]
+    unexpected = next(filter(None, map(_unexpected, errors)), None)
+    log = logger.warning if unexpected is None else logger.error
+    topics = _topics([event for _, batch in failures for event in batch])
+    log(STORED_LATER, topics, unexpected or errors[0], exc_info=unexpected)
+
+
+def log_loss(error: BaseException, batch: Batch) -> None:
+    """Say what is not stored, and why."""
+    logger.error(NOT_STORED, _topics(batch), error, exc_info=_unexpected(error))
 
 
 class _HeldAppend(CommitGroup):
@@ -75,22 +86,21 @@ class _HeldAppend(CommitGroup):
             return
         answers = self._store([append.batch for append in appends])
         done: dict[int, Batch] = {}
+        kept: list[tuple[BaseException, Batch]] = []
         for append, answer in zip(appends, answers, strict=True):
             if not isinstance(answer, BaseException):
                 for event, stored in zip(append.events, answer, strict=True):
                     event.place(stored)
-            elif append.entry is None:
-                _log_loss(answer, append.batch)
-            elif is_to_be_retried(answer, append.batch):
+            elif append.entry is not None and is_to_be_retried(answer):
+                kept.append((answer, append.batch))
                 continue
+            else:
+                log_loss(answer, append.batch)
             if append.entry is not None:
                 done[append.entry] = append.batch
+        log_kept(kept)
         if self._forget is not None and done:
             outbox.remove(done, self._forget)
-
-
-def _log_loss(error: BaseException, batch: Batch) -> None:
-    logger.error(NOT_STORED, _topics(batch), error, exc_info=_unexpected(error))
 
 
 def _unexpected(error: BaseException) -> BaseException | None:

@@ -14,6 +14,7 @@ from typing import Final
 
 from django.db import DatabaseError
 from django.db.models import QuerySet
+from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Now
 
 from .. import models
@@ -56,27 +57,35 @@ def remove(entries: Mapping[int, Sequence[NewEvent]], forget: Callable[..., obje
         forget([event for event in events if event.publisher == PUBLISHER])
 
 
-def take_over() -> dict[int, list[NewEvent]]:
+def take_over(after: int = 0) -> dict[int, list[NewEvent]]:
     """Return the batches of rows that have not been moved for `PROCESS_LEASE_SECONDS`.
 
-    The oldest first. The rows are this call's own until as much time has passed again.
+    The oldest first, those behind the row `after`. They are this call's own until as much time has
+    passed again, or they are given back.
     """
-    old = Now() - timedelta(seconds=settings.PROCESS_LEASE_SECONDS)
-    found = list(
-        _rows().filter(created__lt=old).order_by("pk").values_list("pk", flat=True)[:ENTRIES]
-    )
+    rows = _rows().filter(created__lt=_due())
+    found = list(rows.filter(pk__gt=after).order_by("pk").values_list("pk", flat=True)[:ENTRIES])
     if not found:
         return {}
     # Its process deletes only what is still its own, so first of all they are not.
     own = f"moved.{secrets.token_hex(16)}"
-    _rows().filter(pk__in=found, created__lt=old).update(process=own, created=Now())
-    rows = _rows().filter(process=own).order_by("pk").values_list("pk", "events")
-    return {pk: [NewEvent(*event) for event in json.loads(text)] for pk, text in rows}
+    rows.filter(pk__in=found).update(process=own, created=Now())
+    taken = _rows().filter(process=own).order_by("pk").values_list("pk", "events")
+    return {pk: [NewEvent(*event) for event in json.loads(text)] for pk, text in taken}
 
 
-def remove_moved(keys: Sequence[int]) -> None:
-    """Delete rows that were taken over and are in the log; its keys are forgotten in time."""
-    _rows().filter(pk__in=keys).delete()
+def put_back(moved: Sequence[int], kept: Sequence[int]) -> None:
+    """Delete rows that were taken over and are in the log; give the others back, which are due.
+
+    The keys of the former are forgotten in time.
+    """
+    _rows().filter(pk__in=moved).delete()
+    _rows().filter(pk__in=kept).update(created=_due())
+
+
+def _due() -> CombinedExpression:
+    """Return when a row was last moved that is due now."""
+    return Now() - timedelta(seconds=settings.PROCESS_LEASE_SECONDS)
 
 
 def _rows() -> "QuerySet[models.OutboxEntry]":

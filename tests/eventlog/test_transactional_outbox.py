@@ -1,6 +1,7 @@
 """`realtime.eventlog.transactional_outbox`: once in the log, whatever ends between the two."""
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from realtime.eventlog.base import NewEvent
 from realtime.eventlog.redis.log import RedisLog
 from realtime.events.event import Event
 from realtime.events.position import OLDEST
-from realtime.exceptions import OutcomeUnknown
+from realtime.exceptions import DatabaseUnavailable, OutcomeUnknown
 from realtime.models import OutboxEntry
 from realtime.utils.background_loop import background_loop
 
@@ -61,7 +62,11 @@ def move(log: RedisLog, valkey: Valkey) -> list[str]:
     """What another process finds to be moved, as if it were its turn."""
     with Redis.from_url(valkey.url) as client:
         client.delete("realtime:log:outbox")
-    return [event.data for event in background_loop.run(log.move_outbox)]
+    return [event.data for event in background_loop.run(moved_by, log)]
+
+
+async def moved_by(log: RedisLog) -> list[Event]:
+    return [event async for events in log.move_outbox() for event in events]
 
 
 def test_it_is_a_row_until_it_is_stored_and_leaves_nothing(redis_log, shared_valkey):
@@ -189,9 +194,59 @@ def test_what_fails_as_nobody_expects_stays_too(redis_log, shared_valkey, monkey
     assert move(redis_log, shared_valkey) == ["1"]
 
 
+def leave_behind(*topics: str) -> None:
+    """As by a process that is gone: a row each, whose data are its number."""
+    rows = [
+        json.dumps([[topic, "message", str(n), None, str(n), outbox.PUBLISHER]])
+        for n, topic in enumerate(topics)
+    ]
+    OutboxEntry.objects.bulk_create(
+        [OutboxEntry(process="gone", events=events, created=Now()) for events in rows]
+    )
+    pass_lease()
+
+
+def test_one_turn_moves_all_that_is_there_the_oldest_first(redis_log, shared_valkey, monkeypatch):
+    monkeypatch.setattr(outbox, "ENTRIES", 10)
+    leave_behind(*["a"] * 35)
+    with override_settings(REALTIME={"REDIS_LOG_OUTBOX": True, "HEAD_CHECK_SECONDS": 60.0}):
+        moved = move(redis_log, shared_valkey)
+    assert moved == kept(redis_log) == [str(n) for n in range(35)]
+
+
+def test_a_turn_ends_in_time_for_what_else_its_process_has_to_do(
+    redis_log, shared_valkey, monkeypatch
+):
+    monkeypatch.setattr(outbox, "ENTRIES", 10)
+    leave_behind(*["a"] * 35)
+    with override_settings(REALTIME={"REDIS_LOG_OUTBOX": True, "HEAD_CHECK_SECONDS": 0.001}):
+        assert len(move(redis_log, shared_valkey)) == 10
+
+
+def test_what_cant_be_stored_is_overtaken_by_nothing_in_its_topic_and_due_at_once(
+    redis_log, shared_valkey, monkeypatch
+):
+    """As where one node of a cluster is away: all the rest is stored."""
+    monkeypatch.setattr(outbox, "ENTRIES", 10)
+    original, failed = redis_log._appender.append, []
+
+    async def append(batch: Any, then: Any) -> Any:
+        if batch[0].topic == "a" and len(failed) < 5:  # of the first page
+            failed.append(batch)
+            raise DatabaseUnavailable
+        return await original(batch, then)
+
+    monkeypatch.setattr(redis_log._appender, "append", append)
+    leave_behind(*["a", "b"] * 15)
+    with override_settings(REALTIME={"REDIS_LOG_OUTBOX": True, "HEAD_CHECK_SECONDS": 60.0}):
+        assert move(redis_log, shared_valkey) == [str(n) for n in range(1, 30, 2)]
+        assert move(redis_log, shared_valkey) == [str(n) for n in range(0, 30, 2)]
+    assert kept(redis_log) == [str(n) for n in range(0, 30, 2)]
+
+
 def test_of_two_that_move_one_has_its_turn(redis_log, shared_valkey):
     async def both() -> list[list[Event]]:
-        calls = [redis_log.move_outbox() for _ in range(2)]
+        calls = [moved_by(redis_log) for _ in range(2)]
         return await asyncio.gather(*calls)
 
     OutboxEntry.objects.create(
@@ -224,7 +279,9 @@ MOVING = """
 import asyncio, django
 django.setup()
 from realtime.eventlog import get_event_log
-print(len(asyncio.run(get_event_log().move_outbox())))
+async def count():
+    return sum([len(events) async for events in get_event_log().move_outbox()])
+print(asyncio.run(count()))
 """
 
 

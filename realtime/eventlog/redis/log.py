@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from ...utils.background_loop import background_loop
 from ...utils.threads import DATABASE
 from .. import transactional_outbox as outbox
 from ..base import Changes, EventLog, NewEvent, Page
-from ..held_back import append_on_commit, is_to_be_retried
+from ..held_back import Batch, append_on_commit, is_to_be_retried, log_kept, log_loss
 from ..keys import digest_of_key
 from ..known_heads import is_behind, known_heads
 from ..writer import WENT_BACK, alias, note_stored
@@ -118,31 +119,56 @@ class RedisLog(EventLog):
     async def end_epoch(self, event: Event) -> None:
         await self._end_epoch(event.topic, event.position, event)
 
-    async def move_outbox(self) -> list[Event]:
+    async def move_outbox(self) -> AsyncIterator[list[Event]]:
         # In turn, so that what is there is stored in its order.
         if not settings.REDIS_LOG_OUTBOX or not await self._pruning.claim(
             "outbox", settings.HEAD_CHECK_SECONDS
         ):
-            return []
-        entries = await DATABASE.run(outbox.take_over)
-        if not entries:
-            return []
-        calls = [self.aappend(batch) for batch in entries.values()]
-        answers = await asyncio.gather(*calls, return_exceptions=True)
-        moved: list[Event] = []
-        done = []
-        for (pk, batch), answer in zip(entries.items(), answers, strict=True):
-            if not isinstance(answer, BaseException):
-                moved += answer
-            elif is_to_be_retried(answer, batch):
-                continue
-            done.append(pk)
-        await DATABASE.run(outbox.remove_moved, done)
-        return [event for event in moved if not event.is_repeated]
+            return
+        until = time.monotonic() + settings.HEAD_CHECK_SECONDS / 2  # the caller has more to do
+        waiting: set[str] = set()
+        last = 0
+        while entries := await DATABASE.run(outbox.take_over, last):
+            last = max(entries)
+            moved = await self._move(entries, waiting)
+            yield [event for event in moved if not event.is_repeated]
+            if time.monotonic() >= until:
+                break
 
     def check(self) -> list[CheckMessage]:
         """Return what the log lacks in the settings, and what in Redis' own would lose events."""
         return check_server(self._ask)
+
+    async def _move(self, entries: Mapping[int, Batch], waiting: set[str]) -> list[Event]:
+        """Store what was left behind, and return it.
+
+        `waiting` gets the topics of what can't be stored now. What follows in them waits too.
+        """
+        tried: dict[int, Batch] = {}
+        kept: list[int] = []
+        for pk, batch in entries.items():
+            if waiting.isdisjoint(_topics(batch)):
+                tried[pk] = batch
+            else:
+                waiting |= _topics(batch)
+                kept.append(pk)
+        calls = [self.aappend(batch) for batch in tried.values()]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        moved: list[Event] = []
+        failures: list[tuple[BaseException, Batch]] = []
+        for (pk, batch), answer in zip(tried.items(), answers, strict=True):
+            if not isinstance(answer, BaseException):
+                moved += answer
+            elif is_to_be_retried(answer):
+                waiting |= _topics(batch)
+                kept.append(pk)
+                failures.append((answer, batch))
+            else:
+                log_loss(answer, batch)
+        log_kept(failures)
+        done = [pk for pk in entries if pk not in kept]
+        await DATABASE.run(outbox.put_back, done, kept)
+        return moved
 
     def _append_all(
         self, batches: Sequence[Sequence[NewEvent]]
@@ -213,6 +239,10 @@ def _event(topic: str, epoch: str, id: bytes, fields: Sequence[bytes]) -> Event:
     values = [value.decode() for value in fields[1::2]]
     meta = values[3] if len(values) > 3 else None
     return Event(topic, values[0], values[1], epoch, int(id.partition(b"-")[0]), meta)
+
+
+def _topics(batch: Batch) -> set[str]:
+    return {event.topic for event in batch}
 
 
 def _consecutive(events: list[Event]) -> list[Event]:
