@@ -1,7 +1,7 @@
 """Which topics of the log in Redis have new events, by the times of their newest."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ...events.position import Position
 from ..base import Changes
@@ -16,7 +16,16 @@ FORGET: Final = ("", 0, KEEP_SECONDS * 1_000_000)  # what is older, and return n
 
 Ask = Callable[..., Awaitable[Any]]
 Heads = Callable[[Sequence[str]], Awaitable[Mapping[str, Position]]]
-Mark = Mapping[str, str]  # up to when each server was asked, by its clock
+
+
+class Asked(NamedTuple):
+    """When a server was asked last, and when before that, by its clock in microseconds."""
+
+    before: str
+    last: str
+
+
+Mark = Mapping[str, Asked]  # by partition, or of one server
 
 
 class ChangedTopics:
@@ -28,16 +37,22 @@ class ChangedTopics:
         self._heads = heads
 
     async def since(self, mark: Mark | None, limit: int, *, is_cluster: bool) -> Changes:
-        """Return what `EventLog.changes` does; one call, or of a cluster one for each partition."""
+        """Return what `EventLog.changes` does; one call, or of a cluster one for each partition.
+
+        Each question goes back to the one before the last: a clock that was set back since, and is
+        ahead of the last answer again, has given events times from before it.
+        """
         tags = self._space.tags
         parts = {tag: [tag] for tag in tags} if is_cluster else {"": tags}
-        following: dict[str, str] = {}
+        following: dict[str, Asked] = {}
         names: list[str] | None = []
         for part, its_tags in parts.items():
             keys = [self._space.changes_of(tag) for tag in its_tags]
-            values = [(mark or {}).get(part, ""), limit + 1, KEEP_SECONDS * 1_000_000]
-            now, found = await self._ask(CHANGES, keys, values)
-            following[part] = now.decode()
+            asked = (mark or {}).get(part, Asked("", ""))
+            values = [asked.last, limit + 1, KEEP_SECONDS * 1_000_000, asked.before]
+            time, found = await self._ask(CHANGES, keys, values)
+            now = time.decode()
+            following[part] = Asked(now if found is None else asked.last, now)
             if found is None:
                 names = None
             elif names is not None:

@@ -4,7 +4,7 @@ from asgiref.sync import async_to_sync
 from redis import Redis
 
 from realtime.eventlog.base import Changes, NewEvent
-from realtime.eventlog.redis.changed_topics import KEEP_SECONDS
+from realtime.eventlog.redis.changed_topics import KEEP_SECONDS, Asked, Mark
 from realtime.eventlog.redis.client import Client
 
 
@@ -25,12 +25,18 @@ def lists(url: str) -> dict[str, float]:
     return {name.decode(): score for name, score in pairs}
 
 
-def age(url: str, topic: str) -> None:
-    """As if the topic's last event had been a minute ago."""
+def moved(mark: Mark, seconds: float) -> Mark:
+    """As if it had been asked earlier or later."""
+    by = round(seconds * 1_000_000)
+    return {part: Asked(*(str(int(at) + by) for at in asked)) for part, asked in mark.items()}
+
+
+def age(url: str, topic: str, seconds: float = KEEP_SECONDS + 1) -> None:
+    """As if the topic's last event had been so long ago; a minute."""
     with Redis.from_url(url) as client:
         for key in client.scan_iter("realtime:log:*:changes"):
             if client.zscore(key, topic) is not None:
-                client.zincrby(key, -(KEEP_SECONDS + 1) * 1_000_000, topic)
+                client.zincrby(key, -seconds * 1_000_000, topic)
 
 
 def test_it_costs_by_what_has_changed_and_not_by_topics(redis_log, monkeypatch):
@@ -57,7 +63,7 @@ def test_a_change_is_forgotten_after_a_minute_and_who_asks_then_compares_all(
 ):
     put(redis_log, "a", "b")
     mark = changes(redis_log).mark
-    late = {part: str(int(at) - (KEEP_SECONDS + 1) * 1_000_000) for part, at in mark.items()}
+    late = moved(mark, -(KEEP_SECONDS + 1))
     age(shared_valkey.url, "a")
     assert changes(redis_log, late).heads is None
     assert list(lists(shared_valkey.url)) == ["b"]
@@ -69,8 +75,16 @@ def test_a_change_is_forgotten_after_a_minute_and_who_asks_then_compares_all(
 def test_a_clock_that_went_back_has_all_compared(redis_log):
     put(redis_log, "a")
     mark = changes(redis_log).mark
-    ahead = {part: str(int(at) + 10_000_000) for part, at in mark.items()}
-    found = changes(redis_log, ahead)
+    found = changes(redis_log, moved(mark, 10))
     assert found.heads is None
     put(redis_log, "a")
     assert list(changes(redis_log, found.mark).heads) == ["a"]
+
+
+def test_what_a_clock_that_was_set_back_has_stamped_is_found(redis_log, shared_valkey):
+    """It is ahead of the last question again by the next one."""
+    mark = moved(changes(redis_log).mark, -2)
+    mark = changes(redis_log, mark).mark
+    put(redis_log, "a")
+    age(shared_valkey.url, "a", 1)
+    assert list(changes(redis_log, mark).heads or ()) == ["a"]
