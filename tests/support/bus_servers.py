@@ -96,6 +96,21 @@ class ValkeyNode(Program):
         super().stop()
 
 
+def cluster_node(*options: str) -> ValkeyNode:
+    """A node of a cluster that has no other yet."""
+    while (port := free_port()) > 22_000:  # the bus of a cluster has the port + 10,000
+        pass
+    return ValkeyNode("--cluster-enabled", "yes", *options, port=port)
+
+
+def is_ready(node: ValkeyNode) -> bool:
+    """Whether a node says that all slots are served."""
+    try:
+        return bool(node.client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
+    except RedisError:
+        return False
+
+
 class ValkeyCluster:
     """Three primaries and a replica of the first one."""
 
@@ -104,10 +119,7 @@ class ValkeyCluster:
     def __init__(self) -> None:
         self.nodes: list[ValkeyNode] = []
         for _ in range(4):
-            while (port := free_port()) > 22_000:  # the bus of a cluster has the port + 10,000
-                pass
-            options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
-            self.nodes.append(ValkeyNode(*options, port=port))
+            self.nodes.append(cluster_node("--cluster-node-timeout", "1000"))
         for node, (first, last) in zip(self.nodes, self.SLOTS, strict=False):
             node.client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
             node.client.execute_command("CLUSTER MEET", "127.0.0.1", self.nodes[3].port)
@@ -144,7 +156,7 @@ class ValkeyCluster:
 
     def is_ready(self) -> bool:
         """Whether all that live say that all slots are served."""
-        return all(self._state(node) == "ok" for node in self.nodes if node.process.poll() is None)
+        return all(map(is_ready, (node for node in self.nodes if node.process.poll() is None)))
 
     def move_slot(self, slot: int, source: ValkeyNode, target: ValkeyNode) -> None:
         """Move a slot without keys."""
@@ -156,12 +168,6 @@ class ValkeyCluster:
     def stop(self) -> None:
         for node in self.nodes:
             node.stop()
-
-    def _state(self, node: ValkeyNode) -> str:
-        try:
-            return str(node.client.execute_command("CLUSTER INFO")["cluster_state"])
-        except RedisError:
-            return ""
 
 
 class ValkeySentinel:

@@ -170,7 +170,8 @@ class RedisBus(ConnectedBus):
             await self._servers.find()
         leaving: defaultdict[tuple[Listener, str], list[str]] = defaultdict(list)
         for channel in map(to_channel, left):
-            leaving[self._places.pop(channel), self._together(channel)].append(channel)
+            if channel in self._places:  # else its server has ended it meanwhile
+                leaving[self._places.pop(channel), self._together(channel)].append(channel)
         for (listener, _), channels in leaving.items():
             await listener.unsubscribe(channels)
         joining: defaultdict[tuple[Listener, str], list[str]] = defaultdict(list)

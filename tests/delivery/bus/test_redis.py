@@ -13,7 +13,13 @@ from realtime.delivery.bus.base import MISSED
 from realtime.delivery.bus.redis import MAX_BYTES, RedisBus
 from realtime.delivery.bus.redis_servers import to_channel
 
-from ...support.bus_servers import ValkeyCluster, ValkeyNode, ValkeySentinel
+from ...support.bus_servers import (
+    ValkeyCluster,
+    ValkeyNode,
+    ValkeySentinel,
+    cluster_node,
+    is_ready,
+)
 from ...support.buses import LOGGER, cursor, listening, send, tell_processes_apart
 from ...support.servers import free_port, silent_port, wait_until
 
@@ -83,6 +89,18 @@ async def test_a_slot_that_is_moved_takes_its_topics_along(cluster):
             assert not bus.is_down
         finally:
             cluster.move_slot(slot, target, source)
+
+
+async def test_a_topic_whose_slot_is_moved_as_it_is_left_takes_no_other_along(cluster):
+    async with listening(RedisBus, {"REDIS_BUS_URL": cluster.url}, *TOPICS) as (bus, heard):
+        bus.leave(TOPICS[:1])
+        bus._note_change(to_channel(TOPICS[0]))  # in the same turn its server says so
+        await bus.settled()
+        bus.join(["room.last"])
+        await bus.settled()
+        assert await heard.get() == ("room.last", MISSED)
+        assert not bus.is_down
+        await all_are_heard(heard, TOPICS[1:])
 
 
 async def test_a_node_that_is_killed_is_replaced_by_its_replica(cluster):
@@ -162,6 +180,19 @@ async def test_a_primary_that_fell_silent_is_not_published_to_for_good(sentinels
         finally:
             sentinels.primary.resume()
             await redis_module._senders.get().aclose()
+
+
+async def test_a_node_of_a_cluster_that_does_not_say_its_address_is_where_it_was_asked():
+    """As behind a load balancer."""
+    server = cluster_node("--cluster-preferred-endpoint-type", "unknown-endpoint")
+    try:
+        server.client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16_383)
+        await asyncio.to_thread(wait_until, lambda: is_ready(server))
+        url = {"REDIS_BUS_URL": server.url}
+        async with asyncio.timeout(20), listening(RedisBus, url, "room.a") as (_, heard):
+            await all_are_heard(heard, ["room.a"])
+    finally:
+        server.stop()
 
 
 async def test_a_password_is_in_no_log(caplog):
