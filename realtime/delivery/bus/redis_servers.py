@@ -126,7 +126,7 @@ async def _ask(site: Site, address: Address | None) -> Found:
         await client.aclose()
     asked = site.pool.connection_kwargs.get("host", "") if address is None else address[0]
     slots = [
-        (first, last, (primary[0].decode() or asked, primary[1]))
+        (first, last, ((primary[0] or b"").decode() or asked, primary[1]))
         for first, last, primary, *_ in answer
     ]
     return Found(site, home, slots)
