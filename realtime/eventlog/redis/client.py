@@ -73,8 +73,13 @@ class Client:
         self._connecting = asyncio.Lock()
         self._sentinels: Sentinels | None = None
         if self.is_cluster:
+            asked = parse_url(parts.server).get("host", "localhost")
             self._cluster = RedisCluster.from_url(
-                parts.server, socket_timeout=answer_seconds, **options
+                parts.server,
+                socket_timeout=answer_seconds,
+                # Of nodes that say no address, as behind a proxy: they are where they are asked.
+                address_remap=lambda address: (address[0] or asked, address[1]),
+                **options,
             )
         elif parts.sentinels:
             self._sentinels = Sentinels(

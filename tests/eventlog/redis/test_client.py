@@ -17,6 +17,7 @@ from realtime.exceptions import DatabaseUnavailable
 from realtime.utils.background_loop import background_loop
 from realtime.utils.redis_sentinels import Sentinels
 
+from ...support.bus_servers import cluster_node, is_ready
 from ...support.servers import Valkey, free_port, silent_port, wait_until
 from ..support import redis_log_at
 
@@ -139,6 +140,24 @@ async def test_a_cluster_keeps_topics_on_all_of_its_nodes(cluster):
     assert pruned == {}
     assert await asyncio.to_thread(log.start_epoch) == 31
     await asyncio.to_thread(background_loop.stop)
+
+
+async def test_nodes_that_do_not_say_their_address_are_where_they_are_asked():
+    nodes = [cluster_node("--cluster-preferred-endpoint-type", "unknown-endpoint") for _ in "12"]
+    try:
+        for node, (first, last) in zip(nodes, ((0, 8_191), (8_192, 16_383)), strict=True):
+            node.client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
+        nodes[0].client.execute_command("CLUSTER MEET", "127.0.0.1", nodes[1].port)
+        await asyncio.to_thread(wait_until, lambda: all(map(is_ready, nodes)))
+        client = Client(f"redis+cluster://127.0.0.1:{nodes[0].port}", 5.0)
+        assert await client.ask("EXISTS", ["a"]) == 0
+        assert client._cluster is not None
+        found = {(node.host, node.port) for node in client._cluster.get_nodes()}
+        assert found == {("127.0.0.1", node.port) for node in nodes}
+        await client.aclose()
+    finally:
+        for node in nodes:
+            node.stop()
 
 
 @pytest.fixture
