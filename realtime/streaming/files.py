@@ -10,6 +10,7 @@ from django.utils.cache import get_conditional_response
 
 from ..conf import settings
 from ..server.extensions import file_part
+from ..server.sendfile import WINDOW
 from ..utils.asgi import scope_of
 from ..utils.threads import TRANSFER
 from .ranges import Multipart, Range, Unsatisfiable, last_modified, parse_ranges, range_applies
@@ -129,24 +130,26 @@ class FileStreamResponse(DownloadResponse):
                 if isinstance(piece, bytes):
                     yield piece
                     continue
-                fileno = self._source.fileno()
+                offset, fileno = piece.start, self._source.fileno()
                 if self._kernel is not None and fileno is not None and self.is_untouched:
-                    part = self._kernel(fileno, piece.start, piece.size)
-                    yield part
-                    if not part.revoke():
-                        continue
-                async for chunk in self._chunks(piece):
+                    # By windows: where the stream has to end, it ends between two of them.
+                    while offset < piece.stop:
+                        part = self._kernel(fileno, offset, min(WINDOW, piece.stop - offset))
+                        yield part
+                        if part.revoke():
+                            break
+                        offset += part.size
+                async for chunk in self._chunks(offset, piece.stop):
                     yield chunk
         finally:
             self._source.close_soon()
 
-    async def _chunks(self, piece: Range) -> AsyncGenerator[bytes, None]:
-        offset = piece.start
-        while offset < piece.stop:
-            size = min(settings.FILE_CHUNK_BYTES, piece.stop - offset)
+    async def _chunks(self, offset: int, stop: int) -> AsyncGenerator[bytes, None]:
+        while offset < stop:
+            size = min(settings.FILE_CHUNK_BYTES, stop - offset)
             chunk = await TRANSFER.run(self._source.read, offset, size)
             if not chunk:
                 # The head has promised more; cut the connection, so that the client knows.
-                raise EOFError(f"{self._source.name!r} has become shorter than {piece.stop} bytes.")
+                raise EOFError(f"{self._source.name!r} has become shorter than {stop} bytes.")
             offset += len(chunk)
             yield chunk

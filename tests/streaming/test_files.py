@@ -24,6 +24,7 @@ from realtime.streaming.sources import open_file, open_now
 
 from ..server.support import Client
 from ..support.attempts import three_tries
+from ..support.clients import bearer
 from ..support.contents import REMOTE
 from ..support.servers import certificate, free_port, wait_until
 from ..support.streaming import MIB, client, memory, open_files, read_away, streaming_site
@@ -422,6 +423,38 @@ def test_a_client_that_leaves_over_tls_closes_the_file_within_a_second(secure):
         assert time.monotonic() - started < 1
 
     three_tries(leave)
+
+
+# -- a file that is in somebody's name
+
+
+def read_until_revoked(site: Any, connection: Client, http: httpx.Client) -> int:
+    """Begin a download of alice's, revoke her token, and read: the bytes that came."""
+    headers = bearer(site.shell.make_token("alice"))
+    connection.request("/tests/private/huge.bin", f"Authorization: {headers['Authorization']}")
+    assert connection.head().headers["content-length"] == str(2048 * MIB)
+    site.shell.run("User.objects.get(username='alice').realtime_tokens.latest('pk').delete()")
+    url = f"{site.url}/tests/private/letters.txt"
+    wait_until(lambda: http.get(url, headers=headers).status_code == 401)
+    return read_away(connection, 2048 * MIB)
+
+
+def test_a_download_ends_when_its_user_loses_the_token(here):
+    here.server.expected.append("The user of this stream has been signed out.")
+    with client(here, receive_buffer=65_536) as connection, httpx.Client() as http:
+        assert read_until_revoked(here, connection, http) < 64 * MIB
+    wait_until(lambda: not open_files(here.pid, "huge.bin"))
+
+
+def test_a_download_over_tls_ends_when_its_user_loses_the_token(secure):
+    secure.server.expected.append("The user of this stream has been signed out.")
+    with (
+        secure_client(secure, receive_buffer=65_536) as connection,
+        httpx.Client(verify=secure.context) as http,
+        pytest.raises((ssl.SSLEOFError, ConnectionResetError)),  # cut
+    ):
+        read_until_revoked(secure, connection, http)
+    wait_until(lambda: not open_files(secure.pid, "huge.bin"))
 
 
 # -- bodies that others touch
