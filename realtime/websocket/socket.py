@@ -113,7 +113,7 @@ class Socket:
         await self.close(frames.CLOSE_ERROR, "The server could not check your rights; reconnect.")
 
     async def lost_permission(self, topic: str) -> None:
-        """Close the socket, or drop the topic: the user may no longer read it."""
+        """Close the socket, or tell the client: a topic was dropped, its user may not read it."""
         await self.close(frames.CLOSE_NOT_ALLOWED, f"You may not read {topic!r} any more.")
 
     async def _close_for(self, error: RealtimeError) -> None:

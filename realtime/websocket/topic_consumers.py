@@ -91,7 +91,6 @@ class MultiplexConsumer(WebSocketConsumer):
         await handler(self, content)
 
     async def lost_permission(self, topic: str) -> None:
-        self.unsubscribe(topic)
         detail = f"You may not read {topic!r} any more."
         await self.send_text(frames.reply("unsubscribed", topic=topic, detail=detail))
 

@@ -53,11 +53,16 @@ class TopicWriter:
 
     async def recheck(self) -> None:
         """Write no more of topics that the user may not read any more, nor who is there."""
-        socket = self._socket
-        for topic in self.subscription.topics:
+        # All are taken away before one is told of: a peer that does not read has that wait.
+        socket, subscription, lost = self._socket, self.subscription, []
+        for topic in subscription.topics:
             if not await may(socket.identity.user, topic, "read"):
-                await socket.lost_permission(topic)
-        for topic in await self.subscription.lost_presence(socket.identity.user):
+                subscription.remove(topic)
+                lost.append(topic)
+        unseen = await subscription.lost_presence(socket.identity.user)
+        for topic in lost:
+            await socket.lost_permission(topic)
+        for topic in unseen:
             detail = f"You may not see who is on {topic!r} any more."
             await socket.send_error(NotAllowed.code, detail)
 

@@ -1,6 +1,7 @@
 """A subscription written to a socket: by a task while there is something, past it by the lane."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from realtime.delivery.publish import publish_now
 from realtime.delivery.topic_subscriber import Reset
 from realtime.events.event import Event
 from realtime.events.position import OLDEST, Position
+from realtime.presence import member_subscription
 from realtime.websocket.messages import encode_event
 from realtime.websocket.topic_writer import TopicWriter
 
@@ -37,13 +39,25 @@ class Socket:
     async def reset(self, reset: Reset) -> None:
         self.sent.append(reset)
 
+    async def lost_permission(self, topic: str) -> None:
+        await self.is_open.wait()
+        self.sent.append(f"{topic} is lost")
+
+    async def send_error(self, code: str, detail: str) -> None:
+        await self.is_open.wait()
+        self.sent.append(detail)
+
     async def close(self, code: int, reason: str) -> None:
         self.sent.append(code)
 
 
+async def rule(user: Any, topic: str, action: str) -> bool:
+    return (topic, action) == ("watched", "read")
+
+
 @pytest.fixture
 def world():
-    with stage(HEAD_CHECK_SECONDS=0.1) as parts:
+    with stage(HEAD_CHECK_SECONDS=0.1, PERMISSION=rule) as parts:
         yield parts
 
 
@@ -123,3 +137,21 @@ async def test_a_log_that_fails_closes_the_socket(world, socket, writer, caplog)
     writer.start(None)
     await eventually(lambda: socket.sent == [1011])
     log.failing = False
+
+
+async def test_all_that_is_lost_is_taken_away_before_a_peer_that_does_not_read_is_told(
+    world, socket, writer, monkeypatch
+):
+    watch = SimpleNamespace(take=lambda: None)
+    keeper = SimpleNamespace(watch=lambda *_: watch, unwatch=lambda _: None)
+    monkeypatch.setattr(member_subscription, "get_keeper", lambda: keeper)
+    for topic in ("a", "b", "watched"):
+        await writer.add(topic, None, None, has_presence=topic == "watched")
+    socket.is_open.clear()
+    telling = asyncio.ensure_future(writer.recheck())
+    subscription = writer.subscription
+    await eventually(lambda: (subscription.topics, subscription._watches) == (["watched"], {}))
+    socket.is_open.set()
+    await telling
+    unseen = "You may not see who is on 'watched' any more."
+    assert socket.sent == ["a is lost", "b is lost", unseen]
