@@ -53,6 +53,7 @@ class ConnectionRegistry:
         self._tasks: list[asyncio.Task[None]] = []
         # Users and tokens that have changed, and when, by the loop's clock.
         self._changed: dict[tuple[str, str], float] = {}
+        self._missed = 0.0  # when changes were last missed, by the same clock
 
     def add(self, identity: Identity, connection: Connection) -> None:
         """Check `connection` from now on."""
@@ -86,11 +87,13 @@ class ConnectionRegistry:
 
         `pause` is waited between chunks of them, in seconds.
         """
+        loop = asyncio.get_running_loop()
         identities = list(self.connections if identities is None else identities)
         for start in range(0, len(identities), CHUNK):
-            chunk = identities[start : start + CHUNK]
+            chunk, begun = identities[start : start + CHUNK], loop.time()
             for identity, fresh in zip(chunk, await _refresh(chunk), strict=True):
-                self._tell(identity, fresh)
+                if not self._is_outdated(identity, begun):
+                    self._tell(identity, fresh)
             await asyncio.sleep(pause)
 
     def end_session(self, session: str) -> None:
@@ -170,11 +173,21 @@ class ConnectionRegistry:
             spawn(self._check_new(identity, connection))
 
     async def _check_new(self, identity: Identity, connection: Connection) -> None:
+        begun = asyncio.get_running_loop().time()
         try:
             [fresh] = await _refresh([identity])
         except Exception as error:
             fresh = error  # of a new connection nothing is known: the client may come back
-        await self._recheck(connection, identity, fresh)
+        if not self._is_outdated(identity, begun):
+            await self._recheck(connection, identity, fresh)
+
+    def _is_outdated(self, identity: Identity, begun: float) -> bool:
+        """Return whether what a look-up found that began then is told by another: it has changed.
+
+        The other one may have been faster.
+        """
+        changes = (self._changed.get(mark, 0.0) for mark in _marks(identity))
+        return max(self._missed, *changes) > begun
 
     async def _listen(self) -> None:
         """Hear of changes as they happen."""
@@ -186,6 +199,7 @@ class ConnectionRegistry:
                         await subscription.add(TOPIC)
                         identity_cache.is_trusted = True
                     if has_missed:
+                        self._missed = asyncio.get_running_loop().time()
                         identity_cache.forget()
                         await self.check()
                         has_missed = False

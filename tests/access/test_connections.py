@@ -451,7 +451,7 @@ class LookUps:
     """Stands for the database: when which identities were looked up."""
 
     def __init__(self) -> None:
-        self.is_failing = False
+        self.is_failing = self.is_nobody_known = False
         self.gate: asyncio.Event | None = None
         self.made: list[tuple[float, list[str]]] = []
 
@@ -459,13 +459,14 @@ class LookUps:
     def keys(self) -> list[list[str]]:
         return [keys for _, keys in self.made]
 
-    async def __call__(self, chunk: list[Identity]) -> list[Identity]:
+    async def __call__(self, chunk: list[Identity]) -> Sequence[Identity | None]:
+        found: Sequence[Identity | None] = [None] * len(chunk) if self.is_nobody_known else chunk
         self.made.append((asyncio.get_running_loop().time(), [each.key for each in chunk]))
         if self.gate is not None:
             await self.gate.wait()
         if self.is_failing:
             raise OSError("no database, on purpose")
-        return chunk
+        return found
 
 
 @pytest.fixture
@@ -573,6 +574,54 @@ def test_connection_whose_user_was_looked_up_before_a_change_is_checked_at_once(
         assert registry._changed == {}
 
     watching(main, RECHECK_SECONDS=60.0)
+
+
+@pytest.mark.parametrize("is_missed", [False, True])
+def test_look_up_that_is_overtaken_by_that_for_a_change_says_nothing(look_ups, is_missed):
+    async def main(registry: ConnectionRegistry, layer: Any, log: Any) -> None:
+        live, other = Reader(registry, "a"), Reader(registry, "b", user=2)
+        await asyncio.sleep(1)
+        look_ups.gate = overtaken = asyncio.Event()
+        await asyncio.sleep(30)  # and the round's look-up goes on
+        look_ups.gate = later = asyncio.Event()
+        if is_missed:
+            await say(layer, '{"user": "2"}')
+            await asyncio.sleep(1)
+            await say(layer, *['{"user": "2"}'] * 9)  # more than are kept
+        look_ups.is_nobody_known = True
+        await say(layer, '{"user": "1"}')
+        await asyncio.sleep(1)
+        later.set()
+        await asyncio.sleep(1)
+        assert (live.checks, other.checks[-1]) == (
+            [live.identity, None],
+            None if is_missed else other.identity,
+        )
+        overtaken.set()
+        await asyncio.sleep(1)
+        assert live.checks == [live.identity, None]
+        assert len(other.checks) == (3 if is_missed else 2), "of nobody else it is outdated"
+
+    watching(main, RECHECK_SECONDS=50.0, EPHEMERAL_QUEUE=3)
+
+
+def test_look_up_for_a_new_connection_is_overtaken_too(look_ups):
+    async def main(registry: ConnectionRegistry, layer: Any, log: Any) -> None:
+        Reader(registry, "b", user=2)
+        await asyncio.sleep(1)
+        await say(layer, '{"user": "1"}')
+        await asyncio.sleep(1)
+        look_ups.gate = overtaken = asyncio.Event()
+        late = Reader(registry, "a", user=1)
+        await asyncio.sleep(1)
+        look_ups.gate, look_ups.is_nobody_known = None, True
+        await say(layer, '{"user": "1"}')
+        await asyncio.sleep(1)
+        overtaken.set()
+        await asyncio.sleep(1)
+        assert late.checks == [None]
+
+    watching(main)
 
 
 def test_connection_of_a_session_that_has_just_ended_is_ended(look_ups):
