@@ -53,7 +53,6 @@ class WebSocketConsumer(Socket, AsyncConsumer):
     is_scoped: ClassVar[bool] = False
 
     # As class attributes: a socket keeps only what differs.
-    _handling: asyncio.Task[Any] | None = None
     _heartbeat: Heartbeat | None = None
     _deadline: asyncio.TimerHandle | None = None  # for the first message
     _grace: asyncio.TimerHandle | None = None

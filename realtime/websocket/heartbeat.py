@@ -38,6 +38,8 @@ class Heartbeat:
         self._timer.cancel()
 
     def _beat(self) -> None:
+        if self._socket.is_handling:
+            self._silent = 0  # an answer may have come: it is not read meanwhile
         if self._has_answered and self._silent >= 2:
             spawn(self._socket.close(CLOSE_ERROR, "No answer to two heartbeats; reconnect."))
             return

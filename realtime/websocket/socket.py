@@ -1,5 +1,6 @@
 """A WebSocket as its consumer writes to it: frames, the refusal of its handshake, the close."""
 
+import asyncio
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, ClassVar, Final
@@ -51,6 +52,7 @@ class Socket:
     # As class attributes: a socket keeps only what differs.
     identity: Identity = ANONYMOUS
     _state = ConsumerState.CONNECTING
+    _handling: asyncio.Task[Any] | None = None  # of the message that is handled
     _client = NOBODY  # whom it counts for
     _limits = NO_LIMITS
     _content_of = staticmethod(frames.content_of)  # what is read of a message
@@ -71,6 +73,11 @@ class Socket:
     def describe(self) -> ConnectionInfo:
         """Return what an operator may want to know of this socket."""
         return ConnectionInfo("WebSocket", self.topics, address_of(self.scope))
+
+    @property
+    def is_handling(self) -> bool:
+        """Return whether a message is handled: what comes meanwhile waits."""
+        return self._handling is not None
 
     @property
     def _is_open(self) -> bool:

@@ -631,6 +631,28 @@ async def test_a_socket_that_never_answered_a_heartbeat_stays_open(here):
                 assert json.loads(await socket.recv()) == {"type": "ping"}
 
 
+class Slowly(WebSocketConsumer):
+    """Takes as many seconds as it is told."""
+
+    authentication = "optional"
+    heartbeat = True
+
+    async def received(self, content: Any) -> None:
+        await asyncio.sleep(content)
+        await self.send_json("done")
+
+
+async def test_heartbeats_are_not_missed_while_a_message_is_handled():
+    with override_settings(REALTIME={"HEARTBEAT_SECONDS": 0.1}):
+        async with testing.websocket(Slowly.as_asgi(), "/") as socket:
+            assert await socket.receive_json() == {"type": "ping"}
+            await socket.send_json({"type": "pong"})
+            await socket.send_json(1)
+            while (said := await socket.receive_json()) == {"type": "ping"}:
+                await socket.send_json({"type": "pong"})
+            assert said == "done"
+
+
 # -- order, slowness, bounds
 
 

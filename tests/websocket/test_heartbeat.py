@@ -15,6 +15,7 @@ class Socket:
     def __init__(self) -> None:
         self.pings = 0
         self.codes: list[int] = []
+        self.is_handling = False
 
     async def send_text(self, text: str) -> None:
         self.pings += 1
@@ -38,6 +39,24 @@ def test_loop_that_stood_still_closes_nobody_whom_it_did_not_ask():
         assert (socket.pings, socket.codes) == (4, []), "two are without an answer"
         await asyncio.sleep(10)
         assert (socket.pings, socket.codes) == (4, [1011])
+
+    with override_settings(REALTIME={"HEARTBEAT_SECONDS": 10.0}):
+        instantly(main())
+
+
+def test_client_whose_message_takes_long_to_handle_is_not_silent():
+    async def main() -> None:
+        socket = Socket()
+        heartbeat = Heartbeat(socket)
+        heartbeat.answer()
+        socket.is_handling = True
+        await asyncio.sleep(101)
+        socket.is_handling = False
+        await asyncio.sleep(15)
+        assert (socket.pings, socket.codes) == (11, []), "it has two pings to answer still"
+        await asyncio.sleep(10)
+        assert socket.codes == [1011]
+        heartbeat.stop()
 
     with override_settings(REALTIME={"HEARTBEAT_SECONDS": 10.0}):
         instantly(main())
