@@ -171,8 +171,10 @@ class Supervisor:
             left = list(self._tasks)
             for task in left:
                 task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+            # Together: a worker that is replaced by now may take as long as all others.
+            cancelled = asyncio.gather(*left, return_exceptions=True)
             await self._end_workers()
+            await cancelled
             await valkey.end()
             if beside is not None:
                 beside.cancel()
