@@ -65,6 +65,7 @@ class TwistedTransport(Protocol):
         self.closed = True
         self._has_room.set()
         self._timeouts.stalled.pop(self, None)
+        self._timeouts.paused.pop(self, None)
         self.receiver.connection_lost()
 
     def pauseProducing(self) -> None:
@@ -101,11 +102,13 @@ class TwistedTransport(Protocol):
         if self.reading and not self.closed:
             self.reading = False
             self.transport.pauseProducing()
+            self._timeouts.paused[self] = None
 
     def resume_reading(self) -> None:
         if not self.reading and not self.closed:
             self.reading = True
             self.transport.resumeProducing()
+            self._timeouts.paused.pop(self, None)
 
     def close(self, *, linger: bool = False) -> None:
         if not self.closed:
@@ -125,3 +128,11 @@ class TwistedTransport(Protocol):
         if self.transport.connected:
             self.transport.abortConnection()
         self._timeouts.stalled.pop(self, None)
+        self._timeouts.paused.pop(self, None)
+
+    def fileno(self) -> int:
+        """Return the file descriptor, to be polled while it is not read."""
+        return int(self._socket.fileno())
+
+    def peer_left(self, reset: bool) -> None:
+        self.receiver.peer_left(reset)

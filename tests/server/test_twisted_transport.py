@@ -5,6 +5,7 @@ import json
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,30 @@ def test_a_tls_stream_ends_at_shutdown(secure: Secure) -> None:
         secure.worker.terminate()
         assert client.rest().endswith(b"0\r\n\r\n")
     assert secure.worker.process.wait(EXIT_SECONDS) == 0
+
+
+@pytest.mark.parametrize(
+    ("ending", "count"), [("reset", 32), ("orderly", 500), ("close_notify", 500)]
+)
+def test_a_tls_client_that_leaves_is_noticed_with_a_full_receive_queue(
+    secure: Secure, ending: str, count: int
+) -> None:
+    def leave() -> None:
+        assert secure.worker.reset(15)
+        with secure.client() as client:
+            client.upgrade("/slow?gone=1")
+            client.send(frame(1, b"x" * 100) * 500)
+            time.sleep(0.2)
+            if ending == "reset":
+                client.reset()
+            elif ending == "close_notify":
+                with suppress(TimeoutError):
+                    client.sock.settimeout(0.1)
+                    client.sock.unwrap()
+        assert secure.worker.wait_for("gone is set") < 1.0
+        secure.worker.wait_for(f"slow got {count} then 1006")
+
+    three_tries(leave)
 
 
 @pytest.fixture
