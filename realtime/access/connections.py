@@ -82,19 +82,20 @@ class ConnectionRegistry:
             identity_cache.is_trusted = False
             identity_cache.forget()
 
-    async def check(self, identities: Iterable[Identity] | None = None, pause: float = 0.0) -> None:
-        """Look up all identities, or some, and tell their connections.
-
-        `pause` is waited between chunks of them, in seconds.
-        """
+    async def check(
+        self, identities: Iterable[Identity] | None = None, seconds: float = 0.0
+    ) -> None:
+        """Look up all identities, or some, and tell their connections; spread over `seconds`."""
         loop = asyncio.get_running_loop()
         identities = list(self.connections if identities is None else identities)
+        since = loop.time()
         for start in range(0, len(identities), CHUNK):
             chunk, begun = identities[start : start + CHUNK], loop.time()
             for identity, fresh in zip(chunk, await _refresh(chunk), strict=True):
                 if not self._is_outdated(identity, begun):
                     self._tell(identity, fresh)
-            await asyncio.sleep(pause)
+            due = since + seconds * min(1, (start + CHUNK) / len(identities))
+            await asyncio.sleep(max(0, due - loop.time()))
 
     def end_session(self, session: str) -> None:
         """End what lives on the session with this digest, even if it can still be found."""
@@ -220,11 +221,10 @@ class ConnectionRegistry:
             await asyncio.sleep(settings.RECHECK_SECONDS / 2)
             long_ago = loop.time() - settings.RECHECK_SECONDS
             self._changed = {mark: at for mark, at in self._changed.items() if at > long_ago}
-            # The second half of the time is spread over the chunks: thousands of sessions looked
-            # up in one go would keep the event loop from its work.
-            chunks = 1 + len(self.connections) // CHUNK
+            # In the second half of the time: thousands of sessions looked up in one go would keep
+            # the event loop from its work.
             try:
-                await self.check(pause=settings.RECHECK_SECONDS / 2 / chunks)
+                await self.check(seconds=settings.RECHECK_SECONDS / 2)
             except Exception:
                 logger.warning("Can't check live connections; trying again", exc_info=True)
 
