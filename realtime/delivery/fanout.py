@@ -15,6 +15,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextvars import Context
+from time import monotonic
 from typing import Final
 
 from ..events.event import Event, last_position, take
@@ -200,17 +201,16 @@ class Fanout:
             self._tell(subscriber, ())
 
     def _send_all(self) -> Iterator[None]:
-        now = asyncio.get_running_loop().time
-        deadline = (began := now()) + SLICE_SECONDS
+        deadline = (began := monotonic()) + SLICE_SECONDS
         if self._sending is not None:
             self._give_up()  # what failed before, and with it what has come since
         while self._unsent:
             for _ in self._send(self._next()):
-                if now() > deadline:
+                if monotonic() > deadline:
                     yield
-                    deadline = now() + SLICE_SECONDS
+                    deadline = monotonic() + SLICE_SECONDS
         self._unsent = ()
-        SECONDS.observe(now() - began)
+        SECONDS.observe(monotonic() - began)
 
     def _next(self) -> list[Event]:
         """Take the events of one write off `_unsent`: there is no gap between them."""

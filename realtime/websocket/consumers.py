@@ -136,11 +136,12 @@ class WebSocketConsumer(Socket, AsyncConsumer):
 
     async def _serve(self, receive: Receive) -> int:
         """Handle what comes until the disconnect; return the close code."""
+        task = asyncio.current_task()
         if self.authentication == "message":
             loop = asyncio.get_running_loop()
             self._deadline = loop.call_later(settings.FIRST_MESSAGE_SECONDS, self._no_token_came)
         else:
-            await self._handle(None)
+            await self._handle(None, task)
         while True:
             message = await receive()
             if message["type"] == "websocket.disconnect":
@@ -148,10 +149,10 @@ class WebSocketConsumer(Socket, AsyncConsumer):
             if self._state < ConsumerState.CLOSING:
                 if self._heartbeat is not None:
                     self._heartbeat.hear()
-                await self._handle(message)
+                await self._handle(message, task)
 
-    async def _handle(self, message: Message | None) -> None:
-        self._handling = asyncio.current_task()
+    async def _handle(self, message: Message | None, task: asyncio.Task[Any] | None) -> None:
+        self._handling = task
         try:
             if self._state < ConsumerState.OPEN:
                 if message is not None:

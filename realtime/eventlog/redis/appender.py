@@ -11,6 +11,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Final, TypeAlias
 
 from ...conf import settings
@@ -67,6 +68,14 @@ class _Turn:
         self.ended.set_result(None)
 
 
+class _Writers:
+    """What the appends of one event loop share."""
+
+    def __init__(self) -> None:
+        self.free = [_Writer() for _ in range(AT_ONCE)]
+        self.last: _Turn | None = None
+
+
 class _Partition:
     """Group commit: publishers that come while appends are under way share the next one."""
 
@@ -74,22 +83,20 @@ class _Partition:
         self._space = space
         self._clients = clients
         self._topic = topic  # one that is in it
-        self._writers = PerLoop(lambda: [_Writer() for _ in range(AT_ONCE)])  # that are free
-        self._last = PerLoop[list[_Turn]](list)  # one, once there was an append
+        self._writers = PerLoop(_Writers)
         self.append_together = Batcher[Call | Question, Any](
             self._answer, at_once=AT_ONCE, unanswered=OutcomeUnknown
         )
 
     async def _answer(self, calls: Sequence[Call | Question]) -> Sequence[Any]:
-        free, last = self._writers.get(), self._last.get()
-        turn = _Turn(last.pop() if last else None)
-        last.append(turn)
-        writer = free.pop()
+        writers = self._writers.get()
+        turn = writers.last = _Turn(writers.last)
+        writer = writers.free.pop()
         writer.number += 1
         try:
             return await self._append(writer, turn, calls)
         finally:
-            free.append(writer)
+            writers.free.append(writer)
             turn.end()
 
     async def _append(
@@ -163,10 +170,14 @@ class Appender:
         """Raise what keeps an event from being stored."""
         await self._partition_of(()).append_together(None)
 
+    @cached_property
+    def _is_cluster(self) -> bool:
+        return self._clients.get().is_cluster
+
     def _partition_of(self, batch: Sequence[NewEvent]) -> _Partition:
         """Return the one that all the events are in; raise `SeveralPartitions` if there is none."""
         tag = topic = ""
-        if self._clients.get().is_cluster:
+        if self._is_cluster:
             topic = batch[0].topic if batch else READY
             tag = self._space.tag(topic)
             if any(self._space.tag(event.topic) != tag for event in batch):
