@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import signal
+import site
 import sys
 import time
 from asyncio.subprocess import DEVNULL, Process
@@ -196,7 +197,16 @@ def describe_exit(status: int) -> str:
 def environment(given: Mapping[str, str], workers: int) -> dict[str, str]:
     """Return the environment of one of so many workers, which can import what this process can."""
     # The script's directory is what `python -m` would not look in.
-    paths = [sys.path[0], str(Path(__file__).resolve().parents[2]), given.get("PYTHONPATH", "")]
+    paths = [sys.path[0], _own_folder(), given.get("PYTHONPATH", "")]
     path = os.pathsep.join(filter(None, paths))
     kept = {name: value for name, value in given.items() if name not in systemd.VARIABLES}
     return {**kept, WORKERS_VARIABLE: str(workers), "PYTHONPATH": path}
+
+
+def _own_folder() -> str:
+    """Return the folder of this package; "" where each process looks for packages by itself."""
+    folder = Path(__file__).resolve().parents[2]
+    # PYTHONPATH comes before the standard library: installed packages must not, some are named
+    # as its modules are.
+    installed = map(Path, (*site.getsitepackages(), site.getusersitepackages()))
+    return "" if folder in (each.resolve() for each in installed) else str(folder)

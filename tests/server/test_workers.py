@@ -2,9 +2,13 @@
 
 import asyncio
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import time
+import venv
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +43,32 @@ def test_environment_of_a_worker_says_how_many_and_where_modules_are() -> None:
     assert env["PYTHONPATH"].split(os.pathsep)[-1] == "/elsewhere"
     assert given == {"A": "b", "PYTHONPATH": "/elsewhere"}
     assert not environment({}, 1)["PYTHONPATH"].endswith(os.pathsep)
+
+
+IMPORT_AS_A_WORKER = """
+import subprocess, sys
+from realtime.server.workers import environment
+command = [sys.executable, "-c", "import argparse, realtime; print(realtime.__file__)"]
+sys.exit(subprocess.run(command, env=environment({}, 1)).returncode)
+"""
+
+
+def test_installed_packages_hide_no_module_of_the_standard_library_from_a_worker(
+    tmp_path: Path,
+) -> None:
+    venv.create(tmp_path, symlinks=True)
+    (installed,) = tmp_path.glob("lib/python*/site-packages")
+    shutil.copytree(Path(workers.__file__).parent, installed / "realtime" / "server")
+    (installed / "realtime" / "__init__.py").touch()
+    (installed / "argparse.py").write_text("raise ImportError('for Python 2.6')")
+    done = subprocess.run(
+        [tmp_path / "bin" / "python", "-c", IMPORT_AS_A_WORKER],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(installed / "realtime" / "__init__.py")
 
 
 @pytest.mark.parametrize(("said", "is_started"), [("1", True), ("01", True), ("0", False)])
