@@ -8,6 +8,7 @@ from functools import wraps
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any, Final
 
+from channels.routing import URLRouter
 from channels.security.websocket import OriginValidator
 from django.apps import apps
 from django.conf import settings as django_settings
@@ -113,8 +114,8 @@ def check_origins(**kwargs: Any) -> list[CheckMessage]:
         return []
     try:
         application = import_string(path)
-    except ImportError as error:
-        message = f"ASGI_APPLICATION = {path!r} can't be imported: {error}"
+    except Exception as error:  # what the module raises, as for a variable that is not set
+        message = f"ASGI_APPLICATION = {path!r} can't be imported: {error!r}"
         return [Error(message, hint="Name the ASGI application.", id="realtime.E005")]
     websocket = getattr(application, "application_mapping", {}).get("websocket")
     return [
@@ -288,8 +289,9 @@ def _unguarded(application: Any) -> Iterator[str]:
         if not issubclass(consumer, WebSocketConsumer):
             yield f"{consumer.__module__}.{consumer.__qualname__}"
         return
-    for route in getattr(application, "routes", ()):
-        yield from _unguarded(route.callback)
+    if isinstance(application, URLRouter):  # of other frameworks' routes nothing is known
+        for route in application.routes:
+            yield from _unguarded(route.callback)
     for attribute in ("inner", "application"):
         if hasattr(application, attribute):
             yield from _unguarded(getattr(application, attribute))

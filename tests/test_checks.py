@@ -311,6 +311,11 @@ validated_inside = site(SessionMiddlewareStack(StricterValidator(Foreign.as_asgi
 http_only = ProtocolTypeRouter({"http": Foreign.as_asgi()})
 
 
+other_framework = ProtocolTypeRouter(
+    {"websocket": SimpleNamespace(routes=[SimpleNamespace(path="/ws", endpoint=Foreign)])}
+)
+
+
 async def plain(scope, receive, send):
     """Any ASGI application: nothing can be known of it."""
 
@@ -325,6 +330,7 @@ async def plain(scope, receive, send):
         ("validated", []),
         ("validated_inside", []),
         ("http_only", []),
+        ("other_framework", []),
         ("plain", []),
         ("nowhere", ["realtime.E005"]),
     ],
@@ -337,6 +343,18 @@ def test_w003_names_the_consumer():
     with override_settings(ASGI_APPLICATION=f"{__name__}.foreign"):
         [message] = run()
     assert "tests.test_checks.Foreign" in message.msg
+
+
+@pytest.mark.parametrize("raised", ["KeyError('API_KEY')", "ImproperlyConfigured('no key')"])
+def test_e005_says_what_the_applications_module_raises(raised, tmp_path, monkeypatch):
+    name = f"asgi_{raised[:8].lower()}"
+    text = f"from django.core.exceptions import ImproperlyConfigured\nraise {raised}"
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with override_settings(ASGI_APPLICATION=f"{name}.application"):
+        [message] = run()
+    assert message.id == "realtime.E005"
+    assert raised in message.msg
 
 
 def test_a_site_without_asgi_application():
