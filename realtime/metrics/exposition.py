@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from .series import registry
+from .series import escaped_help, registry
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -15,6 +15,6 @@ def render(totals: Mapping[str, int]) -> str:
 
 def _lines(totals: Mapping[str, int]) -> Iterator[str]:
     for name, series in sorted(registry.items()):
-        yield f"# HELP {name} {series.help}\n# TYPE {name} {series.type}\n"
+        yield f"# HELP {name} {escaped_help(series.help)}\n# TYPE {name} {series.type}\n"
         for sample, value in series.samples(totals):
             yield f"{sample} {value}\n"

@@ -56,7 +56,7 @@ class _Labelled(Series):
         self._indexes: dict[tuple[str, ...], int] = {}
         for values in product(*labels.values()):
             pairs = zip(labels, values, strict=True)
-            written = ",".join(f'{label}="{value}"' for label, value in pairs)
+            written = ",".join(f'{label}="{_escaped(value)}"' for label, value in pairs)
             self._names.append(f"{name}{{{written}}}" if written else name)
             self._indexes[values] = cells.allot(kind, self._names[-1])
             if kind is Kind.MIN:
@@ -184,6 +184,15 @@ class Histogram(Series):
 
 def _written(bound: float) -> str:
     return f"{bound:g}"
+
+
+def _escaped(value: str) -> str:
+    return escaped_help(value).replace('"', r"\"")
+
+
+def escaped_help(text: str) -> str:
+    """Return a text as Prometheus' format has it after `# HELP`."""
+    return text.replace("\\", r"\\").replace("\n", r"\n")
 
 
 def refresh_gauges() -> None:

@@ -40,6 +40,17 @@ def test_prometheus_reads_what_is_written():
     }
 
 
+ODD: Final = 'a "b", \\ c\\n}\nd'
+
+
+def test_prometheus_reads_texts_with_quotes_backslashes_and_line_ends():
+    with own_series():
+        Counter("a_total", ODD, path=(ODD, "plain"))
+        (family,) = parse(render({}))
+    assert family.documentation == ODD
+    assert [sample.labels["path"] for sample in family.samples] == [ODD, "plain"]
+
+
 def test_every_series_is_told_in_its_type_and_with_help():
     families = {family.name: family for family in parse(render({}))}
     assert {name.removesuffix("_total") for name in registry} == set(families)
