@@ -30,10 +30,13 @@ def notify(env: Mapping[str, str], state: str) -> None:
     if address:
         if address.startswith("@"):
             address = "\0" + address[1:]
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        # Nobody is there, or reads; or there is no descriptor or memory for it now.
+        with (
+            contextlib.suppress(OSError, MemoryError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock,
+        ):
             sock.setblocking(False)
-            with contextlib.suppress(OSError):  # nobody is there, or reads
-                sock.sendto(state.encode(), address)
+            sock.sendto(state.encode(), address)
 
 
 def watchdog_seconds(env: Mapping[str, str]) -> float | None:

@@ -1,6 +1,7 @@
 """systemd's side of `serve`: a socket that is passed in, and what is notified."""
 
 import os
+import resource
 import select
 import signal
 import socket
@@ -87,6 +88,19 @@ def test_nothing_is_notified_where_nobody_asks(notified: socket.socket) -> None:
     systemd.notify({}, "READY=1")
     systemd.notify({"NOTIFY_SOCKET": "/nowhere/at/all"}, "READY=1")
     assert select.select([notified], [], [], 0)[0] == []
+
+
+def test_what_can_not_be_notified_for_lack_of_a_descriptor_ends_nothing(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            os.dup(0)
+        systemd.notify({"NOTIFY_SOCKET": str(tmp_path / "notify")}, "WATCHDOG=1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_name_with_an_at_sign_is_an_abstract_socket() -> None:
