@@ -35,9 +35,10 @@ class Supervisor:
 
     SIGTERM and SIGINT drain and stop, SIGHUP replaces the workers one at a time. `drain_delay` is
     the seconds between a SIGTERM and the drain, in which all is served and `readyz` says 503,
-    `grace` those a worker may take to drain before it is killed, `worker_timeout` those in which
-    its event loop may give no sign of life before it is replaced (0: any time), `memory_grace`
-    those it has to drain once it gets no more memory and another has been started (0: it stays).
+    `grace` those a worker may take to drain before it is killed, `start_timeout` those until it has
+    to be ready (0: any time), `worker_timeout` those in which its event loop may give no sign of
+    life before it is replaced (0: any time), `memory_grace` those it has to drain once it gets no
+    more memory and another has been started (0: it stays).
     `options` are further arguments for the worker's command line, see
     `python -m realtime.server --help`.
     `embedded_redis` has a Valkey started with them, and names the environment variable in which
@@ -58,6 +59,7 @@ class Supervisor:
         workers: int = 1,
         grace: float = 30.0,
         drain_delay: float = 0.0,
+        start_timeout: float = 60.0,
         worker_timeout: float = 15.0,
         memory_grace: float = 10.0,
         env: Mapping[str, str] | None = None,
@@ -76,6 +78,7 @@ class Supervisor:
         self.workers = workers
         self.grace = grace
         self.drain_delay = drain_delay
+        self.start_timeout = start_timeout
         self.options = [*options, "--drain-delay", str(drain_delay)]
         self.embedded_redis = embedded_redis
         self.on_ready = on_ready
@@ -248,7 +251,7 @@ class Supervisor:
         except Exception as error:  # no such file, or no process, thread or descriptor to be had
             logger.error("Can't start %s: %s", sys.executable, error)
             return None
-        return worker if await worker.is_started(self.grace) else None
+        return worker if await worker.is_started(self.grace, self.start_timeout) else None
 
     async def _keep(self, slot: Slot) -> None:
         if not await slot.renew(self.grace):

@@ -18,7 +18,6 @@ from realtime.server import systemd
 logger = logging.getLogger(__name__)
 
 WORKERS_VARIABLE: Final = "REALTIME_WORKERS"  # says in a worker's environment how many there are
-START_TIMEOUT: Final = 60.0  # seconds until one that is not ready is killed and counted as failed
 QUICK_DEATH: Final = 5.0  # what lives for fewer seconds is restarted with a growing delay
 MAX_BACKOFF: Final = 10.0  # seconds: the longest delay before a restart
 BEAT: Final = b"1"  # what a worker writes into its pipe
@@ -27,6 +26,7 @@ BEAT_SECONDS: Final = 0.5  # between two signs of life of a worker's event loop
 CHECKS: Final = 4  # in the time that a worker may be silent
 STACK_SECONDS: Final = 1.0  # that a silent worker gets to write down what holds it
 
+NOT_READY: Final = "Worker %d was not ready after %g s (--start-timeout): it is killed."
 SILENT: Final = (
     "Worker %d has shown no sign of life for %g s (--worker-timeout): it is killed. What its "
     "threads were executing follows, unless the process itself was stopped."
@@ -126,14 +126,14 @@ class Worker:
             os.close(self._pipe)
             self._pipe = None
 
-    async def is_started(self, grace: float) -> bool:
-        """Return whether it has become ready in time; it is ended if not."""
+    async def is_started(self, grace: float, timeout: float) -> bool:
+        """Return whether it is ready within `timeout` seconds, 0: whenever; it is ended if not."""
         try:
-            async with asyncio.timeout(START_TIMEOUT):
+            async with asyncio.timeout(timeout or None):
                 if await asyncio.shield(self._ready):
                     return True
         except TimeoutError:
-            pass
+            logger.error(NOT_READY, self.process.pid, timeout)
         except asyncio.CancelledError:
             await end(self.process, grace)
             raise

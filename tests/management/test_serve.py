@@ -1,5 +1,6 @@
 """`manage.py serve`: what it refuses, and how it ends; what it does is test_supervisor's."""
 
+import re
 import socket
 import subprocess
 import sys
@@ -42,6 +43,12 @@ def test_workers_that_do_not_reach_each_other(site: dict[str, str]) -> None:
     assert refusal(done).startswith("CommandError: The worker could not start")
     assert "(realtime.E004) 2 workers, and a channel layer that does not leave" in done.stderr
     assert "HINT: Use channels_redis" in done.stderr
+
+
+def test_workers_that_take_longer_to_start_than_they_may(site: dict[str, str]) -> None:
+    done = serve(environment(site), "--port", "0", "--start-timeout", "0.05")
+    assert refusal(done).startswith("CommandError: The worker could not start")
+    assert re.search(r"Worker \d+ was not ready after 0\.05 s \(--start-timeout\)", done.stderr)
 
 
 def test_skip_checks_serves_with_what_they_would_refuse(site: dict[str, str]) -> None:

@@ -82,7 +82,7 @@ async def test_worker_that_lacks_memory_before_it_is_ready_is_ended(
     os.close(write)
     worker = Worker(process, read)
     try:
-        assert await worker.is_started(0) is is_started
+        assert await worker.is_started(0, 20) is is_started
         assert (process.returncode is None) is is_started
     finally:
         await end(process, 0)
@@ -99,3 +99,23 @@ async def test_process_that_ignores_sigterm_is_killed() -> None:
     await process.stdout.readline()
     await end(process, 0.1)
     assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(("timeout", "is_started"), [(0.25, False), (20, True), (0, True)])
+async def test_worker_that_is_not_ready_in_time_is_killed_and_named(
+    timeout: float, is_started: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    code = f"import os, time; time.sleep(1); os.write({write}, b'1'); time.sleep(600)"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, pass_fds=[write])
+    os.close(write)
+    worker = Worker(process, read)
+    try:
+        assert await worker.is_started(0, timeout) is is_started
+        assert (process.returncode is None) is is_started
+        said = f"Worker {process.pid} was not ready after {timeout} s (--start-timeout)"
+        assert (said not in caplog.text) is is_started
+    finally:
+        await end(process, 0)
+        worker._close()

@@ -42,6 +42,14 @@ class Command(BaseCommand):
             help="after SIGTERM serve as before for so long while /readyz says 503 (default: 0)",
         )
         parser.add_argument(
+            "--start-timeout",
+            type=float,
+            default=60.0,
+            metavar="SECONDS",
+            help="a worker that is not ready after so long is killed, and counts as one that could "
+            "not start (default: 60; 0: never)",
+        )
+        parser.add_argument(
             "--worker-timeout",
             type=float,
             default=15.0,
@@ -89,6 +97,7 @@ class Command(BaseCommand):
                 workers=options["workers"],
                 grace=options["grace"],
                 drain_delay=options["drain_delay"],
+                start_timeout=options["start_timeout"],
                 worker_timeout=options["worker_timeout"],
                 memory_grace=options["memory_grace"],
                 options=[*checks, *ON_STARTUP, *root_path(), *options["options"]],
