@@ -122,7 +122,6 @@ class ProcessAdmin(ReadOnlyAdmin):
     def _tables(self, request: HttpRequest, shown: Snapshot) -> dict[str, Any]:
         return {
             "shown": shown,
-            "live_url": self._url("changelist"),
             "may_see_addresses": request.user.has_perm(VIEW_ADDRESS),
             "may_disconnect": request.user.has_perm(DISCONNECT),
         }

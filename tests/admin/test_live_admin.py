@@ -1,10 +1,14 @@
 """The live page of the admin, through Django's test client; tests/demo/test_live has a browser."""
 
 import asyncio
+import json
+import re
 from collections.abc import Callable
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest.mock import patch
+from urllib.parse import urljoin
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -12,6 +16,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.db.models.functions import Now
 from django.test import AsyncClient, Client, override_settings
+from django.test.utils import override_script_prefix
 from django.urls import reverse
 
 from realtime.access import signals
@@ -114,6 +119,28 @@ async def test_stream_ends_when_the_permission_is_taken_away():
 
 
 # -- what is shown
+
+
+async def with_a_topic(shown: Snapshot) -> None:
+    shown.topics = [("room.a", 1)]
+
+
+def links_to_topics(html: str) -> list[str]:
+    return re.findall(r'href="([^"]*topic=[^"]*)"', html)
+
+
+async def test_links_of_page_and_stream_lead_to_the_page_below_a_path():
+    client, page = AsyncClient(), "https://a.test/app/admin/realtime/process/"
+    await client.aforce_login(await User.objects.acreate_superuser("boss"))
+    with patch.object(live_admin, "complete", with_a_topic), override_script_prefix("/app/"):
+        shown = await client.get("/admin/realtime/process/")
+        stream = await client.get("/admin/realtime/process/events/")
+        async with aclosing(aiter(stream)) as parts:
+            frame = await anext(parts)
+    (link,) = links_to_topics(shown.content.decode())
+    assert urljoin(page, link) == f"{page}?topic=room.a&amp;user=#tail"
+    (link,) = links_to_topics(json.loads(frame.decode().partition("data: ")[2]))
+    assert urljoin(page, link) == f"{page}?topic=room.a&amp;user=#tail"
 
 
 def test_processes_are_shown_with_their_state(boss):
