@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
+from copy import copy
 from datetime import tzinfo
 from typing import Any, Final
 
@@ -86,12 +87,19 @@ class ProcessAdmin(ReadOnlyAdmin):
         identity = await reader(request, [])
         if identity.source != "session":  # a token may be worth less than its user
             raise NotIdentified("Sign in to the admin.")
-        request.user = identity.user  # type: ignore[assignment]
-        if not await DATABASE.run_twice(self._may_view, request):
+
+        def look() -> dict[str, Any] | None:
+            # The request's own has what middleware sets on it, and a site asks for.
+            if request.user.pk != identity.user.pk:
+                request.user = identity.user  # type: ignore[assignment]
+            added = _added(request.user)
+            return added if self._may_view(request) else None
+
+        if (added := await DATABASE.run_twice(look)) is None:
             raise NotAllowed("You may not see the live page.")
         scope_of(request)[IDENTITY] = identity  # the stream ends when the user is signed out
         zone = await sync_to_async(timezone.get_current_timezone)()  # it may read a file
-        return EventStreamResponse(self._snapshots(request, zone))
+        return EventStreamResponse(self._snapshots(request, zone, added))
 
     def disconnect_view(self, request: HttpRequest) -> HttpResponse:
         """End the live connections of a user."""
@@ -126,7 +134,9 @@ class ProcessAdmin(ReadOnlyAdmin):
             "may_disconnect": request.user.has_perm(DISCONNECT),
         }
 
-    async def _snapshots(self, request: HttpRequest, zone: tzinfo) -> AsyncGenerator[bytes, None]:
+    async def _snapshots(
+        self, request: HttpRequest, zone: tzinfo, added: Mapping[str, Any]
+    ) -> AsyncGenerator[bytes, None]:
         username = _asked(request, "user")
         language = translation.get_language()
 
@@ -134,6 +144,7 @@ class ProcessAdmin(ReadOnlyAdmin):
             # Looked up anew: a permission that is taken away ends no connection by itself.
             user = _find_user(request.user.pk)
             if user is not None:
+                vars(user).update(added)
                 request.user = user
             return load(username) if user is not None and self._may_view(request) else None
 
@@ -160,6 +171,17 @@ class ProcessAdmin(ReadOnlyAdmin):
 
 def _find_user(pk: Any) -> Any:
     return get_user_model()._default_manager.filter(pk=pk).first()
+
+
+def _added(user: Any) -> dict[str, Any]:
+    """Return what middleware has set on a user, as whether a second factor was shown."""
+    own = copy(user)  # of what is lazy, the user itself
+    return {
+        name: value
+        for name, value in vars(own).items()
+        # Neither a column nor what is remembered, as permissions are.
+        if not name.startswith("_") and not hasattr(type(own), name)
+    }
 
 
 def _asked(request: HttpRequest, name: str) -> str:

@@ -6,11 +6,14 @@ import re
 from collections.abc import Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 from urllib.parse import urljoin
 
 import pytest
+from django.conf import settings
+from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
@@ -18,6 +21,7 @@ from django.db.models.functions import Now
 from django.test import AsyncClient, Client, override_settings
 from django.test.utils import override_script_prefix
 from django.urls import reverse
+from django.utils.functional import SimpleLazyObject
 
 from realtime.access import signals
 from realtime.access.tokens import create_token
@@ -110,6 +114,53 @@ async def test_stream_ends_when_the_permission_is_taken_away():
     ):
         answer = await client.get(reverse(EVENTS))
         assert answer.headers["Content-Type"] == "text/event-stream"
+        parts = aiter(answer)
+        assert b"Topics with readers" in await anext(parts)
+        await user.user_permissions.aremove(permission)
+        async with asyncio.timeout(20):
+            async for _ in parts:
+                pass
+
+
+def second_factor(get_response: Any) -> Any:
+    """Say of each user whether it was shown, as django-otp does."""
+
+    def verified(user: Any, is_verified: bool) -> Any:
+        user.is_verified = lambda: is_verified
+        user.get_all_permissions()  # it remembers them
+        return user
+
+    def middleware(request: Any) -> Any:
+        is_verified = request.headers.get("Factor") == "shown"
+        request.user = SimpleLazyObject(partial(verified, request.user, is_verified))
+        return get_response(request)
+
+    return middleware
+
+
+def has_permission(request: Any) -> bool:
+    """As the one of a site whose admin wants a second factor."""
+    return bool(request.user.is_active and request.user.is_staff and request.user.is_verified())
+
+
+async def test_stream_is_for_whom_the_admin_site_lets_in():
+    user = await User.objects.acreate_user("helper", is_staff=True)
+    permission = await Permission.objects.aget(codename="view_live")
+    await user.user_permissions.aadd(permission)
+    client = AsyncClient()
+    await client.aforce_login(user)
+    with (
+        patch.object(admin.site, "has_permission", has_permission),
+        patch.object(live_admin, "REFRESH_SECONDS", 0.01),
+        override_settings(
+            MIDDLEWARE=[*settings.MIDDLEWARE, f"{__name__}.second_factor"],
+            REALTIME={"PROCESS_BEAT_SECONDS": None},
+        ),
+    ):
+        answer = await client.get(reverse(EVENTS))
+        assert answer.status_code == 403
+        answer = await client.get(reverse(EVENTS), headers={"Factor": "shown"})
+        assert answer.status_code == 200
         parts = aiter(answer)
         assert b"Topics with readers" in await anext(parts)
         await user.user_permissions.aremove(permission)
