@@ -7,7 +7,7 @@ compared in turn, in `HEAD_CHECK_IDLE_SECONDS`.
 """
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -61,7 +61,7 @@ class HeadCheck:
         """Compare what is due; return the topics that had more in the log than was announced.
 
         Without those that are compared only because they were joined. What the log raises is
-        raised; then everything is due.
+        raised, once what it can be asked for has been compared; then everything is due.
         """
         is_thorough = is_thorough or self._is_everything_due
         self._is_everything_due = False
@@ -92,7 +92,19 @@ class HeadCheck:
                 due[topic] = None
         return due
 
-    async def _compare(self, topics: Collection[str]) -> list[str]:
+    async def _compare(self, topics: Sequence[str]) -> list[str]:
+        missed: list[str] = []
+        failure: Exception | None = None
+        for part in get_event_log().parts_of(topics) if topics else ():
+            try:
+                missed += await self._compare_part(part)
+            except Exception as error:
+                failure = error
+        if failure is not None:
+            raise failure
+        return missed
+
+    async def _compare_part(self, topics: Collection[str]) -> list[str]:
         before = {topic: self._feeds[topic].position for topic in topics if topic in self._feeds}
         if not before:
             return []

@@ -85,6 +85,10 @@ class EventLog(ABC):
     async def heads(self, topics: Sequence[str]) -> Mapping[str, Position]:
         """Return the newest position of each topic; topics without any event are left out."""
 
+    def parts_of(self, topics: Sequence[str]) -> list[Sequence[str]]:
+        """Return the topics in parts: `heads` of one may work where that of another fails."""
+        return [topics]
+
     async def changes(self, mark: Any, limit: int) -> Changes:
         """Return the topics in which events were stored since `mark`, with their newest.
 

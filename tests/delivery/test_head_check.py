@@ -12,6 +12,7 @@ from realtime.delivery.head_check import HeadCheck
 from realtime.delivery.hub import Hub, get_hub
 from realtime.eventlog.base import Changes
 from realtime.events.position import START, Position
+from realtime.exceptions import DatabaseUnavailable
 
 from ..support.fakes import FaultyLog
 from ..support.hubs import Reader, instantly, stage
@@ -37,10 +38,12 @@ class CountingLog(FaultyLog):
 
 
 def idle(
-    test: Callable[[CountingLog, Hub, Reader], Coroutine[Any, Any, None]], **options: Any
+    test: Callable[[CountingLog, Hub, Reader], Coroutine[Any, Any, None]],
+    log: CountingLog | None = None,
+    **options: Any,
 ) -> None:
     """Run a test on a hub that has all topics, and is not new any more."""
-    log = CountingLog()
+    log = log or CountingLog()
     with stage(log=log, GROUP_REFRESH_SECONDS=1_000_000.0, **options):
 
         async def main() -> None:
@@ -145,6 +148,42 @@ def test_after_a_check_that_failed_all_are_asked_for(caplog):
 
     idle(test, HEAD_CHECK_IDLE_SECONDS=1_000_000.0)
     assert "Can't check the log's heads" in caplog.text
+
+
+class LogInParts(CountingLog):
+    """Of which the topics that end in 0 can't be asked for, for a while."""
+
+    is_partly_away = False
+
+    def parts_of(self, topics: Sequence[str]) -> list[Sequence[str]]:
+        away = [topic for topic in topics if topic.endswith("0")]
+        return [away, [topic for topic in topics if topic not in away]]
+
+    async def heads(self, topics: Sequence[str]) -> Mapping[str, Position]:
+        if self.is_partly_away and any(topic.endswith("0") for topic in topics):
+            raise DatabaseUnavailable
+        return await super().heads(topics)
+
+    async def changes(self, mark: Any, limit: int) -> Changes:
+        if self.is_partly_away:
+            raise DatabaseUnavailable
+        return await super().changes(mark, limit)
+
+
+def test_where_a_part_of_the_log_is_away_what_was_missed_in_the_others_is_found():
+    log = LogInParts()
+
+    async def test(_: CountingLog, hub: Hub, reader: Reader) -> None:
+        log.is_partly_away = True
+        for topic in ("t10", "t11"):
+            log.put(topic, "message", "1")
+        await asyncio.sleep(5)
+        assert [event.topic for event in reader.got] == ["t11"]
+        log.is_partly_away = False
+        await asyncio.sleep(3)
+        assert [event.topic for event in reader.got] == ["t11", "t10"]
+
+    idle(test, log, HEAD_CHECK_IDLE_SECONDS=1_000_000.0)
 
 
 def test_what_is_requested_is_compared_soon_and_together():

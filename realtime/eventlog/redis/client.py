@@ -98,6 +98,13 @@ class Client:
             self._pipeline is not None and not self._pipeline.is_closed
         )
 
+    def node_of(self, key: str) -> str | None:
+        """Return the node of the cluster that a key is on; None as long as that is not known."""
+        if self._cluster is None:
+            return None
+        nodes = self._cluster.nodes_manager.slots_cache.get(self._cluster.keyslot(key))
+        return nodes[0].name if nodes else None
+
     async def run(self, script: Script, keys: Sequence[str], values: Sequence[Value] = ()) -> Any:
         """Return what the script does; raises `CallFailed` or `NotAnswered`."""
         arguments = (len(keys), *keys, *values)

@@ -84,6 +84,13 @@ class RedisLog(EventLog):
                 heads |= await self._heads(names[start : start + NAMES_PER_CALL])
         return heads
 
+    def parts_of(self, topics: Sequence[str]) -> list[Sequence[str]]:
+        client = self._clients.get()
+        parts: dict[str | None, list[str]] = {}
+        for names in self._by_place(topics):
+            parts.setdefault(client.node_of(self._space.meta(names[0])), []).extend(names)
+        return [*parts.values()]
+
     async def changes(self, mark: Any, limit: int) -> Changes:
         is_cluster = self._clients.get().is_cluster
         return await self._changed.since(mark, limit, is_cluster=is_cluster)

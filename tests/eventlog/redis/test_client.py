@@ -93,6 +93,11 @@ async def test_addresses(url, where):
 # -- a cluster and Sentinels
 
 
+def is_ok(node: Valkey) -> bool:
+    with Redis(port=node.port) as client:
+        return "ok" in str(client.execute_command("CLUSTER INFO")["cluster_state"])
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Valkey]]:
     nodes = [
@@ -103,14 +108,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Valkey]]:
         first, last = 16_384 * number // 3, 16_384 * (number + 1) // 3 - 1
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
         client.execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
-
-    def is_ok() -> bool:
-        said = [client.execute_command("CLUSTER INFO") for client in clients]
-        return all("ok" in str(each["cluster_state"]) for each in said)
-
-    wait_until(is_ok)
-    for client in clients:
         client.close()
+    wait_until(lambda: all(map(is_ok, nodes)))
     yield nodes
     for node in nodes:
         node.stop()
@@ -139,6 +138,24 @@ async def test_a_cluster_keeps_topics_on_all_of_its_nodes(cluster):
     pruned = await asyncio.to_thread(log.prune)
     assert pruned == {}
     assert await asyncio.to_thread(log.start_epoch) == 31
+    await asyncio.to_thread(background_loop.stop)
+
+
+async def test_of_a_cluster_the_topics_of_one_node_are_a_part_that_fails_alone(cluster):
+    log = redis_log_at(f"redis+cluster://127.0.0.1:{cluster[0].port}")
+    topics = [f"part.{n}" for n in range(30)]
+    assert [sorted(part) for part in log.parts_of(topics)] == [sorted(topics)]
+    await log.heads(topics)
+    parts = log.parts_of(topics)
+    assert sorted(topic for part in parts for topic in part) == sorted(topics)
+    cluster[2].kill()
+    try:
+        answers = await asyncio.gather(*map(log.heads, parts), return_exceptions=True)
+    finally:
+        cluster[2].start()
+        await asyncio.to_thread(wait_until, lambda: all(map(is_ok, cluster)))
+    assert len(answers) == 3
+    assert [type(each) for each in answers if each != {}] == [DatabaseUnavailable]
     await asyncio.to_thread(background_loop.stop)
 
 
