@@ -15,7 +15,6 @@ WITHOUT_TESTS = {
     "llm/apps.py": "tests/test_checks.py and tests/llm/test_generation.py go through it",
     "llm/conf.py": "conf/test_setting has both tables",
     "llm/models.py": "tests/llm/test_migrations.py",
-    "llm/store.py": "tests/llm/test_generation.py, over real sockets",
     "llm/providers/upstream.py": "tests/llm/test_upstream.py, with both SDKs",
     "management/commands/runserver.py": "Daphne's, with another class",
     "processes/status.py": "test_registry",

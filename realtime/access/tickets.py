@@ -10,6 +10,7 @@ from ..conf import settings
 from ..exceptions import NotIdentified
 from ..metrics.series import Counter
 from ..models import Ticket
+from ..utils.primary import primary_rows
 from ..utils.threads import DATABASE
 from .identity import MAX_CREDENTIAL_LENGTH, Identity, digest
 from .users import find_identity
@@ -43,7 +44,8 @@ def _store_ticket(identity: Identity, ticket: str) -> None:
 def use_ticket(ticket: str) -> Identity:
     """Return the identity of a ticket, which is gone then; raise `NotIdentified`."""
     now = timezone.now()
-    rows = Ticket.objects.filter(digest=digest(ticket[:MAX_CREDENTIAL_LENGTH]), expires__gt=now)
+    key = digest(ticket[:MAX_CREDENTIAL_LENGTH])
+    rows = primary_rows(Ticket).filter(digest=key, expires__gt=now)
     found = rows.first()
     identity = find_identity("ticket", found.origin) if found is not None else None
     # The delete decides: of two that come with the same ticket, one finds it gone.

@@ -1,7 +1,7 @@
 """Access tokens: made once, kept as a digest, and looked up many at a time."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy as _
 from ..conf import settings
 from ..exceptions import NotIdentified
 from ..models import AccessToken
+from ..utils.primary import primary_rows
 from ..utils.sqlite import wait_at_most
 from ..utils.threads import DATABASE
 from .identity import Identity, digest
@@ -61,11 +62,12 @@ def rotate_token(row: AccessToken, *, expires_in: float | None = None) -> tuple[
         if not valid_tokens().filter(pk=row.pk, rotated=None).update(rotated=now):
             raise ValidationError(NOT_ROTATED, params={"token": row})
         row.refresh_from_db(using=alias)  # it may have been narrowed since `row` was loaded
-        if row.user is not None and not is_active(row.user):
+        user = users_by_key({row.user_id}).get(row.user_id)
+        if row.user_id is not None and (user is None or not is_active(user)):
             raise ValidationError(NOT_ROTATED, params={"token": row})
         if expires_in is None and row.expires is not None:
             expires_in = (row.expires - row.created).total_seconds()
-        made = create_token(row.user, name=row.name, scopes=row.scopes, expires_in=expires_in)
+        made = create_token(user, name=row.name, scopes=row.scopes, expires_in=expires_in)
         end = now + timedelta(seconds=settings.TOKEN_GRACE_SECONDS)
         row.rotated, row.expires = now, end if row.expires is None else min(row.expires, end)
         row.save(update_fields=["rotated", "expires"])  # the signal tells live connections
@@ -80,7 +82,15 @@ def is_active(user: Any) -> bool:
 def valid_tokens() -> QuerySet[AccessToken]:
     """Return the tokens that are neither expired nor revoked."""
     alive = Q(expires=None) | Q(expires__gt=timezone.now())
-    return AccessToken.objects.filter(alive, revoked=None)
+    return primary_rows(AccessToken).filter(alive, revoked=None)
+
+
+def users_by_key(keys: Set[Any]) -> dict[Any, Any]:
+    """Return the users of these keys that there are; of None, a service's, it is None."""
+    # One who was deleted just now is not in it, and makes no token a service's.
+    User = get_user_model()
+    users = User._base_manager.using(router.db_for_write(User))
+    return {None: None, **users.in_bulk(keys - {None})}
 
 
 def user_of_token(user: Any, name: str, scopes: str) -> User | None:
@@ -100,9 +110,7 @@ def _find_tokens(tokens: Sequence[str]) -> list[Identity | BaseException]:
     columns = ("digest", "pk", "user_id", "name", "scopes", "expires", "last_used")
     rows = valid_tokens().filter(digest__in=digests).values_list(*columns)
     found = {each: rest for each, *rest in rows}
-    user_ids = {user_id for _pk, user_id, *_rest in found.values()} - {None}
-    # One who was deleted just now is not in it, and makes no token a service's.
-    users = {None: None, **get_user_model()._base_manager.in_bulk(user_ids)}
+    users = users_by_key({user_id for _pk, user_id, *_rest in found.values()})
     now = timezone.now()
     before = now - timedelta(seconds=settings.TOKEN_TOUCH_SECONDS)
     answers: list[Identity | BaseException] = []

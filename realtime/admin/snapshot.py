@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from django.contrib.auth import get_user_model
-from django.db import router
 from django.db.models.functions import Now
 
 from ..access.connections import get_connections
@@ -26,6 +25,7 @@ from ..events.payload import DEFAULT_TYPE, dumps
 from ..models import Process
 from ..processes.registry import own_row, this_process
 from ..processes.status import get_status
+from ..utils.primary import primary_rows
 
 ANSWER_SECONDS: Final = 1.0  # for other processes to answer; what has come by then is shown
 SHOWN_TOPICS: Final = 50
@@ -83,7 +83,7 @@ class Snapshot:
 def load(username: str = "") -> Snapshot:
     """Return what the database has: the processes, and users of this name in any case."""
     lease = settings.PROCESS_LEASE_SECONDS
-    rows = Process.objects.using(router.db_for_write(Process)).annotate(now=Now())
+    rows = primary_rows(Process).annotate(now=Now())
     processes = []
     for row in rows.order_by("host", "started", "name"):
         age = (row.now - row.beat).total_seconds()

@@ -23,6 +23,7 @@ from ..events.event import Event
 from ..events.payload import DEFAULT_TYPE
 from ..events.topic import user_topic
 from ..exceptions import DatabaseUnavailable, InvalidPrompt
+from ..utils.primary import primary_rows
 from .conf import settings
 from .models import Generation, Lease
 from .slots import too_many_of_one_user
@@ -34,13 +35,13 @@ GONE: Final = "The server that was answering has gone before the answer was comp
 
 def running(pk: int | None = None) -> QuerySet[Generation]:
     """Return the generations that have not ended; with `pk`, at most that one."""
-    rows = Generation.objects.filter(ended=None)
+    rows = primary_rows(Generation).filter(ended=None)
     return rows if pk is None else rows.filter(pk=pk)
 
 
 def find(user: Any, key: str, digest: str) -> Generation | None:
     """Return the user's generation of this key; raise `InvalidPrompt` for another prompt."""
-    row = Generation.objects.filter(user=user, key=key).first()
+    row = primary_rows(Generation).filter(user=user, key=key).first()
     if row is not None and row.digest != digest:
         raise InvalidPrompt("This Idempotency-Key came with another prompt before; use a new one.")
     return row
@@ -80,7 +81,7 @@ def require_room(user: Any) -> None:
     """
     alive = {"user": user.pk, "beat__gte": expiry()}
     published = running().filter(**alive).values_list("pk")
-    on_requests = Lease.objects.filter(**alive).values_list("pk")
+    on_requests = primary_rows(Lease).filter(**alive).values_list("pk")
     if published.union(on_requests, all=True).count() >= settings.LLM_PER_USER:
         raise too_many_of_one_user()
 
@@ -120,7 +121,7 @@ def end(rows: QuerySet[Generation], type: str, data: dict[str, Any]) -> Event | 
 
 def cancel(name: str, user: Any) -> tuple[bool, Event | None]:
     """Return whether `user` may cancel a generation of that name, and its last event."""
-    row = Generation.objects.filter(name=name).first()
+    row = primary_rows(Generation).filter(name=name).first()
     if row is None or not (row.user_id == user.pk or _may_change(user)):
         return False, None
     return True, end_cancelled(name)
@@ -151,7 +152,7 @@ def sweep() -> list[Event]:
     events = _end_orphans(running())
     if settings.RETENTION_SECONDS is not None:
         cutoff = Now() - timedelta(seconds=settings.RETENTION_SECONDS)
-        old = Generation.objects.filter(ended__lt=cutoff)[:SWEEP_BATCH]
+        old = primary_rows(Generation).filter(ended__lt=cutoff)[:SWEEP_BATCH]
         names = list(old.values_list("topic", flat=True))
         if names:  # retention has dropped, or is about to drop, their events
             models.Topic.objects.filter(name__in=names).delete()

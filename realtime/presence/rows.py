@@ -7,19 +7,18 @@ Everything by the database's clock.
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
-from django.db import connections, router
-from django.db.models import Model, Q, QuerySet
+from django.db import connections
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
 from ..conf import settings
 from ..models import Presence, Process
 from ..processes.registry import process_leaving, this_process
+from ..utils.primary import primary_rows
 from ..utils.sqlite import wait_at_most
 from ..utils.threads import DATABASE
-
-M = TypeVar("M", bound=Model)
 
 BUSY_MS: Final = 250  # to wait for another writer of SQLite; the next turn comes soon
 WRITE_ROWS: Final = 2_000  # in one statement
@@ -91,9 +90,11 @@ def _counting() -> QuerySet[Presence]:
     """Return the rows that count now."""
     grace = timedelta(seconds=settings.PRESENCE_GRACE_SECONDS)
     seen = timedelta(seconds=settings.PROCESS_LEASE_SECONDS) + grace
-    rows = _all(Presence)
+    rows = primary_rows(Presence)
     # Nor what is far ahead: the clock was set back since it was written.
-    alive = _all(Process).filter(beat__gt=Now() - seen, beat__lt=Now() + seen).values("name")
+    alive = (
+        primary_rows(Process).filter(beat__gt=Now() - seen, beat__lt=Now() + seen).values("name")
+    )
     left = Q(connections=0, changed__gt=Now() - grace, changed__lt=Now() + grace)
     return rows.filter(Q(connections__gt=0, process__in=alive) | left)
 
@@ -107,7 +108,7 @@ def _as_rows(rows: QuerySet[Presence]) -> list[Row]:
 
 
 def _write(rows: Sequence[Row], process: str) -> None:
-    table = _all(Presence)
+    table = primary_rows(Presence)
     made = [
         Presence(
             topic=row.topic,
@@ -131,7 +132,7 @@ def _write(rows: Sequence[Row], process: str) -> None:
 
 
 def _poll(since: datetime | None, topics: Sequence[str], process: str) -> Poll:
-    found = list(_all(Process).values_list("name", "beat", Now()))
+    found = list(primary_rows(Process).values_list("name", "beat", Now()))
     beats = {name: beat for name, beat, _ in found}
     # By this process's beat and not by the clock: while none can write, none counts as gone.
     alive = None
@@ -141,20 +142,20 @@ def _poll(since: datetime | None, topics: Sequence[str], process: str) -> Poll:
     at = found[0][2] if found else None
     if since is None:
         return Poll(at, alive, [])
-    changed = _all(Presence).filter(changed__gt=since - OVERLAP).exclude(process=process)
+    changed = primary_rows(Presence).filter(changed__gt=since - OVERLAP).exclude(process=process)
     if len(topics) <= FEW_TOPICS:
         changed = changed.filter(topic__in=topics)
     return Poll(at, alive, _as_rows(changed))
 
 
 def _read_own(process: str) -> list[Row]:
-    return _as_rows(_all(Presence).filter(process=process, connections__gt=0))
+    return _as_rows(primary_rows(Presence).filter(process=process, connections__gt=0))
 
 
 def _tidy() -> None:
-    rows = _all(Presence)
+    rows = primary_rows(Presence)
     grace = timedelta(seconds=settings.PRESENCE_GRACE_SECONDS)
-    known = _all(Process).values("name")
+    known = primary_rows(Process).values("name")
     with wait_at_most(rows.db, BUSY_MS):
         rows.filter(
             Q(connections=0) | ~Q(process__in=known), changed__lt=Now() - (grace + KEPT)
@@ -163,12 +164,9 @@ def _tidy() -> None:
 
 def _leave(name: str, **kwargs: Any) -> None:
     """Write that all have left a process that ends, before its row in the register goes."""
-    _all(Presence).filter(process=name, connections__gt=0).update(connections=0, changed=Now())
+    primary_rows(Presence).filter(process=name, connections__gt=0).update(
+        connections=0, changed=Now()
+    )
 
 
 process_leaving.connect(_leave)
-
-
-def _all(model: type[M]) -> QuerySet[M]:
-    rows: QuerySet[M] = model._default_manager.using(router.db_for_write(model))
-    return rows

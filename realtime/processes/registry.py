@@ -14,13 +14,13 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, TypeVar
 
 from django.apps import apps
-from django.db import router
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.dispatch import Signal
 
 from ..conf import settings
 from ..utils.aio import PerLoop, spawn
+from ..utils.primary import primary_rows
 from ..utils.sqlite import wait_at_most
 from ..utils.threads import DATABASE
 from .status import get_status
@@ -109,5 +109,4 @@ def _leave(name: str) -> None:
 def _rows() -> QuerySet[Any]:
     # Not imported: this module is loaded before the apps are ready.
     model: Any = apps.get_model("realtime", "Process")
-    rows: QuerySet[Any] = model.objects.using(router.db_for_write(model))
-    return rows
+    return primary_rows(model)

@@ -22,6 +22,7 @@ from realtime.exceptions import NotIdentified
 from realtime.models import AccessToken, Ticket
 
 from ..support.credentials import asked, deactivate, new_ticket, refused, sign_in
+from ..support.databases import ReplicaForReads
 
 pytestmark = pytest.mark.django_db(transaction=True)
 User = get_user_model()
@@ -49,6 +50,13 @@ def test_a_ticket_for_a_ticket_stands_for_the_same(alice):
     identity = asked(query=f"ticket={new_ticket(alice)}")
     again = asked(query=f"ticket={async_to_sync(create_ticket)(identity)}")
     assert again == identity
+
+
+@override_settings(DATABASE_ROUTERS=[ReplicaForReads()])
+def test_tickets_are_read_where_they_are_written(alice):
+    ticket = new_ticket(alice)
+    assert asked(query=f"ticket={ticket}").user == alice
+    assert "used" in refused(query=f"ticket={ticket}")
 
 
 def test_a_ticket_is_good_once(alice):

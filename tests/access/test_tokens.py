@@ -24,7 +24,7 @@ from realtime.exceptions import NotIdentified
 from realtime.models import AccessToken
 
 from ..support.credentials import deactivate, refused
-from ..support.databases import new_database_url
+from ..support.databases import ReplicaForReads, new_database_url
 from ..support.servers import ROOT
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -160,6 +160,14 @@ def test_a_token_is_good_where_its_use_can_not_be_written(alice):
         [identity] = _find_tokens([token])
     assert identity == Identity(alice, "token", str(row.pk))
     assert AccessToken.objects.get().last_used is None
+
+
+@override_settings(DATABASE_ROUTERS=[ReplicaForReads()])
+def test_tokens_and_their_users_are_read_where_they_are_written(alice):
+    token, row = create_token(alice)
+    identity = async_to_sync(authenticate_token)(token)
+    assert identity == Identity(alice, "token", str(row.pk)) == find_identity("token", str(row.pk))
+    assert rotate_token(row)[1].user == alice
 
 
 # -- rotation

@@ -32,6 +32,7 @@ from realtime.events.position import OLDEST, START, Position
 from realtime.events.topic import validate_topic
 from realtime.exceptions import HistoryGone, InvalidTopic, OutcomeUnknown
 
+from ..support.databases import ReplicaForReads
 from ..support.servers import ROOT, environment, manage
 from .support import (
     Threads,
@@ -601,16 +602,6 @@ def test_metadata_is_kept_and_read_beside_rows_without():
 def test_a_page_is_bounded_with_its_metadata():
     log.append([NewEvent("a", "message", "1", '{"x":"' + "x" * 20 + '"}')] * 3)
     assert len(read("a", OLDEST).events) == 1
-
-
-class ReplicaForReads:
-    """Django's documented router for a primary and a replica; this replica can't be asked."""
-
-    def db_for_read(self, model: type, **hints: object) -> str:
-        return "replica"
-
-    def db_for_write(self, model: type, **hints: object) -> str:
-        return "default"
 
 
 def test_a_new_epoch_of_all_counts_topics_alone():

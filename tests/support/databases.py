@@ -111,3 +111,13 @@ def _copy_tables(source: str, target: str) -> None:
             cursor.execute(cursor.fetchone()[1])
             cursor.execute(f"INSERT INTO {table} SELECT * FROM {source}.{table}")
         connection.commit()
+
+
+class ReplicaForReads:
+    """Django's documented router for a primary and a replica; this replica can't be asked."""
+
+    def db_for_read(self, model: type, **hints: object) -> str:
+        return "replica"
+
+    def db_for_write(self, model: type, **hints: object) -> str:
+        return "default"
