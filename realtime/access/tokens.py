@@ -87,10 +87,9 @@ def valid_tokens() -> QuerySet[AccessToken]:
 
 def users_by_key(keys: Set[Any]) -> dict[Any, Any]:
     """Return the users of these keys that there are; of None, a service's, it is None."""
-    # One who was deleted just now is not in it, and makes no token a service's.
-    User = get_user_model()
-    users = User._base_manager.using(router.db_for_write(User))
-    return {None: None, **users.in_bulk(keys - {None})}
+    # One who was deleted just now is not in it, and makes no token a service's. Nor is one whom the
+    # site's default manager hides: Django finds nobody for the session of such a user either.
+    return {None: None, **primary_rows(get_user_model()).in_bulk(keys - {None})}
 
 
 def user_of_token(user: Any, name: str, scopes: str) -> User | None:

@@ -6,7 +6,7 @@ from typing import Any
 from .identity import ANONYMOUS, Identity
 from .permissions import User
 from .sessions import find_session
-from .tokens import user_of_token, valid_tokens
+from .tokens import user_of_token, users_by_key, valid_tokens
 
 
 def find_identity(source: Any, key: str) -> Identity | None:
@@ -15,7 +15,7 @@ def find_identity(source: Any, key: str) -> Identity | None:
 
 
 def find_identities(identities: Sequence[Identity]) -> list[Identity | None]:
-    """Return each identity as it is now; those that rest on tokens by one statement."""
+    """Return each identity as it is now; those that rest on tokens by two statements."""
     of_tokens = _find_tokens([each.token_key for each in identities if each.token_key is not None])
     found: list[Identity | None] = []
     for each in identities:
@@ -33,8 +33,13 @@ def find_identities(identities: Sequence[Identity]) -> list[Identity | None]:
 def _find_tokens(keys: Sequence[str]) -> dict[str, Any]:
     if not keys:
         return {}
-    tokens = valid_tokens().filter(pk__in=keys).select_related("user")
+    tokens = list(valid_tokens().filter(pk__in=keys))
+    users = users_by_key({token.user_id for token in tokens})
     return {
-        str(token.pk): (user_of_token(token.user, token.name, token.scopes), token.expires)
+        str(token.pk): (
+            user_of_token(users[token.user_id], token.name, token.scopes),
+            token.expires,
+        )
         for token in tokens
+        if token.user_id in users
     }

@@ -81,7 +81,7 @@ def test_tokens_and_their_users_are_two_statements(alice, bob, django_assert_num
         assert [each.user for each in _find_tokens(tokens)] == [alice, bob]
 
 
-@pytest.mark.parametrize("model", ["Switch", "Plain", "Child", "Keyed"])
+@pytest.mark.parametrize("model", ["Switch", "Plain", "Child", "Keyed", "Kept"])
 def test_revocation_works_with_any_user_model_of_django(model):
     """A site with this AUTH_USER_MODEL: its tokens work, and its revoked streams end."""
     script = ROOT / "tests" / "people" / "site.py"

@@ -56,3 +56,19 @@ class Keyed(AbstractBaseUser):
     @property
     def is_active(self) -> bool:  # type: ignore[override]
         return not self.has_left
+
+
+class Present(models.Manager["Kept"]):
+    """Those who have not left."""
+
+    def get_queryset(self) -> models.QuerySet["Kept"]:
+        return super().get_queryset().filter(has_left=False)
+
+
+class Kept(AbstractBaseUser):
+    """A row that stays when its user is deleted, and that the default manager hides then."""
+
+    name = models.CharField(max_length=50, unique=True)
+    has_left = models.BooleanField(default=False)
+    USERNAME_FIELD = "name"
+    objects: ClassVar[models.Manager["Kept"]] = Present()
