@@ -16,7 +16,8 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
 from .. import models
-from ..access.tokens import create_token, rotate_token
+from ..access.permissions import PERMISSIONS
+from ..access.tokens import create_token, is_active, rotate_token
 from ..conf import settings
 from .admin_pages import ModelAdmin, page_context
 
@@ -50,6 +51,9 @@ class TokenForm(TokenModelForm):
                     "who may do nothing that you may not."
                 )
             )
+        # The rights of such a user are none, and the token would have all of them later.
+        if user is not None and not is_active(user):
+            raise forms.ValidationError(_("This user is not active: a token would be refused."))
         return user
 
     def clean(self) -> dict[str, Any] | None:
@@ -63,7 +67,7 @@ class TokenForm(TokenModelForm):
 
 
 def may_make_token(maker: Any, user: Any) -> bool:
-    """Return whether `maker` may have a token of `user`, to act as that user.
+    """Return whether `maker` may have a token of `user`, who is active, to act as that user.
 
     The user is None for a service.
     """
@@ -74,9 +78,17 @@ def may_make_token(maker: Any, user: Any) -> bool:
     may_change = maker.has_perm(
         f"{user._meta.app_label}.{get_permission_codename('change', user._meta)}"
     )
+    return may_change and not getattr(user, "is_superuser", False) and _has_rights(maker, user)
+
+
+def _has_rights(maker: Any, user: Any) -> bool:
+    """Return whether `maker` has all rights of `user` that can be known."""
     rights = user.get_all_permissions() if hasattr(user, "get_all_permissions") else set()
-    is_less = not getattr(user, "is_superuser", False) and rights <= maker.get_all_permissions()
-    return may_change and is_less
+    if not rights <= maker.get_all_permissions():
+        return False
+    # Asked one by one too: a backend may answer, and list nothing.
+    asked = set(PERMISSIONS.values()) if hasattr(user, "has_perm") else set()
+    return all(maker.has_perm(each) for each in asked if user.has_perm(each))
 
 
 @admin.register(models.AccessToken)

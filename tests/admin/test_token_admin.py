@@ -8,6 +8,7 @@ from unittest.mock import patch
 import pytest
 from django.contrib import admin
 from django.contrib.auth import get_user_model
+from django.contrib.auth.backends import BaseBackend
 from django.contrib.auth.models import Permission
 from django.test import Client, override_settings
 from django.utils import timezone
@@ -89,6 +90,38 @@ def test_token_of_another_user_is_for_those_who_may_change_that_user_and_are_no_
     shown = client.post(url("realtime_accesstoken_add"), form).content.decode()
     assert ("rt_" in shown, "You can make tokens for yourself" in shown) == (is_made, not is_made)
     assert AccessToken.objects.filter(user=user).exists() is is_made
+
+
+def test_token_of_a_user_who_is_not_active_is_refused(boss, alice):
+    """Who is inactive has no rights to compare, and may have them back."""
+    alice.user_permissions.add(Permission.objects.get(codename="add_event"))
+    User.objects.filter(pk=alice.pk).update(is_active=False)
+    form = {"user": alice.pk, "name": "", "never": "on"}
+    for client in (helper("add_accesstoken", "change_user"), boss):
+        shown = client.post(url("realtime_accesstoken_add"), form).content.decode()
+        assert "This user is not active" in shown
+    assert AccessToken.objects.count() == 0
+
+
+class Answering(BaseBackend):
+    """Alice may add events: it says so where it is asked, and lists no rights."""
+
+    def has_perm(self, user_obj, perm, obj=None):
+        return (user_obj.username, perm) == ("alice", "realtime.add_event")
+
+
+@override_settings(
+    AUTHENTICATION_BACKENDS=[
+        "django.contrib.auth.backends.ModelBackend",
+        f"{__name__}.{Answering.__name__}",
+    ]
+)
+@pytest.mark.parametrize(("permissions", "is_made"), [([], False), (["add_event"], True)])
+def test_rights_count_that_a_backend_does_not_list(alice, permissions, is_made):
+    client = helper("add_accesstoken", "change_user", *permissions)
+    form = {"user": alice.pk, "name": "", "never": "on"}
+    shown = client.post(url("realtime_accesstoken_add"), form).content.decode()
+    assert ("rt_" in shown, "You can make tokens for yourself" in shown) == (is_made, not is_made)
 
 
 def test_form_begins_with_the_user_who_asks(boss):
