@@ -8,6 +8,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import timezone
 
+from realtime.access.tokens import create_token
 from realtime.llm.models import Generation
 from realtime.models import Event
 
@@ -74,6 +75,34 @@ def test_answers_are_read_only_but_for_the_action(boss, answers):  # noqa: F811
         url("realtime_llm_generation_delete", row.pk),
     ):
         assert boss.post(address, {"post": "yes"}).status_code == 403
+
+
+def test_answers_can_not_be_deleted_by_themselves(boss, answers):  # noqa: F811
+    form = {"action": "delete_selected", "_selected_action": [answers[0].pk], "post": "yes"}
+    listed = url("realtime_llm_generation_changelist")
+    boss.post(listed, form)
+    assert Generation.objects.count() == 3
+    assert "delete_selected" not in page(boss, listed)
+    address = url("realtime_llm_generation_delete", answers[0].pk)
+    assert address not in page(boss, url("realtime_llm_generation_change", answers[0].pk))
+
+
+def test_user_is_deleted_with_answers_and_tokens(boss, alice, answers):  # noqa: F811
+    create_token(alice)
+    gone = boss.post(url("auth_user_delete", alice.pk), {"post": "yes"}, follow=True)
+    assert "was deleted successfully" in gone.content.decode()
+    assert [row.user.username for row in Generation.objects.all()] == ["bob"]
+
+
+def test_users_are_deleted_with_answers_by_those_who_may_delete_these(alice, answers):  # noqa: F811
+    client = helper("view_user", "delete_user")
+    form = {"action": "delete_selected", "_selected_action": [alice.pk], "post": "yes"}
+    listed = url("auth_user_changelist")
+    assert client.post(listed, form).status_code == 403
+    user = User.objects.get(username="helper")
+    user.user_permissions.add(Permission.objects.get(codename="delete_generation"))
+    client.post(listed, form)
+    assert not User.objects.filter(pk=alice.pk).exists()
 
 
 def test_answers_are_cancelled_once(boss, answers):  # noqa: F811
