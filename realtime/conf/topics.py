@@ -57,6 +57,12 @@ def _patterns() -> tuple[list[tuple[Callable[[str], bool], TopicSettings]], Topi
     return patterns, TopicSettings.of({})
 
 
+def each_settings() -> list[TopicSettings]:
+    """Return the settings of the topics of each pattern, and those of the others."""
+    patterns, others = _patterns()
+    return [*(own for _matches, own in patterns), others]
+
+
 def is_presence_used() -> bool:
     """Return whether presence is kept of any topic."""
     return any(pattern.own.get("PRESENCE", False) for pattern in settings.TOPICS)

@@ -14,6 +14,7 @@ from django.db.models import (
     F,
     Max,
     Min,
+    Model,
     OuterRef,
     Q,
     QuerySet,
@@ -26,7 +27,7 @@ from django.db.models.functions import Cast, Now
 
 from .. import models
 from ..conf import settings
-from ..conf.topics import TopicSettings, topic_settings
+from ..conf.topics import TopicSettings, each_settings, topic_settings
 from .keys import KEYS_PER_QUERY
 from .writer import alias
 
@@ -69,14 +70,14 @@ def _forget_keys() -> None:
 def _topics_with_expired_events() -> Iterator[Any]:
     """Yield topics whose oldest event has expired, with its offset, in pages."""
     events = models.Event.objects.filter(topic=OuterRef("pk")).order_by("offset")
-    has_expired = Q(oldest__lte=F("head") - _by_topic(_most)) | Q(since__lt=_by_topic(_cutoff))
+    is_due = Q(oldest__lte=F("head") - _by_topic(_most)) | has_expired("since")
     topics = (
         models.Topic.objects.using(alias())
         .annotate(
             oldest=Subquery(events.values("offset")[:1]),
             since=Subquery(events.values("created")[:1]),
         )
-        .filter(has_expired)
+        .filter(is_due)
         .order_by("pk")
     )
     # Not one long query: on SQLite a connection that is still reading can't begin to write once
@@ -87,16 +88,30 @@ def _topics_with_expired_events() -> Iterator[Any]:
         last = page[-1].pk
 
 
-def _by_topic(value: Callable[[TopicSettings], Expression]) -> Expression:
-    """Return an expression for what `value` makes of the settings of a topic, by its name."""
+def has_expired(since: str, model: type[Model] = models.Topic, name: str = "name") -> Q:
+    """Return the condition that a time is longer ago than a row's topic, by its name, is kept."""
+    ages = [own.retention_seconds for own in each_settings() if own.retention_seconds is not None]
+    if not ages:
+        return Q(pk__in=[])
+    # First what an index on the time can tell.
+    is_old = Q((f"{since}__lt", Now() - timedelta(seconds=min(ages))))
+    return is_old & Q((f"{since}__lt", _by_topic(_cutoff, model, name)))
+
+
+def _by_topic(
+    value: Callable[[TopicSettings], Expression],
+    model: type[Model] = models.Topic,
+    column: str = "name",
+) -> Expression:
+    """Return an expression for what `value` makes of the settings of a row's topic, by its name."""
     connection = connections[alias()]
-    table, name = map(connection.ops.quote_name, (models.Topic._meta.db_table, "name"))
-    # Both compare as `TOPICS` does, with regard to case.
-    operator = "GLOB" if connection.vendor == "sqlite" else "LIKE"
+    table, name = map(connection.ops.quote_name, (model._meta.db_table, column))
+    # All compare as `TOPICS` does, with regard to case.
+    operator = {"sqlite": "GLOB", "mysql": "LIKE BINARY"}.get(connection.vendor, "LIKE")
     cases = []
     for pattern in settings.TOPICS:
         text = pattern.text
-        if operator == "LIKE":
+        if operator != "GLOB":
             text = text.replace("_", r"\_").replace("*", "%")
         matches = RawSQL(f"{table}.{name} {operator} %s", [text], output_field=BooleanField())
         cases.append(When(matches, then=value(TopicSettings.of(pattern.own))))

@@ -19,6 +19,7 @@ from django.db.models.functions import Now
 from .. import models
 from ..delivery.publish import make_event
 from ..eventlog import get_event_log
+from ..eventlog.retention import has_expired
 from ..events.event import Event
 from ..events.payload import DEFAULT_TYPE
 from ..events.topic import user_topic
@@ -150,13 +151,11 @@ def note_listeners(topics: Sequence[str]) -> list[Event]:
 def sweep() -> list[Event]:
     """End the answers whose process has died and return their last events; apply retention."""
     events = _end_orphans(running())
-    if settings.RETENTION_SECONDS is not None:
-        cutoff = Now() - timedelta(seconds=settings.RETENTION_SECONDS)
-        old = primary_rows(Generation).filter(ended__lt=cutoff)[:SWEEP_BATCH]
-        names = list(old.values_list("topic", flat=True))
-        if names:  # retention has dropped, or is about to drop, their events
-            models.Topic.objects.filter(name__in=names).delete()
-            Generation.objects.filter(topic__in=names).delete()
+    old = primary_rows(Generation).filter(has_expired("ended", Generation, "topic"))
+    names = list(old.values_list("topic", flat=True)[:SWEEP_BATCH])
+    if names:  # retention has dropped, or is about to drop, their events
+        models.Topic.objects.filter(name__in=names).delete()
+        Generation.objects.filter(topic__in=names).delete()
     return events
 
 
