@@ -47,8 +47,9 @@ def closed(
     CLOSED.inc(transport, code)
     if logger.isEnabledFor(logging.INFO):
         seconds = round(time.monotonic() - began, 3)
+        pk = getattr(user, "pk", None)
         fields = {
-            "user": getattr(user, "pk", None),
+            "user": pk if isinstance(pk, int | None) else str(pk),  # JSON has no UUID
             "transport": transport,
             "path": path,
             "seconds": seconds,

@@ -1,9 +1,14 @@
 """Connections are counted, and each end is a line in the log where that is wanted."""
 
+import json
 import logging
 import time
 from types import SimpleNamespace
+from uuid import UUID
 
+import pytest
+
+from realtime import JSONFormatter
 from realtime.metrics.live_connections import CLOSED, CONNECTIONS, OPENED, closed, opened
 
 
@@ -30,3 +35,13 @@ def test_the_line_says_who_where_how_long_and_how_much(caplog):
     assert 2.0 <= vars(record)["seconds"] < 60
     assert "/ws" not in record.getMessage()
     assert CLOSED.value("websocket", "other") == unknown + 1
+
+
+@pytest.mark.parametrize(
+    ("pk", "shown"), [(7, 7), ("a", "a"), (UUID(int=1), str(UUID(int=1))), (None, None)]
+)
+def test_the_line_has_the_user_whatever_the_key_is(caplog, pk, shown):
+    with caplog.at_level(logging.INFO, "realtime.connections"):
+        closed("sse", opened("sse"), "gone", "/events", SimpleNamespace(pk=pk), 0, 0)
+    [record] = caplog.records
+    assert json.loads(JSONFormatter().format(record))["user"] == shown
