@@ -1,12 +1,14 @@
 """What Django tells of users, tokens and sessions that change, published to all processes."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.auth.signals import user_logged_out
 from django.contrib.sessions.backends.signed_cookies import SessionStore as SignedCookie
-from django.db.models.signals import post_delete, post_save
+from django.contrib.sessions.base_session import AbstractBaseSession
+from django.db.models.signals import ModelSignal, post_delete, post_save
 from django.utils import timezone
 
 from ..delivery.publish import publish
@@ -18,17 +20,23 @@ TOPIC: Final = "realtime.revocation"  # what has changed; for superusers alone
 
 def connect_signals() -> None:
     """Register what Django calls; called when the app registry is ready."""
-    User = get_user_model()
-    post_save.connect(_user_saved, sender=User, dispatch_uid="realtime-user-saved")
-    post_delete.connect(_user_deleted, sender=User, dispatch_uid="realtime-user-deleted")
-    post_save.connect(_token_changed, sender=AccessToken, dispatch_uid="realtime-token-saved")
-    post_delete.connect(_token_changed, sender=AccessToken, dispatch_uid="realtime-token-deleted")
+    User = get_user_model()._meta.concrete_model
+    _connect(post_save, _user_saved, User)
+    _connect(post_delete, _user_deleted, User)
+    _connect(post_save, _token_changed, AccessToken)
+    _connect(post_delete, _token_changed, AccessToken)
     # Any session store tells of a sign-out; one in the database also of a session that ends by
     # signing in as somebody else, or in the admin.
     user_logged_out.connect(_logged_out, dispatch_uid="realtime-logged-out")
-    if apps.is_installed("django.contrib.sessions"):
-        session = apps.get_model("sessions", "Session")
-        post_delete.connect(_session_deleted, sender=session, dispatch_uid="realtime-session")
+    _connect(post_delete, _session_deleted, AbstractBaseSession)
+
+
+def _connect(signal: ModelSignal, receiver: Callable[..., None], base: Any) -> None:
+    """Register for a model and what is derived of it: Django sends the class of the instance."""
+    # Not for all senders at once: what has a receiver is deleted row by row.
+    for model in apps.get_models():
+        if issubclass(model, base):
+            signal.connect(receiver, sender=model, dispatch_uid=f"realtime{receiver.__name__}")
 
 
 def disconnect_user(user: Any) -> None:
@@ -49,11 +57,16 @@ def _user_saved(
 ) -> None:
     # Every login saves last_login; that changes nobody's rights.
     if not created and update_fields != frozenset({"last_login"}):
-        _publish(user=str(instance.pk))
+        _publish(user=_user_key(instance))
 
 
 def _user_deleted(*, instance: Any, **kwargs: Any) -> None:
-    _publish(user=str(instance.pk))
+    _publish(user=_user_key(instance))
+
+
+def _user_key(instance: Any) -> str:
+    # A model that is derived may have another primary key.
+    return str(getattr(instance, get_user_model()._meta.pk.attname))
 
 
 def _token_changed(*, instance: AccessToken, created: bool = False, **kwargs: Any) -> None:

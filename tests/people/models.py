@@ -4,6 +4,8 @@ import uuid
 from typing import ClassVar
 
 from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.base_session import AbstractBaseSession
 from django.db import models
 
 
@@ -56,6 +58,30 @@ class Keyed(AbstractBaseUser):
     @property
     def is_active(self) -> bool:  # type: ignore[override]
         return not self.has_left
+
+
+class Alias(Keyed):
+    """The same row by another class."""
+
+    class Meta:
+        proxy = True
+
+
+class Member(Keyed):
+    """A row more, with a key of its own."""
+
+    keyed = models.OneToOneField(Keyed, models.CASCADE, parent_link=True)
+    number = models.AutoField(primary_key=True)
+
+
+class Visit(AbstractBaseSession):
+    """A session in a table of the site's own."""
+
+    @classmethod
+    def get_session_store_class(cls) -> type[SessionBase]:
+        from .sessions import SessionStore
+
+        return SessionStore
 
 
 class Present(models.Manager["Kept"]):

@@ -27,6 +27,7 @@ settings.configure(
     DATABASES={"default": dj_database_url.parse(os.environ["DATABASE_URL"])},
     DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
     CHANNEL_LAYERS={"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}},
+    SESSION_ENGINE="tests.people.sessions",
     ROOT_URLCONF="realtime.urls",
     # Longer than any wait here: what ends a stream is the announcement of the change.
     REALTIME={"RECHECK_SECONDS": 300.0},
@@ -35,10 +36,12 @@ django.setup()
 
 from django.contrib.auth import get_user_model  # noqa: E402
 from django.core.handlers.asgi import ASGIHandler  # noqa: E402
+from django.test import Client  # noqa: E402
 
 from realtime.access.tokens import create_token  # noqa: E402
 from realtime.delivery.publish import apublish  # noqa: E402
 from realtime.testing import ConnectionClosed, ConnectionRefused, event_stream  # noqa: E402
+from tests.people.models import Visit  # noqa: E402
 
 Person = get_user_model()
 URL = "/topics/room.a/events"
@@ -80,5 +83,38 @@ async def revocation_ends_one_stream_alone() -> None:
         assert (await kept.receive()).json() == {"n": 1}
 
 
+async def change_by_a_derived_model_ends_a_stream() -> None:
+    for kind in Person.__subclasses__():
+        for change in ("asave", "adelete"):
+            carol = await kind.objects.acreate(name=kind.__name__ + change)
+            person = await Person.objects.aget(name=carol.name)
+            token, _ = await asyncio.to_thread(create_token, person)
+            async with event_stream(ASGIHandler(), URL, token=token) as stream:
+                carol.has_left = True
+                await getattr(carol, change)()
+                await ends(stream)
+
+
+async def end_of_a_session_ends_a_stream() -> None:
+    dave = await Person.objects.acreate(name="dave")
+    client = Client()
+    await asyncio.to_thread(client.force_login, dave)
+    headers = [(b"cookie", f"sessionid={client.cookies['sessionid'].value}".encode())]
+    async with event_stream(ASGIHandler(), URL, headers=headers) as stream:
+        await Visit.objects.all().adelete()
+        await ends(stream)
+
+
+async def revocation_works() -> None:
+    async with event_stream(ASGIHandler(), "/topics/public.a/events") as anonymous:
+        await revocation_ends_one_stream_alone()
+        # From here on a process that has begun to listen, and looks at nobody unasked.
+        await change_by_a_derived_model_ends_a_stream()
+        if hasattr(Person, "get_session_auth_hash"):
+            await end_of_a_session_ends_a_stream()
+        await apublish("public.a", {"n": 2})
+        assert (await anonymous.receive()).json() == {"n": 2}
+
+
 call_command("migrate", verbosity=0, run_syncdb=True)
-asyncio.run(revocation_ends_one_stream_alone())
+asyncio.run(revocation_works())
