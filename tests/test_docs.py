@@ -195,7 +195,7 @@ def test_sse_publish(client, application):
 
 
 @in_database
-async def test_publish_consumer(alice):
+async def test_asgi_py_of_the_publish_consumer_serves_it(alice):
     application = importlib.import_module("docs.examples.publish_consumer").application
     token, _ = await asyncio.to_thread(create_token, alice)
     transport = httpx.ASGITransport(application)

@@ -183,9 +183,9 @@ class ConnectionRegistry:
             await self._recheck(connection, identity, fresh)
 
     def _is_outdated(self, identity: Identity, begun: float) -> bool:
-        """Return whether what a look-up found that began then is told by another: it has changed.
+        """Return whether there was a change since a look-up began at `begun`, by the loop's clock.
 
-        The other one may have been faster.
+        What it found may be older than what the look-up for the change has told already.
         """
         changes = (self._changed.get(mark, 0.0) for mark in _marks(identity))
         return max(self._missed, *changes) > begun

@@ -32,7 +32,7 @@ def connect_signals() -> None:
 
 
 def _connect(signal: ModelSignal, receiver: Callable[..., None], base: Any) -> None:
-    """Register for a model and what is derived of it: Django sends the class of the instance."""
+    """Register for a model and what is derived from it: Django sends the class of the instance."""
     # Not for all senders at once: what has a receiver is deleted row by row.
     for model in apps.get_models():
         if issubclass(model, base):

@@ -86,7 +86,10 @@ def valid_tokens() -> QuerySet[AccessToken]:
 
 
 def users_by_key(keys: Set[Any]) -> dict[Any, Any]:
-    """Return the users of these keys that there are; of None, a service's, it is None."""
+    """Return the users with these keys, by key, without those that are gone.
+
+    None, the key of a service, has None.
+    """
     # One who was deleted just now is not in it, and makes no token a service's. Nor is one whom the
     # site's default manager hides: Django finds nobody for the session of such a user either.
     return {None: None, **primary_rows(get_user_model()).in_bulk(keys - {None})}

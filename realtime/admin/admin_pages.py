@@ -25,9 +25,9 @@ def page_context(model_admin: ModelAdmin, request: HttpRequest, title: Any) -> d
 
 
 class ReadOnlyAdmin(ModelAdmin):
-    """Rows that are written by the package alone, and go with what they belong to.
+    """Rows that the package alone writes: they are not changed or deleted on their own pages.
 
-    The permission to delete is Django's: it asks for that where a user is deleted, whose rows go.
+    `has_delete_permission` stays Django's: it is asked too when a user is deleted with such rows.
     """
 
     def has_add_permission(self, request: HttpRequest) -> bool:

@@ -88,14 +88,14 @@ class ProcessAdmin(ReadOnlyAdmin):
         if identity.source != "session":  # a token may be worth less than its user
             raise NotIdentified("Sign in to the admin.")
 
-        def look() -> dict[str, Any] | None:
-            # The request's own has what middleware sets on it, and a site asks for.
+        def check() -> dict[str, Any] | None:
+            # The request's own user: middleware may have set what `has_permission` asks for.
             if request.user.pk != identity.user.pk:
                 request.user = identity.user  # type: ignore[assignment]
             added = _added(request.user)
             return added if self._may_view(request) else None
 
-        if (added := await DATABASE.run_twice(look)) is None:
+        if (added := await DATABASE.run_twice(check)) is None:
             raise NotAllowed("You may not see the live page.")
         scope_of(request)[IDENTITY] = identity  # the stream ends when the user is signed out
         zone = await sync_to_async(timezone.get_current_timezone)()  # it may read a file
@@ -175,7 +175,7 @@ def _find_user(pk: Any) -> Any:
 
 def _added(user: Any) -> dict[str, Any]:
     """Return what middleware has set on a user, as whether a second factor was shown."""
-    own = copy(user)  # of what is lazy, the user itself
+    own = copy(user)  # the user itself, where this one is lazy
     return {
         name: value
         for name, value in vars(own).items()

@@ -195,9 +195,9 @@ class Settings:
     FIRST_MESSAGE_SECONDS = Setting(10.0, "seconds",
         "Time to send the token where the first message carries it; then 4408.")
     MAX_BAD_MESSAGES = Setting(10, "messages",
-        "At so many refused messages, `rate_limited` ones apart, the socket is closed with 4400.")
+        "Refused, but for `rate_limited` ones, after which the socket is closed with 4400.")
     INBOX_MESSAGES = Setting(32, "messages",
-        "For servers other than `realtime.server`: messages waiting; then nothing more is read.")
+        "Waiting messages after which no more is read, on servers other than `realtime.server`.")
     HANDLER_GRACE_SECONDS = Setting(0.9, "seconds",
         "A handler that runs this long after its peer left is cancelled.")
 

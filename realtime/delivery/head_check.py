@@ -66,7 +66,7 @@ class HeadCheck:
         is_thorough = is_thorough or self._is_everything_due
         self._is_everything_due = False
         rejoined, self._rejoined = self._rejoined, {}
-        due: dict[str, None] = {}  # not a list: what was missed may be all, and is looked up
+        due: dict[str, None] = {}  # each topic that was missed is looked up in it, perhaps all
         try:
             if is_thorough:
                 due = dict.fromkeys(self._feeds)

@@ -142,7 +142,7 @@ class EventLog(ABC):
         `HEAD_CHECK_SECONDS`.
         """
         return
-        yield  # of nothing, but an iterator
+        yield  # makes this an async generator
 
     def check(self) -> list[CheckMessage]:
         """Return what is wrong with the log's configuration, for Django's system checks."""

@@ -48,7 +48,7 @@ def append_on_commit(
 
 def is_to_be_retried(error: BaseException) -> bool:
     """Return whether what is in the outbox stays there after an error."""
-    return not isinstance(error, KeyReused | SeveralPartitions)  # which would be so each time
+    return not isinstance(error, KeyReused | SeveralPartitions)  # these fail every time
 
 
 def log_kept(failures: Sequence[tuple[BaseException, Batch]]) -> None:

@@ -89,7 +89,7 @@ def _topics_with_expired_events() -> Iterator[Any]:
 
 
 def has_expired(since: str, model: type[Model] = models.Topic, name: str = "name") -> Q:
-    """Return the condition that a time is longer ago than a row's topic, by its name, is kept."""
+    """Return the condition that `since` is longer ago than the retention of the row's topic."""
     ages = [own.retention_seconds for own in each_settings() if own.retention_seconds is not None]
     if not ages:
         return Q(pk__in=[])

@@ -60,7 +60,7 @@ def remove(entries: Mapping[int, Sequence[NewEvent]], forget: Callable[..., obje
 def take_over(after: int = 0) -> dict[int, list[NewEvent]]:
     """Return the batches of rows that have not been moved for `PROCESS_LEASE_SECONDS`.
 
-    The oldest first, those behind the row `after`. They are this call's own until as much time has
+    The oldest first, those after the row `after`. They are this call's own until as much time has
     passed again, or they are given back.
     """
     rows = _rows().filter(created__lt=_due())
@@ -84,7 +84,7 @@ def put_back(moved: Sequence[int], kept: Sequence[int]) -> None:
 
 
 def _due() -> CombinedExpression:
-    """Return when a row was last moved that is due now."""
+    """Return the time before which a row must have been moved last to be due now."""
     return Now() - timedelta(seconds=settings.PROCESS_LEASE_SECONDS)
 
 

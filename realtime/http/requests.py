@@ -206,7 +206,7 @@ async def require_user(request: HttpRequest) -> Any:
     Checks the Origin of what reads and the CSRF token of what changes something, and refuses what
     another site made a browser ask for; and a token with scopes, which are about topics. A
     StreamResponse of the view ends when the user signs out, is deactivated or deleted, or the
-    token ends or is revoked; not so what nginx sends for it (`ACCEL_REDIRECT`).
+    token ends or is revoked. A file that nginx sends for it (`ACCEL_REDIRECT`) is not cut.
     """
     if request.method in ("GET", "HEAD"):
         identity = await reader(request, [])

@@ -233,16 +233,16 @@ class RequestCycle:
         self._log()
 
     def _log(self) -> None:
-        server = self.server
+        server, head, response = self.server, self._head, self.response
         if server.action_logger:
-            server.log_action(
-                *("http", "complete", self._client),
-                path=redact(self._head.target.decode("ascii")),
-                status=self.response.status,
-                method=self._head.method.decode("ascii"),
-                time_taken=server.loop.time() - self._started,
-                size=self.response.sent,
-            )
+            details: dict[str, Any] = {
+                "path": redact(head.target.decode("ascii")),
+                "status": response.status,
+                "method": head.method.decode("ascii"),
+                "time_taken": server.loop.time() - self._started,
+                "size": response.sent,
+            }
+            server.log_action("http", "complete", self._client, **details)
 
     def connection_lost(self) -> None:
         """Tell the application that the connection is over before the response."""

@@ -98,7 +98,7 @@ class WebSocketConnection:
         self._silent = 0  # checks since something was heard
         self._opened = server.loop.time()
         transport.receiver = self
-        transport.renew_lane()  # that of a response before it is shut
+        transport.renew_lane()  # the lane of an earlier response on this connection is shut
         self._bucket = server.timeouts.add(self)
 
     def _transition(self, state: State) -> None:

@@ -53,7 +53,7 @@ class TopicWriter:
 
     async def recheck(self) -> None:
         """Write no more of topics that the user may not read any more, nor who is there."""
-        # All are taken away before one is told of: a peer that does not read has that wait.
+        # All are removed before any is told of: sending waits for a peer that does not read.
         socket, subscription, lost = self._socket, self.subscription, []
         for topic in subscription.topics:
             if not await may(socket.identity.user, topic, "read"):

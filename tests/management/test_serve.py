@@ -45,7 +45,7 @@ def test_workers_that_do_not_reach_each_other(site: dict[str, str]) -> None:
     assert "HINT: Use channels_redis" in done.stderr
 
 
-def test_workers_that_take_longer_to_start_than_they_may(site: dict[str, str]) -> None:
+def test_serve_ends_when_a_worker_takes_longer_to_start_than_allowed(site: dict[str, str]) -> None:
     done = serve(environment(site), "--port", "0", "--start-timeout", "0.05")
     assert refusal(done).startswith("CommandError: The worker could not start")
     assert re.search(r"Worker \d+ was not ready after 0\.05 s \(--start-timeout\)", done.stderr)

@@ -528,7 +528,9 @@ async def test_the_examples(async_rf, tmp_path, monkeypatch):
 
 @pytest.mark.django_db(transaction=True)
 @override_settings(ROOT_URLCONF="tests.streaming.test_files")
-async def test_the_example_of_a_storage(async_client, tmp_path, monkeypatch):
+async def test_the_example_of_a_storage_asks_for_the_sessions_user(
+    async_client, tmp_path, monkeypatch
+):
     """With the session's user, whom `request.user` would look up in the event loop."""
     (tmp_path / "a.txt").write_text("abc")
     monkeypatch.setattr(files_storage, "default_storage", FileSystemStorage(tmp_path))

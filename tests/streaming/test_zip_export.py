@@ -80,7 +80,7 @@ class Digits:
         self.is_closed = True
 
 
-async def test_a_member_of_a_sites_own():
+async def test_an_archive_takes_members_that_a_site_makes_itself():
     digits = Digits()
     response = realtime.ZipResponse([realtime.Member("digits.txt", lambda: digits)])
     archive = zipfile.ZipFile(io.BytesIO(await body_of(response)))

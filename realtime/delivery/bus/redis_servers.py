@@ -109,7 +109,7 @@ class RedisServers:
 
     def _client(self, address: Address | None) -> Redis:
         if address not in self._clients:
-            self._clients[address] = _client(self._known.site, address)
+            self._clients[address] = _make_client(self._known.site, address)
         return self._clients[address]
 
 
@@ -117,7 +117,7 @@ async def _ask(site: Site, address: Address | None) -> Found:
     home = None
     if site.url.sentinels and address is None:
         home = address = await _ask_sentinels(site.url)
-    client = _client(site, address)
+    client = _make_client(site, address)
     try:
         answer = await _execute(client, "CLUSTER", "SLOTS")
     except ResponseError:  # not a cluster, or one whose ACL has us take it for a server
@@ -132,7 +132,7 @@ async def _ask(site: Site, address: Address | None) -> Found:
     return Found(site, home, slots)
 
 
-def _client(site: Site, address: Address | None) -> Redis:
+def _make_client(site: Site, address: Address | None) -> Redis:
     place = {} if address is None else {"host": address[0], "port": address[1]}
     limits = {
         "socket_timeout": settings.ANNOUNCE_TIMEOUT_SECONDS,

@@ -159,7 +159,7 @@ class Appender:
     def __init__(self, space: Keyspace, clients: PerLoop[Client]) -> None:
         self._space = space
         self._clients = clients
-        self._partitions: dict[str, _Partition] = {}  # by their tags; a server is one, of no tag
+        self._partitions: dict[str, _Partition] = {}  # by tag; "" on a single server
 
     async def append(self, batch: Sequence[NewEvent], then: Then) -> list[Event]:
         """Store all events or none; `then` gets them once they are stored."""

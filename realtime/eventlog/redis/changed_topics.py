@@ -39,8 +39,8 @@ class ChangedTopics:
     async def since(self, mark: Mark | None, limit: int, *, is_cluster: bool) -> Changes:
         """Return what `EventLog.changes` does; one call, or of a cluster one for each partition.
 
-        Each question goes back to the one before the last: a clock that was set back since, and is
-        ahead of the last answer again, has given events times from before it.
+        Each question asks from the time of the question before the last: if the clock was set back
+        in between, events got times before that of the last one.
         """
         tags = self._space.tags
         parts = {tag: [tag] for tag in tags} if is_cluster else {"": tags}
