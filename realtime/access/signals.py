@@ -45,7 +45,7 @@ def disconnect_user(user: Any) -> None:
     Whoever is still signed in, or has a token, can come back: deactivate the user before, or revoke
     the token, to keep them out.
     """
-    _publish(disconnect=str(user.pk))
+    _publish(disconnect=_user_key(user))
 
 
 def _publish(**change: str) -> None:
@@ -73,7 +73,7 @@ def _token_changed(*, instance: AccessToken, created: bool = False, **kwargs: An
     if created:
         return
     if instance.user_id is None:
-        _publish(token=str(instance.pk))
+        _publish(token=str(instance.id))
     else:
         _publish(user=str(instance.user_id))
 
@@ -84,7 +84,7 @@ def _logged_out(*, request: Any, user: Any = None, **kwargs: Any) -> None:
         _publish(session=digest(session.session_key))
     if user is not None and isinstance(session, SignedCookie):
         # Its key is all that is in it: a connection from before it last changed has another.
-        _publish(sessions_of=str(user.pk))
+        _publish(sessions_of=_user_key(user))
 
 
 def _session_deleted(*, instance: Any, **kwargs: Any) -> None:

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from copy import copy
 from datetime import tzinfo
+from functools import cached_property
 from typing import Any, Final
 
 from asgiref.sync import async_to_sync, sync_to_async
@@ -18,6 +19,7 @@ from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, path, reverse
 from django.utils import timezone, translation
+from django.utils.functional import cached_property as django_cached_property
 from django.utils.http import urlencode
 from django.utils.translation import gettext_lazy as _
 
@@ -144,7 +146,8 @@ class ProcessAdmin(ReadOnlyAdmin):
             # Looked up anew: a permission that is taken away ends no connection by itself.
             user = _find_user(request.user.pk)
             if user is not None:
-                vars(user).update(added)
+                for name, value in added.items():
+                    vars(user).setdefault(name, value)  # not over what was just looked up
                 request.user = user
             return load(username) if user is not None and self._may_view(request) else None
 
@@ -176,11 +179,14 @@ def _find_user(pk: Any) -> Any:
 def _added(user: Any) -> dict[str, Any]:
     """Return what middleware has set on a user, as whether a second factor was shown."""
     own = copy(user)  # the user itself, where this one is lazy
+    # Neither a column nor what is remembered, as permissions are.
+    columns = {field.attname for field in own._meta.concrete_fields}
     return {
         name: value
         for name, value in vars(own).items()
-        # Neither a column nor what is remembered, as permissions are.
-        if not name.startswith("_") and not hasattr(type(own), name)
+        if not name.startswith("_")
+        and name not in columns
+        and not isinstance(getattr(type(own), name, None), cached_property | django_cached_property)
     }
 
 

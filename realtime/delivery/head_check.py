@@ -7,6 +7,7 @@ compared in turn, in `HEAD_CHECK_IDLE_SECONDS`.
 """
 
 import asyncio
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
@@ -16,6 +17,8 @@ from ..eventlog import get_event_log
 from ..events.position import START
 from ..utils.turns import Turns
 from .feed import Feed
+
+logger = logging.getLogger("realtime.hub")
 
 GATHER_SECONDS: Final = 0.1  # for topics that were joined: one statement for all of them
 FEW_TOPICS: Final = 500  # are compared all: one statement too, and no more work than to ask first
@@ -61,7 +64,8 @@ class HeadCheck:
         """Compare what is due; return the topics that had more in the log than was announced.
 
         Without those that are compared only because they were joined. What the log raises is
-        raised, once what it can be asked for has been compared; then everything is due.
+        raised where it can be asked for no topic at all; then, as where it can for some,
+        everything is due.
         """
         is_thorough = is_thorough or self._is_everything_due
         self._is_everything_due = False
@@ -94,14 +98,18 @@ class HeadCheck:
 
     async def _compare(self, topics: Sequence[str]) -> list[str]:
         missed: list[str] = []
-        failure: Exception | None = None
-        for part in get_event_log().parts_of(topics) if topics else ():
+        failures: list[Exception] = []
+        parts = get_event_log().parts_of(topics) if topics else []
+        for part in parts:
             try:
                 missed += await self._compare_part(part)
             except Exception as error:
-                failure = error
-        if failure is not None:
-            raise failure
+                failures.append(error)
+        if failures:
+            self._is_everything_due = True
+            if len(failures) == len(parts):
+                raise failures[0]
+            logger.warning("Can't check the heads of all topics", exc_info=failures[0])
         return missed
 
     async def _compare_part(self, topics: Collection[str]) -> list[str]:

@@ -57,10 +57,15 @@ def remove(entries: Mapping[int, Sequence[NewEvent]], forget: Callable[..., obje
         forget([event for event in events if event.publisher == PUBLISHER])
 
 
-def take_over(after: int = 0) -> dict[int, list[NewEvent]]:
+def new_mover() -> str:
+    """Return a name for what takes rows over."""
+    return f"moved.{secrets.token_hex(16)}"
+
+
+def take_over(mover: str, after: int = 0) -> dict[int, list[NewEvent]]:
     """Return the batches of rows that have not been moved for `PROCESS_LEASE_SECONDS`.
 
-    The oldest first, those after the row `after`. They are this call's own until as much time has
+    The oldest first, those after the row `after`. They are the mover's own until as much time has
     passed again, or they are given back.
     """
     rows = _rows().filter(created__lt=_due())
@@ -68,19 +73,19 @@ def take_over(after: int = 0) -> dict[int, list[NewEvent]]:
     if not found:
         return {}
     # Its process deletes only what is still its own, so first of all they are not.
-    own = f"moved.{secrets.token_hex(16)}"
-    rows.filter(pk__in=found).update(process=own, created=Now())
-    taken = _rows().filter(process=own).order_by("pk").values_list("pk", "events")
+    rows.filter(pk__in=found).update(process=mover, created=Now())
+    own = _rows().filter(process=mover, pk__gt=after)
+    taken = own.order_by("pk").values_list("pk", "events")
     return {pk: [NewEvent(*event) for event in json.loads(text)] for pk, text in taken}
 
 
-def put_back(moved: Sequence[int], kept: Sequence[int]) -> None:
+def put_back(mover: str, moved: Sequence[int], kept: Sequence[int]) -> None:
     """Delete rows that were taken over and are in the log; give the others back, which are due.
 
-    The keys of the former are forgotten in time.
+    The keys of the former are forgotten in time. Those that another mover has by now are its own.
     """
     _rows().filter(pk__in=moved).delete()
-    _rows().filter(pk__in=kept).update(created=_due())
+    _rows().filter(pk__in=kept, process=mover).update(created=_due())
 
 
 def _due() -> CombinedExpression:

@@ -95,7 +95,7 @@ class HTTPConnection:
             self.transport.receiver.eof_received()
 
     def eof_received(self) -> None:
-        """End once all requests that have come whole are answered."""
+        """End once all requests that have been read whole are answered."""
         self._has_ended = True
         if self._cycle is None:
             if self._buffer:

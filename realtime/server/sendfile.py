@@ -163,9 +163,11 @@ async def _in_thread(call: Callable[..., T], *descriptors: int) -> T:
         while own:
             os.close(own.pop())
 
-    def run() -> T:
+    def run() -> T | OSError:
         try:
             return call(*own)
+        except OSError as error:  # returned: after a cancellation nobody would catch it
+            return error
         finally:
             close()
 
@@ -176,4 +178,7 @@ async def _in_thread(call: Callable[..., T], *descriptors: int) -> T:
         close()
         raise
     # Not cancelled while it waits for a thread: nobody else would close the copies.
-    return await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, run))
+    result = await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, run))
+    if isinstance(result, OSError):
+        raise result
+    return result

@@ -121,10 +121,10 @@ async def set_back(site: Site, rng: Random) -> None:
     if site.database is not None:
         site.database.cut()
     count = rng.randint(1, 5)
-    # Again where another fault has terminated this connection.
-    while True:
+    for _ in range(20):  # another fault may terminate this connection
         with suppress(psycopg.OperationalError):
             return await asyncio.to_thread(site.set_back, count)
+        await asyncio.sleep(0.05)
 
 
 async def kill_broker(site: Site, rng: Random) -> None:

@@ -96,9 +96,11 @@ class Site:
                 "UPDATE realtime_topic SET head = "
                 f"CASE WHEN head > {count} THEN head - {count} ELSE 0 END"
             )
-            for topic_id, data in rows:
-                self.forgotten.setdefault(names[topic_id], set()).add(json.loads(data))
-            connection.execute("COMMIT")
+            try:
+                connection.execute("COMMIT")
+            finally:  # also where nobody knows whether it was made
+                for topic_id, data in rows:
+                    self.forgotten.setdefault(names[topic_id], set()).add(json.loads(data))
 
     def connect(self) -> Any:
         """Return a connection of its own to the database, in no transaction."""

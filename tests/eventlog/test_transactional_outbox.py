@@ -151,15 +151,15 @@ def test_what_another_has_taken_over_meanwhile_is_stored_once(redis_log, shared_
     with transaction.atomic():
         redis_log.append([NewEvent("a", "message", "1")])
         pass_lease()
-        taken = outbox.take_over()
+        taken = outbox.take_over("other")
     assert OutboxEntry.objects.count() == 1  # it is the other one's to delete
     assert keys(shared_valkey) == 1
     [batch] = taken.values()
     assert [event.is_repeated for event in redis_log.append(batch)] == [True]
     assert kept(redis_log) == ["1"]
-    assert outbox.take_over() == {}  # for a lease
+    assert outbox.take_over("other") == {}  # for a lease
     pass_lease()
-    assert list(outbox.take_over()) == list(taken)
+    assert list(outbox.take_over("other")) == list(taken)
 
 
 def test_what_can_never_be_stored_is_said_and_dropped(redis_log, shared_valkey, caplog):

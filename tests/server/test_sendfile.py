@@ -15,6 +15,7 @@ import pytest
 from realtime.server.sendfile import FilePart, copy, in_memory, read, span
 
 from ..support.attempts import three_tries
+from ..support.streaming import open_files
 from .support import Worker, eventually
 
 SIZE = 3_000_000
@@ -143,9 +144,8 @@ def test_what_sendfile_can_not_copy_is_read(files):
 async def test_a_copy_that_is_cancelled_before_it_has_a_thread_keeps_no_descriptor(path, call):
     loop, busy = asyncio.get_running_loop(), threading.Event()
     loop.set_default_executor(ThreadPoolExecutor(1))
-    before = len(os.listdir("/proc/self/fd"))
     with path.open("rb") as file, socket.socket() as out:
-        number = file.fileno()
+        number, inode = file.fileno(), f"socket:[{os.fstat(out.fileno()).st_ino}]"
         waiting = loop.run_in_executor(None, busy.wait)
         work = copy(out.fileno(), number, 0, 5) if call == "copy" else read(number, 0, 5)
         task = asyncio.create_task(work)
@@ -156,7 +156,8 @@ async def test_a_copy_that_is_cancelled_before_it_has_a_thread_keeps_no_descript
     busy.set()
     await waiting
     await loop.shutdown_default_executor()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files(os.getpid(), str(path)) == 0
+    assert open_files(os.getpid(), inode) == 0
 
 
 async def test_a_copy_for_which_there_are_not_enough_descriptors_keeps_none(path, monkeypatch):

@@ -352,18 +352,21 @@ def test_sighup_replaces_the_workers_and_refuses_nobody(supervise: Supervise) ->
 def test_worker_that_is_replaced_at_the_end_serves_what_it_has_and_no_other_serves_on(
     supervise: Supervise,
 ) -> None:
-    running = supervise()
-    before = running.pid()
-    with running.client() as slow:
-        slow.request("/slow?wait=8")
-        eventually(lambda: b"slow started" in answer(running))
-        running.process.send_signal(signal.SIGHUP)
-        eventually(lambda: running.pid() != before, 20)
-        running.process.send_signal(signal.SIGTERM)
-        eventually(lambda: refuses(running), 5)
-        assert alive(before)
-        assert slow.response().body == b"slow"
-    assert running.process.wait(20) == 0
+    def end_while_one_is_replaced() -> None:
+        running = supervise()
+        before = running.pid()
+        with running.client() as slow:
+            slow.request("/slow?wait=6")
+            eventually(lambda: b"slow started" in answer(running))
+            running.process.send_signal(signal.SIGHUP)
+            eventually(lambda: running.pid() != before, 20)
+            running.process.send_signal(signal.SIGTERM)
+            eventually(lambda: refuses(running), 5)
+            assert alive(before)
+            assert slow.response().body == b"slow"
+        assert running.process.wait(20) == 0
+
+    three_tries(end_while_one_is_replaced)  # in which a worker may take long to start
 
 
 def test_workers_die_with_a_killed_supervisor(supervise: Supervise) -> None:

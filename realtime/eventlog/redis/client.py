@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +31,7 @@ UNAVAILABLE: Final = (
     "The event log's Redis can't be asked, and clients are told to come back: see that it runs, "
     "that REDIS_LOG_URL names it, and that it may be written to. It said: %s"
 )
-CLUSTER_CALLS: Final = 8  # of one event loop at once; further calls wait
+CLUSTER_CALLS: Final = 8  # of one event loop to one node at once; further calls wait
 
 
 class CallFailed(Exception):
@@ -67,7 +68,9 @@ class Client:
         parts = RedisURL.parse(url)
         self.is_cluster = parts.is_cluster
         self._cluster: RedisCluster | None = None
-        self._places = asyncio.Semaphore(CLUSTER_CALLS)
+        self._places = defaultdict[str | None, asyncio.Semaphore](
+            lambda: asyncio.Semaphore(CLUSTER_CALLS)  # by node: a silent one holds up no other
+        )
         self._pool: ConnectionPool | None = None  # which makes connections, and keeps none
         self._pipeline: Pipeline | None = None
         self._connecting = asyncio.Lock()
@@ -143,7 +146,8 @@ class Client:
     async def _call(self, *command: Value) -> Any:
         try:
             if self._cluster is not None:
-                async with self._places:
+                key = command[3] if str(command[0]).startswith("EVAL") else command[1]
+                async with self._places[self.node_of(str(key))]:
                     return await self._cluster.execute_command(*command)
             pipeline = self._pipeline
             if pipeline is None or pipeline.is_closed:

@@ -127,17 +127,17 @@ class RedisLog(EventLog):
         await self._end_epoch(event.topic, event.position, event)
 
     async def move_outbox(self) -> AsyncIterator[list[Event]]:
-        # In turn, so that what is there is stored in its order.
+        # In turn, so that what is there is stored in its order, unless a turn takes longer.
         if not settings.REDIS_LOG_OUTBOX or not await self._pruning.claim(
             "outbox", settings.HEAD_CHECK_SECONDS
         ):
             return
         until = time.monotonic() + settings.HEAD_CHECK_SECONDS / 2  # the caller has more to do
         waiting: set[str] = set()
-        last = 0
-        while entries := await DATABASE.run(outbox.take_over, last):
+        mover, last = outbox.new_mover(), 0
+        while entries := await DATABASE.run(outbox.take_over, mover, last):
             last = max(entries)
-            moved = await self._move(entries, waiting)
+            moved = await self._move(mover, entries, waiting)
             yield [event for event in moved if not event.is_repeated]
             if time.monotonic() >= until:
                 break
@@ -146,7 +146,9 @@ class RedisLog(EventLog):
         """Return what the log lacks in the settings, and what in Redis' own would lose events."""
         return check_server(self._ask)
 
-    async def _move(self, entries: Mapping[int, Batch], waiting: set[str]) -> list[Event]:
+    async def _move(
+        self, mover: str, entries: Mapping[int, Batch], waiting: set[str]
+    ) -> list[Event]:
         """Store what was left behind, and return it.
 
         `waiting` gets the topics of what can't be stored now. What follows in them waits too.
@@ -174,7 +176,7 @@ class RedisLog(EventLog):
                 log_loss(answer, batch)
         log_kept(failures)
         done = [pk for pk in entries if pk not in kept]
-        await DATABASE.run(outbox.put_back, done, kept)
+        await DATABASE.run(outbox.put_back, mover, done, kept)
         return moved
 
     def _append_all(

