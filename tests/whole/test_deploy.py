@@ -28,6 +28,11 @@ def folder(tmp_path: Path) -> Path:
     subprocess.run(started, check=True, timeout=60)
     settings, urls = tmp_path / "mysite" / "settings.py", tmp_path / "mysite" / "urls.py"
     settings.write_text(f"{settings.read_text()}\n{block_of('Settings')}")
+    if "MAILERS" in settings.read_text():  # Django 6.1 begins with a server for development
+        with settings.open("a") as file:
+            file.write(
+                'MAILERS["default"]["BACKEND"] = "django.core.mail.backends.smtp.EmailBackend"\n'
+            )
     urls.write_text(urls.read_text() + FILES["mysite/urls.py"])
     (tmp_path / "mysite" / "asgi.py").write_text(FILES["mysite/asgi.py"])
     return tmp_path
