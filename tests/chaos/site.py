@@ -80,21 +80,24 @@ class Site:
 
     def set_back(self, count: int) -> None:
         """Take the newest events away from each topic, and remember them as `forgotten`."""
-        lost = (
-            "SELECT event.id FROM realtime_event event JOIN realtime_topic topic "
-            f'ON event.topic_id = topic.id WHERE event."offset" > topic.head - {count}'
-        )
         with self.connect() as connection:
             connection.execute("BEGIN" if ON_POSTGRESQL else "BEGIN IMMEDIATE")
             lock = "FOR UPDATE" if ON_POSTGRESQL else ""
             select = f"SELECT id, name FROM realtime_topic ORDER BY name {lock}"
             names = dict(connection.execute(select).fetchall())
+            # Not those that come meanwhile: each statement would see another part of them.
+            newest = max(names, default=0)
+            lost = (
+                "SELECT event.id FROM realtime_event event JOIN realtime_topic topic "
+                f"ON event.topic_id = topic.id WHERE topic.id <= {newest} "
+                f'AND event."offset" > topic.head - {count}'
+            )
             rows = connection.execute(
                 f"DELETE FROM realtime_event WHERE id IN ({lost}) RETURNING topic_id, data"
             ).fetchall()
             connection.execute(
                 "UPDATE realtime_topic SET head = "
-                f"CASE WHEN head > {count} THEN head - {count} ELSE 0 END"
+                f"CASE WHEN head > {count} THEN head - {count} ELSE 0 END WHERE id <= {newest}"
             )
             try:
                 connection.execute("COMMIT")
