@@ -8,12 +8,30 @@ import subprocess
 import sys
 import time
 import venv
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from realtime.server import workers
 from realtime.server.workers import Backoff, Worker, describe_exit, end, environment
+
+
+@asynccontextmanager
+async def running(code: str) -> AsyncIterator[Worker]:
+    """A worker that runs the code, which knows its `pipe`, and then stays."""
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    code = f"import os, time; pipe = {write}; {code}; time.sleep(600)"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, pass_fds=[write])
+    os.close(write)
+    worker = Worker(process, read)
+    try:
+        yield worker
+    finally:
+        await end(process, 0)
+        worker._close()
 
 
 def test_delay_grows_with_each_failure_up_to_a_limit() -> None:
@@ -75,18 +93,9 @@ def test_installed_packages_hide_no_module_of_the_standard_library_from_a_worker
 async def test_worker_that_lacks_memory_before_it_is_ready_is_ended(
     said: str, is_started: bool
 ) -> None:
-    read, write = os.pipe()
-    os.set_blocking(read, False)
-    code = f"import os, time; os.write({write}, b'{said}'); time.sleep(600)"
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, pass_fds=[write])
-    os.close(write)
-    worker = Worker(process, read)
-    try:
+    async with running(f"os.write(pipe, b'{said}')") as worker:
         assert await worker.is_started(0, 20) is is_started
-        assert (process.returncode is None) is is_started
-    finally:
-        await end(process, 0)
-        worker._close()
+        assert (worker.process.returncode is None) is is_started
 
 
 async def test_process_that_ignores_sigterm_is_killed() -> None:
@@ -105,17 +114,8 @@ async def test_process_that_ignores_sigterm_is_killed() -> None:
 async def test_worker_that_is_not_ready_in_time_is_killed_and_named(
     timeout: float, is_started: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    read, write = os.pipe()
-    os.set_blocking(read, False)
-    code = f"import os, time; time.sleep(1); os.write({write}, b'1'); time.sleep(600)"
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, pass_fds=[write])
-    os.close(write)
-    worker = Worker(process, read)
-    try:
+    async with running("time.sleep(1); os.write(pipe, b'1')") as worker:
         assert await worker.is_started(0, timeout) is is_started
-        assert (process.returncode is None) is is_started
-        said = f"Worker {process.pid} was not ready after {timeout} s (--start-timeout)"
+        assert (worker.process.returncode is None) is is_started
+        said = f"Worker {worker.process.pid} was not ready after {timeout} s (--start-timeout)"
         assert (said not in caplog.text) is is_started
-    finally:
-        await end(process, 0)
-        worker._close()
