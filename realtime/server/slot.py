@@ -139,12 +139,7 @@ class Slot:
         if self._memory_grace:
             worker.when_out_of_memory(partial(self._kill_soon, worker))
         # SIGINT, without the delay: this host serves on, nobody has to look elsewhere.
-        ending = asyncio.ensure_future(end(worker.process, grace, signal.SIGINT))
-        try:
-            await asyncio.shield(ending)
-        except asyncio.CancelledError:
-            await ending  # no second signal: that cuts what it still serves
-            raise
+        await end(worker.process, grace, signal.SIGINT)
 
     def _kill_soon(self, worker: Worker) -> None:
         """Leave a worker that drains no more time than one without memory has."""

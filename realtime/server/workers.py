@@ -135,11 +135,16 @@ class Worker:
         except TimeoutError:
             logger.error(NOT_READY, self.process.pid, timeout)
         except asyncio.CancelledError:
-            await end(self.process, grace)
+            await self._end(grace)
             raise
-        await end(self.process, 0)
-        self._close()
+        await self._end(0)
         return False
+
+    async def _end(self, grace: float) -> None:
+        try:
+            await end(self.process, grace)
+        finally:
+            self._close()
 
     async def wait(self, timeout: float) -> int:
         """Return its exit status once it has ended.
@@ -166,7 +171,19 @@ class Worker:
 
 
 async def end(process: Process, grace: float, number: signal.Signals = signal.SIGTERM) -> None:
-    """Send the signal, and SIGKILL when the process still lives `grace` seconds later."""
+    """Send the signal, and SIGKILL when the process still lives `grace` seconds later.
+
+    The process has ended when this returns, also where it is cancelled.
+    """
+    ending = asyncio.ensure_future(_end(process, grace, number))
+    try:
+        await asyncio.shield(ending)
+    except asyncio.CancelledError:
+        await ending  # no second signal: that cuts what it still serves
+        raise
+
+
+async def _end(process: Process, grace: float, number: signal.Signals) -> None:
     send_signal(process, number)
     try:
         async with asyncio.timeout(grace):

@@ -26,7 +26,6 @@ class FakeWorker:
         self.started = asyncio.get_running_loop().time()
         self.say_out_of_memory: Callable[[], object] = lambda: None
         self.grace: float | None = None  # that it was given to drain
-        self.signals = 0  # that told it to
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def when_out_of_memory(self, call: Callable[[], object]) -> None:
@@ -71,7 +70,6 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     async def end(worker: FakeWorker, grace: float, number: int) -> None:
         worker.grace = grace
-        worker.signals += 1
         await asyncio.sleep(worker.site.drain_seconds)
         if not worker._ended.done():
             worker._ended.set_result(0)
@@ -201,21 +199,6 @@ def test_new_worker_is_watched_while_the_one_before_it_drains(play: Any) -> None
         site.workers[2].say_out_of_memory()
         await asyncio.sleep(2)
         assert site.slot.worker is site.workers[3]
-
-    play(main)
-
-
-def test_worker_that_drains_when_all_are_ended_is_waited_for_and_told_once(play: Any) -> None:
-    async def main(site: Site) -> None:
-        site.drain_seconds = 20
-        renewing = asyncio.get_running_loop().create_task(site.slot.renew(30))
-        await asyncio.sleep(11)
-        renewing.cancel()
-        await asyncio.sleep(9)
-        assert not renewing.done()
-        await asyncio.sleep(2)
-        assert renewing.cancelled()
-        assert site.workers[0].signals == 1
 
     play(main)
 

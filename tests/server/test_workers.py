@@ -110,6 +110,35 @@ async def test_process_that_ignores_sigterm_is_killed() -> None:
     assert process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.parametrize("turns", range(1, 6))
+async def test_process_has_ended_also_where_ending_it_is_cancelled(turns: int) -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()")
+    ending = asyncio.create_task(end(process, 0))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    ending.cancel()
+    await asyncio.wait([ending])
+    assert process.returncode in (-signal.SIGTERM, -signal.SIGKILL)
+    assert ending.cancelled()
+
+
+async def test_process_that_drains_is_told_once_also_where_ending_it_is_cancelled() -> None:
+    code = (
+        "import signal, time; signal.signal(2, lambda *told: print('told', flush=True)); "
+        "print(flush=True); time.sleep(0.5)"
+    )
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=pipe)
+    assert process.stdout is not None
+    await process.stdout.readline()
+    ending = asyncio.create_task(end(process, 20, signal.SIGINT))
+    assert await process.stdout.readline() == b"told\n"
+    ending.cancel()
+    await asyncio.wait([ending])
+    assert process.returncode == 0
+    assert await process.stdout.read() == b""
+
+
 @pytest.mark.parametrize(("timeout", "is_started"), [(0.25, False), (20, True), (0, True)])
 async def test_worker_that_is_not_ready_in_time_is_killed_and_named(
     timeout: float, is_started: bool, caplog: pytest.LogCaptureFixture
