@@ -53,13 +53,14 @@ class _Turn:
 
     def __init__(self, before: "_Turn | None") -> None:
         self.before = before
+        self.is_sent = False
         self.is_in_doubt = False
         self.ended = asyncio.get_running_loop().create_future()
 
     async def wait(self, *, is_in_order: bool) -> None:
-        """Wait for the one before it, unless what is sent now comes behind it."""
+        """Wait for the one before it, unless what is sent now arrives after it."""
         before = self.before
-        if before is not None and not (is_in_order and not before.is_in_doubt):
+        if before is not None and (not is_in_order or not before.is_sent or before.is_in_doubt):
             await asyncio.shield(before.ended)
 
     def end(self) -> None:
@@ -133,6 +134,7 @@ class _Partition:
         client, deadline = self._clients.get(), 0.0
         while True:
             await turn.wait(is_in_order=client.is_open and not deadline)
+            turn.is_sent = client.is_open  # it writes before anything else runs
             try:
                 return await client.run(APPEND, new.keys, new.values)
             except CallFailed as error:

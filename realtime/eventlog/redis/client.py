@@ -96,10 +96,11 @@ class Client:
 
     @property
     def is_open(self) -> bool:
-        """Return whether a call goes out at once, behind those before it."""
-        return self._cluster is not None or (
-            self._pipeline is not None and not self._pipeline.is_closed
-        )
+        """Return whether a call goes out at once, and arrives after those before it.
+
+        In a cluster each may take a connection of its own.
+        """
+        return self._pipeline is not None and not self._pipeline.is_closed
 
     def node_of(self, key: str) -> str | None:
         """Return the node of the cluster that a key is on; None as long as that is not known."""

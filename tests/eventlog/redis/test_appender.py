@@ -114,6 +114,16 @@ async def test_an_append_does_not_overtake_one_that_is_sent_again(log, redis_log
     assert await stored(redis_log) == [(n + 1, str(n)) for n in range(3)]
 
 
+async def test_an_append_does_not_overtake_one_that_waits_for_the_connection(log, redis_log):
+    """As in a new process, where a transaction has more than a batch behind another publisher."""
+    first = asyncio.create_task(log.aappend([new(0)]))
+    for _ in range(3):
+        await asyncio.sleep(0)  # it connects
+    await asyncio.gather(first, *(log.aappend([new(n)]) for n in range(1, 250)))
+    page = await redis_log.read("a", OLDEST, 1_000)
+    assert [event.data for event in page.events] == [str(n) for n in range(250)]
+
+
 async def test_of_two_with_one_number_one_is_made_and_none_below_the_last(redis_log, shared_valkey):
     space, client = Keyspace(8), Client(shared_valkey.url, 5.0)
 
@@ -231,6 +241,30 @@ async def test_on_a_cluster_publishers_to_one_partition_share_its_appends():
     for _ in range(2):
         await asyncio.gather(*(appender.append([new(n, "b")], None) for n in range(20)))
     assert client.calls == [20, 20]
+
+
+async def test_on_a_cluster_the_appends_of_a_partition_go_one_after_the_other():
+    """Each may go over a connection of its own, on which it could be the first to arrive."""
+    space = Keyspace(128)
+    url = "redis+cluster://127.0.0.1:1"
+    under_way, most = 0, 0
+
+    async def run(self: Client, script: object, keys: list[str], values: list[str]) -> bytes:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.01)
+        under_way -= 1
+        return await HalfACluster(space.tag("b"), ZeroDivisionError()).run(script, keys, values)
+
+    appender = Appender(space, PerLoop(lambda: Client(url, 1.0)))
+    with patch.object(Client, "run", run):
+        tasks = []
+        for number in range(4):
+            tasks.append(asyncio.create_task(appender.append([new(number, "b")], None)))
+            await asyncio.sleep(0.002)
+        await asyncio.gather(*tasks)
+    assert most == 1
 
 
 @pytest.mark.parametrize("fails", [NotAnswered("silent"), ZeroDivisionError()])
