@@ -97,20 +97,16 @@ class HeadCheck:
         return due
 
     async def _compare(self, topics: Sequence[str]) -> list[str]:
-        missed: list[str] = []
-        failures: list[Exception] = []
         parts = get_event_log().parts_of(topics) if topics else []
-        for part in parts:
-            try:
-                missed += await self._compare_part(part)
-            except Exception as error:
-                failures.append(error)
+        # All at once: one whose server is silent keeps none of the others waiting.
+        found = await asyncio.gather(*map(self._compare_part, parts), return_exceptions=True)
+        failures = [each for each in found if isinstance(each, BaseException)]
         if failures:
             self._is_everything_due = True
             if len(failures) == len(parts):
                 raise failures[0]
             logger.warning("Can't check the heads of all topics", exc_info=failures[0])
-        return missed
+        return [topic for each in found if not isinstance(each, BaseException) for topic in each]
 
     async def _compare_part(self, topics: Collection[str]) -> list[str]:
         before = {topic: self._feeds[topic].position for topic in topics if topic in self._feeds}

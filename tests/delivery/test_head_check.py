@@ -154,6 +154,7 @@ class LogInParts(CountingLog):
     """Of which the topics that end in 0 can't be asked for, for a while."""
 
     is_partly_away = False
+    silent_seconds = 0.0  # until that is said
 
     def parts_of(self, topics: Sequence[str]) -> list[Sequence[str]]:
         away = [topic for topic in topics if topic.endswith("0")]
@@ -161,6 +162,7 @@ class LogInParts(CountingLog):
 
     async def heads(self, topics: Sequence[str]) -> Mapping[str, Position]:
         if self.is_partly_away and any(topic.endswith("0") for topic in topics):
+            await asyncio.sleep(self.silent_seconds)
             raise DatabaseUnavailable
         return await super().heads(topics)
 
@@ -193,6 +195,18 @@ def test_where_a_part_of_the_log_is_away_what_was_missed_in_the_others_is_found(
         idle(test, log, HEAD_CHECK_IDLE_SECONDS=1_000_000.0)
     finally:
         heads_checked.disconnect(note)
+
+
+def test_a_part_of_the_log_that_is_silent_keeps_no_other_waiting():
+    log = LogInParts()
+
+    async def test(_: CountingLog, hub: Hub, reader: Reader) -> None:
+        log.is_partly_away, log.silent_seconds = True, 1_000.0
+        log.put("t11", "message", "1")
+        await asyncio.sleep(5)
+        assert [event.topic for event in reader.got] == ["t11"]
+
+    idle(test, log, HEAD_CHECK_IDLE_SECONDS=1_000_000.0)
 
 
 def test_what_is_requested_is_compared_soon_and_together():
