@@ -49,7 +49,9 @@ class Client:
 
         A refused use is not counted.
         """
-        buckets = self._kept(action) or await self._find(action)
+        buckets = self._kept(action)
+        if buckets is None:
+            buckets = await self._find(action)
         now = monotonic_ns()
         for bucket in buckets:
             if cost > bucket.rate.burst or bucket.wait(now, cost):
