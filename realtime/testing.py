@@ -25,7 +25,6 @@ TransactionTestCase, and a test database in a file.
 
 import asyncio
 import json
-from asyncio import FIRST_COMPLETED
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -72,27 +71,32 @@ class _Connection:
 
     def __init__(self, application: ASGIApplication, scope: Mapping[str, Any]) -> None:
         self.incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._outgoing: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._outgoing: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._task = asyncio.create_task(application(scope, self.incoming.get, self._outgoing.put))
+        self._task.add_done_callback(lambda _: self._outgoing.put_nowait(None))
 
     async def next(self, timeout: float) -> dict[str, Any]:
         """Return the application's next message; raise its error, TimeoutError if none came."""
-        getting = asyncio.ensure_future(self._outgoing.get())
-        await asyncio.wait([getting, self._task], timeout=timeout, return_when=FIRST_COMPLETED)
-        if not getting.done():
-            getting.cancel()
-            if self._task.done():
-                self._task.result()
-                raise ConnectionClosed(1006, "The application has ended.")
-            raise TimeoutError(f"The application sent nothing within {timeout} s.")
-        return getting.result()
+        try:
+            # Not in another task: that takes a message also where this one is cancelled.
+            async with asyncio.timeout(timeout):
+                message = await self._outgoing.get()
+        except TimeoutError:
+            raise TimeoutError(f"The application sent nothing within {timeout} s.") from None
+        if message is None:
+            self._outgoing.put_nowait(None)  # for the next call
+            self._task.result()
+            raise ConnectionClosed(1006, "The application has ended.")
+        return message
 
     async def end(self, message: dict[str, Any]) -> None:
         """Tell the application that its peer has gone, and wait for it."""
         self.incoming.put_nowait(message)
-        done, _ = await asyncio.wait([self._task], timeout=WAIT_SECONDS)
+        try:
+            done, _ = await asyncio.wait([self._task], timeout=WAIT_SECONDS)
+        finally:
+            await cancel_and_wait(self._task)  # if it has not ended
         if not done:
-            await cancel_and_wait(self._task)
             raise TimeoutError(f"The application did not end {WAIT_SECONDS} s after its peer left.")
         self._task.result()
 
@@ -128,11 +132,10 @@ class WebSocket:
 
     async def receive_nothing(self, timeout: float = 0.1) -> bool:
         """Whether nothing comes for `timeout` seconds."""
-        try:
+        with suppress(TimeoutError):
             await self.receive(timeout)
-        except TimeoutError:
-            return True
-        return False
+            return False
+        return True
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,54 @@ async def test_websocket_that_says_nothing(alice: User) -> None:
             await socket.receive(timeout=0.05)
 
 
+@pytest.mark.parametrize("turns", range(8))
+async def test_receive_that_is_cancelled_loses_no_message(turns: int) -> None:
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+        await send({"type": "websocket.send", "text": "answer"})
+        await receive()
+
+    async with testing.websocket(answer, "/") as socket:
+        receiving = asyncio.create_task(socket.receive())
+        await asyncio.sleep(0)
+        await socket.send("question")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        receiving.cancel()
+        await asyncio.wait([receiving])
+        if receiving.cancelled():
+            assert await socket.receive(timeout=1) == "answer"
+        else:
+            assert receiving.result() == "answer"
+
+
+async def test_application_does_not_outlive_a_test_that_is_cancelled() -> None:
+    told, ended = asyncio.Event(), asyncio.Event()
+
+    async def linger(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+        told.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    async def use() -> None:
+        async with testing.websocket(linger, "/"):
+            pass
+
+    using = asyncio.create_task(use())
+    await told.wait()
+    using.cancel()
+    await asyncio.wait([using])
+    assert using.cancelled()
+    assert ended.is_set()
+
+
 async def test_event_stream_by_token(alice: User) -> None:
     token, _ = await sync_to_async(create_token)(alice)
     await apublish("room.a", "first")
