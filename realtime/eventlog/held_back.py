@@ -84,7 +84,11 @@ class _HeldAppend(CommitGroup):
         """Append, unless one that was called before has done so."""
         if not (appends := self.take()):
             return
-        answers = self._store([append.batch for append in appends])
+        answers: Sequence[list[Event] | BaseException]
+        try:
+            answers = self._store([append.batch for append in appends])
+        except Exception as error:  # no thread or memory to begin with
+            answers = [error] * len(appends)
         done: dict[int, Batch] = {}
         kept: list[tuple[BaseException, Batch]] = []
         for append, answer in zip(appends, answers, strict=True):

@@ -73,3 +73,17 @@ def test_what_fails_is_said_and_keeps_neither_the_others_nor_the_sites_hooks(cap
     assert called == [1]
     assert caplog.text.count("what it published is not stored: a") == 2
     assert [bool(record.exc_info) for record in caplog.records] == [False, True]
+
+
+def test_what_can_not_even_be_begun_is_said_with_its_topics(caplog):
+    def store(batches):
+        raise RuntimeError("can't start new thread")
+
+    with transaction.atomic():
+        for topic in "ab":
+            append_on_commit([NewEvent(topic, "message", 1)], store, DEFAULT_DB_ALIAS)
+    assert [record.getMessage().partition(". ")[0] for record in caplog.records] == [
+        f"The transaction has committed, and what it published is not stored: {topic} "
+        "(can't start new thread)"
+        for topic in "ab"
+    ]
