@@ -176,11 +176,15 @@ async def end(process: Process, grace: float, number: signal.Signals = signal.SI
     The process has ended when this returns, also where it is cancelled.
     """
     ending = asyncio.ensure_future(_end(process, grace, number))
-    try:
-        await asyncio.shield(ending)
-    except asyncio.CancelledError:
-        await ending  # no second signal: that cuts what it still serves
-        raise
+    cancelled: asyncio.CancelledError | None = None
+    while not ending.done():
+        try:
+            await asyncio.wait([ending])
+        except asyncio.CancelledError as error:
+            cancelled = error  # no second signal: that cuts what it still serves
+    ending.result()
+    if cancelled is not None:
+        raise cancelled
 
 
 async def _end(process: Process, grace: float, number: signal.Signals) -> None:

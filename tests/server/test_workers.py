@@ -110,13 +110,15 @@ async def test_process_that_ignores_sigterm_is_killed() -> None:
     assert process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.parametrize("times", [1, 2, 3])
 @pytest.mark.parametrize("turns", range(1, 6))
-async def test_process_has_ended_also_where_ending_it_is_cancelled(turns: int) -> None:
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()")
+async def test_process_has_ended_also_where_ending_it_is_cancelled(turns: int, times: int) -> None:
+    process = await asyncio.create_subprocess_exec("sleep", "600")
     ending = asyncio.create_task(end(process, 0))
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    ending.cancel()
+    for _ in range(times):
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        ending.cancel()
     await asyncio.wait([ending])
     assert process.returncode in (-signal.SIGTERM, -signal.SIGKILL)
     assert ending.cancelled()
