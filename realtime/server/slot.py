@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final
 
 from realtime.server.counters import counters
-from realtime.server.workers import Backoff, Worker, describe_exit, end, send_signal
+from realtime.server.workers import Backoff, Worker, describe_exit, send_signal
 
 logger = logging.getLogger("realtime.server.supervisor")
 
@@ -139,7 +139,7 @@ class Slot:
         if self._memory_grace:
             worker.when_out_of_memory(partial(self._kill_soon, worker))
         # SIGINT, without the delay: this host serves on, nobody has to look elsewhere.
-        await end(worker.process, grace, signal.SIGINT)
+        await worker.end(grace, signal.SIGINT)
 
     def _kill_soon(self, worker: Worker) -> None:
         """Leave a worker that drains no more time than one without memory has."""

@@ -12,7 +12,7 @@ from realtime.server import systemd
 from realtime.server.embedded_valkey import EmbeddedValkey, ValkeyError
 from realtime.server.slot import Slot
 from realtime.server.sockets import ListenError, ListeningSocket
-from realtime.server.workers import Worker, end, environment
+from realtime.server.workers import Worker, environment
 
 logger = logging.getLogger(__name__)
 
@@ -205,12 +205,12 @@ class Supervisor:
         systemd.notify(self._given, "STOPPING=1")
         number = self._stop_signal
         delay = self.drain_delay if number == signal.SIGTERM else 0
-        running = [slot.worker.process for slot in self._slots if slot.worker]
+        running = [slot.worker for slot in self._slots if slot.worker]
         # Each process closes the socket, and the last of them should be one that has accepted what
         # waits: the kernel resets that. A Unix socket's file is needed while all is served.
         if not (self.uds and delay):
             self._unbind()
-        ended = asyncio.gather(*(end(process, delay + self.grace, number) for process in running))
+        ended = asyncio.gather(*(worker.end(delay + self.grace, number) for worker in running))
         await asyncio.sleep(delay)
         # What connects from now on is refused, not kept waiting; a worker that can't close, because
         # its loop is held, has it done when this pipe is closed.

@@ -135,14 +135,15 @@ class Worker:
         except TimeoutError:
             logger.error(NOT_READY, self.process.pid, timeout)
         except asyncio.CancelledError:
-            await self._end(grace)
+            await self.end(grace)
             raise
-        await self._end(0)
+        await self.end(0)
         return False
 
-    async def _end(self, grace: float) -> None:
+    async def end(self, grace: float, number: signal.Signals = signal.SIGTERM) -> None:
+        """End the process, see `end`, and close the pipe, which what it has forked may hold too."""
         try:
-            await end(self.process, grace)
+            await end(self.process, grace, number)
         finally:
             self._close()
 

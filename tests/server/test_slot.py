@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from realtime.server import slot as slots
 from realtime.server.slot import Slot
-from realtime.server.workers import QUICK_DEATH, Backoff
+from realtime.server.workers import QUICK_DEATH, Backoff, Worker
 
 from ..support.clock import InstantLoop
 
@@ -33,6 +34,12 @@ class FakeWorker:
 
     async def wait(self, timeout: float) -> int:
         return await asyncio.shield(self._ended)
+
+    async def end(self, grace: float, number: int) -> None:
+        self.grace = grace
+        await asyncio.sleep(self.site.drain_seconds)
+        if not self._ended.done():
+            self._ended.set_result(0)
 
     def die(self) -> None:
         self._ended.set_result(-9)
@@ -68,12 +75,6 @@ class Site:
 def play(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Run `main(site)` on a clock that does not wait, and keep the site's slot meanwhile."""
 
-    async def end(worker: FakeWorker, grace: float, number: int) -> None:
-        worker.grace = grace
-        await asyncio.sleep(worker.site.drain_seconds)
-        if not worker._ended.done():
-            worker._ended.set_result(0)
-
     def kill(worker: FakeWorker, number: int) -> None:
         if not worker._ended.done():
             worker.die()
@@ -85,7 +86,6 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Any:
             self._delay = 0.0
             return 0.0
 
-    monkeypatch.setattr(slots, "end", end)
     monkeypatch.setattr(slots, "send_signal", kill)
     monkeypatch.setattr(slots, "Backoff", LoopBackoff)
 
@@ -259,3 +259,28 @@ def test_worker_without_memory_is_tried_for_again(play: Any) -> None:
         assert len(site.workers) == 2
 
     play(main)
+
+
+async def test_pipe_of_a_worker_that_has_drained_is_closed_whoever_holds_its_end() -> None:
+    async def start() -> Worker:
+        read, write = os.pipe()
+        os.set_blocking(read, False)
+        reads.append(read)
+        writes.append(write)  # as what the worker has forked, and does not end with it
+        return Worker(await asyncio.create_subprocess_exec("sleep", "600"), read)
+
+    reads: list[int] = []
+    writes: list[int] = []
+    turn = asyncio.Semaphore()
+    slot = Slot(start, lambda work: None, turn, grace=0, worker_timeout=0, memory_grace=0)
+    try:
+        assert await slot.renew(0)
+        assert await slot.renew(0)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(reads[0])
+        assert os.fstat(reads[1])
+    finally:
+        assert slot.worker is not None
+        await slot.worker.end(0)
+        for write in writes:
+            os.close(write)
