@@ -159,7 +159,7 @@ class Supervisor:
             loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._begin(self._replace()))
         valkey = EmbeddedValkey(self.env)
-        beside = loop.create_task(self.beside()) if self.beside else None
+        beside = loop.create_task(self._run_beside(self.beside)) if self.beside else None
         try:
             self._begin(self._notify_watchdog())
             if self.embedded_redis:
@@ -182,6 +182,12 @@ class Supervisor:
             if beside is not None:
                 beside.cancel()
                 await asyncio.gather(beside, return_exceptions=True)
+
+    async def _run_beside(self, beside: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        try:
+            await beside()
+        except Exception:  # not worth the workers
+            logger.exception("What runs beside the workers has failed; they go on without it")
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         if self._stopping.is_set():

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from realtime.server.slot import Slot
 from realtime.server.supervisor import Supervisor, SupervisorError
 
 from ..support.attempts import three_tries
@@ -484,6 +485,18 @@ def test_replacements_that_are_asked_for_while_one_runs_are_one_more() -> None:
 
     asyncio.run(replace_often())
     assert supervisor.started == 2
+
+
+def test_what_fails_beside_the_workers_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    class Brief(Supervisor):
+        async def _keep(self, slot: Slot) -> None:
+            self._stop(signal.SIGINT)
+
+    async def fail() -> None:
+        raise RuntimeError("nothing to serve on")
+
+    assert Brief(APP, port=0, beside=fail).run() == 0
+    assert "nothing to serve on" in caplog.text
 
 
 def test_an_application_that_can_not_be_imported(supervise: Supervise) -> None:
