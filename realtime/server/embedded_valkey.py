@@ -47,12 +47,10 @@ class EmbeddedValkey:
     async def start(self) -> str:
         """Return its URL once it answers. Raises ValkeyError."""
         try:
-            if self._socket is None:  # mkdtemp's folder has mode 0700
-                folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="valkey-")
-                self._socket = Path(folder, "socket")
+            socket = await asyncio.to_thread(self._place)
             await asyncio.to_thread(binary)
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "realtime.server.embedded_valkey", str(self._socket)),
+                *(sys.executable, "-m", "realtime.server.embedded_valkey", str(socket)),
                 env=self._env,
                 stdin=DEVNULL,
                 stdout=DEVNULL,
@@ -64,12 +62,18 @@ class EmbeddedValkey:
             raise ValkeyError(str(error)) from error
         self._process = process  # from now on it is ended with this process, ready or not
         deadline = time.monotonic() + START_TIMEOUT
-        while not await _answers_ping(self._socket):
+        while not await _answers_ping(socket):
             if process.returncode is not None or time.monotonic() > deadline:
                 await end(process, GRACE)
                 raise ValkeyError("it does not answer")
             await asyncio.sleep(0.02)
-        return f"unix://{quote(str(self._socket))}"
+        return f"unix://{quote(str(socket))}"
+
+    def _place(self) -> Path:
+        # Kept by the thread that makes it: a start that is cancelled meanwhile has it removed.
+        if self._socket is None:  # mkdtemp's folder has mode 0700
+            self._socket = Path(tempfile.mkdtemp(prefix="valkey-"), "socket")
+        return self._socket
 
     async def keep(self) -> None:
         """Start it again whenever it has died."""

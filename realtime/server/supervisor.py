@@ -162,14 +162,8 @@ class Supervisor:
         beside = loop.create_task(self._run_beside(self.beside)) if self.beside else None
         try:
             self._begin(self._notify_watchdog())
-            if self.embedded_redis:
-                self.env[self.embedded_redis] = await valkey.start()
-                self._begin(valkey.keep())
-            for slot in self._slots:
-                self._begin(self._keep(slot))
+            self._begin(self._start(valkey))
             await self._stopping.wait()
-        except ValkeyError as error:
-            self._fail(SET_REDIS_URL.format(reason=error, variable=self.embedded_redis))
         finally:
             left = list(self._tasks)
             for task in left:
@@ -182,6 +176,17 @@ class Supervisor:
             if beside is not None:
                 beside.cancel()
                 await asyncio.gather(beside, return_exceptions=True)
+
+    async def _start(self, valkey: EmbeddedValkey) -> None:
+        if self.embedded_redis:
+            try:
+                self.env[self.embedded_redis] = await valkey.start()
+            except ValkeyError as error:
+                self._fail(SET_REDIS_URL.format(reason=error, variable=self.embedded_redis))
+                return
+            self._begin(valkey.keep())
+        for slot in self._slots:
+            self._begin(self._keep(slot))
 
     async def _run_beside(self, beside: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:

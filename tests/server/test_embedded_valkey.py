@@ -7,7 +7,9 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -85,6 +87,32 @@ def test_without_a_folder_for_its_socket_the_reason_is_told(
     monkeypatch.setattr(tempfile, "mkdtemp", fail)
     with pytest.raises(valkey.ValkeyError, match="No usable temporary directory found"):
         asyncio.run(valkey.EmbeddedValkey({}).start())
+
+
+async def test_folder_is_removed_also_where_the_start_is_cancelled_while_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, begun, go = tempfile.mkdtemp, threading.Event(), threading.Event()
+
+    def make(**options: str) -> str:
+        begun.set()
+        assert go.wait(20)
+        return real(dir=tmp_path, **options)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", make)
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    running = valkey.EmbeddedValkey({})
+    starting = asyncio.create_task(running.start())
+    while not begun.is_set():
+        await asyncio.sleep(0.001)
+    starting.cancel()
+    go.set()
+    await asyncio.wait([starting])
+    await loop.run_in_executor(None, int)  # once the thread is free again
+    assert len(os.listdir(tmp_path)) == 1
+    await running.end()
+    assert os.listdir(tmp_path) == []
 
 
 def test_the_binary() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from realtime.server.embedded_valkey import EmbeddedValkey
 from realtime.server.slot import Slot
 from realtime.server.supervisor import Supervisor, SupervisorError
 
@@ -497,6 +498,26 @@ def test_what_fails_beside_the_workers_is_said(caplog: pytest.LogCaptureFixture)
 
     assert Brief(APP, port=0, beside=fail).run() == 0
     assert "nothing to serve on" in caplog.text
+
+
+def test_it_stops_at_once_also_while_the_embedded_valkey_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    happened = []
+
+    class Slow(EmbeddedValkey):
+        async def start(self) -> str:
+            signal.raise_signal(signal.SIGTERM)
+            await asyncio.sleep(0.5)
+            happened.append("answers")
+            return ""
+
+        async def end(self) -> None:
+            happened.append("ended")
+
+    monkeypatch.setattr("realtime.server.supervisor.EmbeddedValkey", Slow)
+    assert Supervisor(APP, port=0, embedded_redis="REDIS_URL").run() == 0
+    assert happened == ["ended"]
 
 
 def test_an_application_that_can_not_be_imported(supervise: Supervise) -> None:
