@@ -3,9 +3,9 @@
 The socket stands in a folder that only this user may enter, so no other user of the machine can
 read events, forge them, or answer in its place.
 
-`python -m realtime.server.embedded_valkey SOCKET` turns its process into the server by exec(), so
-there is one process to watch, and on Linux the kernel kills it with its parent: a killed supervisor
-leaves an empty folder behind.
+`python -m realtime.server.embedded_valkey SOCKET PARENT` turns its process into the server by
+exec(), so there is one process to watch, and on Linux the kernel kills it with its parent: a killed
+supervisor leaves an empty folder behind.
 """
 
 import asyncio
@@ -50,7 +50,8 @@ class EmbeddedValkey:
             socket = await asyncio.to_thread(self._place)
             await asyncio.to_thread(binary)
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "realtime.server.embedded_valkey", str(socket)),
+                *(sys.executable, "-m", "realtime.server.embedded_valkey"),
+                *(str(socket), str(os.getpid())),
                 env=self._env,
                 stdin=DEVNULL,
                 stdout=DEVNULL,
@@ -123,10 +124,12 @@ def binary() -> str:
 
 
 def main() -> None:
-    """Exec Valkey on the Unix socket given as the only argument."""
+    """Exec Valkey on a Unix socket, for as long as the parent lives: the two arguments."""
     socket = Path(sys.argv[1])
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != int(sys.argv[2]):  # it has died before it was asked for
+            sys.exit()
     options = {
         "port": "0",
         "unixsocket": str(socket),

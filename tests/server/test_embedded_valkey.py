@@ -19,6 +19,8 @@ from realtime.server import embedded_valkey as valkey
 
 from .support import eventually
 
+COMMAND = [sys.executable, "-m", "realtime.server.embedded_valkey"]
+
 
 @pytest.fixture
 def place() -> Iterator[Path]:
@@ -40,7 +42,7 @@ def ask(place: Path, line: bytes) -> bytes:
 
 def test_it_becomes_the_server_and_persists_nothing(place: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "realtime.server.embedded_valkey", str(place)],
+        [*COMMAND, str(place), str(os.getpid())],
         stdout=subprocess.DEVNULL,
         env={**os.environ, "SECRET_KEY": "nothing to Valkey"},
     )
@@ -55,6 +57,11 @@ def test_it_becomes_the_server_and_persists_nothing(place: Path) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def test_it_does_not_start_where_the_supervisor_has_died_meanwhile(place: Path) -> None:
+    subprocess.run([*COMMAND, str(place), str(os.getppid())], timeout=20, check=True)
+    assert not place.exists()
 
 
 def test_nobody_else_can_plant_a_dump_or_take_its_place(
