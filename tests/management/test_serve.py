@@ -42,7 +42,7 @@ def test_workers_that_do_not_reach_each_other(site: dict[str, str]) -> None:
     done = serve(env, "--port", "0", "--workers", "2")
     assert refusal(done).startswith("CommandError: The worker could not start")
     assert "(realtime.E004) 2 workers, and a channel layer that does not leave" in done.stderr
-    assert "HINT: Use channels_redis" in done.stderr
+    assert "HINT: Give CHANNEL_LAYERS a RedisPubSubChannelLayer, or set REALTIME" in done.stderr
 
 
 def test_serve_ends_when_a_worker_takes_longer_to_start_than_allowed(site: dict[str, str]) -> None:

@@ -35,8 +35,8 @@ def check_layer(**kwargs: Any) -> list[CheckMessage]:
     else:
         return []
     hint = (
-        "Use channels_redis (set REDIS_URL) or another BUS; until then events cross only through "
-        "the log."
+        'Give CHANNEL_LAYERS a RedisPubSubChannelLayer, or set REALTIME["BUS"]; '
+        "`serve --workers N` does not start before."
     )
     return [Error(message, hint=hint, id="realtime.E004")]
 
