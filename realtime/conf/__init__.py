@@ -224,7 +224,7 @@ class Settings:
     RATE_PUBLISHES_PER_TOKEN = RateSetting("1000/s burst 10000", "Of one access token; as above.")
     RATE_PUBLISHES_PER_ADDRESS = RateSetting(None,
         "Of one IP address, of IPv6 its /64, also of who is not signed in. Behind a proxy that is "
-        "the client's only with `--proxy-headers` (`realtime.W016`).")
+        "the client's only with `--proxy-headers`. [limits.md](limits.md).")
     RATE_TOPICS_PER_USER = RateSetting("10/s burst 500",
         "Of publications that made a new topic; over it, those to topics that exist go through.")
     RATE_TOPICS_PER_TOKEN = RateSetting("100/s burst 10000", "As above.")
