@@ -82,6 +82,13 @@ def test_wheel_contains_the_app_and_nothing_else(wheel):
 
 
 @pytest.mark.timeout(180)
+def test_deploy_page_names_the_wheel_and_extras_that_exist(wheel):
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    [(name, extras)] = re.findall(r"^    \./wheels/(\S+)\[(\S+)\]$", page, re.M)
+    assert name == wheel.name
+    assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
+
+
 def test_site_runs_with_the_wheel_installed(wheel, tmp_path):
     pip("install", "--no-deps", "--target", tmp_path / "site", wheel)
     env = {**environment({}), "PYTHONPATH": str(tmp_path / "site")}
