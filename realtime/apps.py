@@ -1,5 +1,6 @@
 """The app's place in a Django site."""
 
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,8 @@ class RealtimeConfig(AppConfig):
 
         layers = getattr(settings, "CHANNEL_LAYERS", {}).values()
         if any("serializer_format" in layer.get("CONFIG", {}) for layer in layers):
-            import_module(".delivery.bus.serializer", __package__)  # which registers it
+            with suppress(ImportError):  # of which realtime.E010 tells
+                import_module(".delivery.bus.serializer", __package__)  # which registers it
         reconnect.install()
         checks.register_checks()
         connect_signals()

@@ -75,3 +75,26 @@ def test_a_command_of_the_project_imports_no_twisted() -> None:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
     assert done.stdout == "[]\n", done.stdout + done.stderr
+
+
+WITHOUT_CHANNELS_REDIS = """
+import sys, django
+from django.conf import settings
+from django.core.checks import run_checks
+sys.modules["channels_redis"] = None
+settings.configure(
+    INSTALLED_APPS=["realtime", "django.contrib.auth", "django.contrib.contenttypes"],
+    CHANNEL_LAYERS={"default": {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"serializer_format": "aes-gcm", "symmetric_encryption_keys": ["a secret"]},
+    }},
+)
+django.setup()
+print([message.id for message in run_checks(tags=["realtime"]) if message.is_serious()])
+"""
+
+
+def test_a_site_without_the_packages_of_its_layer_is_told_by_the_checks() -> None:
+    command = [sys.executable, "-c", WITHOUT_CHANNELS_REDIS]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert "realtime.E010" in done.stdout, done.stderr

@@ -13,6 +13,7 @@ from ...server.workers import WORKERS_VARIABLE
 from .base import BUSES, bus_class
 
 CLUSTER_SECONDS: Final = 1.0  # that a server is given to say whether it is of a cluster
+EXTRA: Final = "'django-realtime-port[redis]'"
 KEYS: Final = "symmetric_encryption_keys"  # of both layers of channels_redis
 
 
@@ -86,7 +87,7 @@ def check_layer_keys(**kwargs: Any) -> list[CheckMessage]:
     )
     hint = (
         f'"CONFIG": {{"serializer_format": "aes-gcm", "{KEYS}": [SECRET_KEY], ...}}, '
-        "and pip install channels-redis[cryptography]."
+        f"and pip install {EXTRA}."
     )
     return [Warning(message, hint=hint, id="realtime.W009")]
 
@@ -123,6 +124,8 @@ def _missing_backend(alias: str) -> CheckMessage | None:
             import_string(backend)
     except ImportError as error:
         package = backend.partition(".")[0].replace("_", "-")
+        if package == "channels-redis":
+            package = EXTRA
         hint = f"pip install {package}, or name another BACKEND."
         message = f"CHANNEL_LAYERS[{alias!r}]: {backend!r} can't be imported: {error}"
         return Error(message, hint=hint, id="realtime.E010")

@@ -62,7 +62,7 @@ def test_e010_a_layer_that_is_not_installed(monkeypatch, workers):
     with override_settings(CHANNEL_LAYERS=REDIS):
         [message] = run()
     assert message.id == "realtime.E010"
-    assert "pip install channels-redis" in str(message.hint)
+    assert "pip install 'django-realtime-port[redis]'" in str(message.hint)
 
 
 def redis_with(**options):
