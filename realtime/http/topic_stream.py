@@ -1,5 +1,6 @@
 """A subscription written as server-sent events."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
@@ -17,7 +18,7 @@ from ..events.position import Position, format_positions
 from ..limits.client import Client
 from ..metrics import live_connections
 from ..presence.member_subscription import MemberSubscription
-from ..server.extensions import fastlane
+from ..server.extensions import fastlane, server_state
 from ..streaming.response import EventStreamResponse
 from ..streaming.sse import KEEPALIVE, encode_sse
 from ..utils.asgi import Scope
@@ -86,11 +87,10 @@ class TopicStreamResponse(EventStreamResponse):
         connections = get_connections()
         connections.add(self._identity, self)
         self._client.connect()
-        began, size, end = live_connections.opened("sse"), 0, "gone"
+        began, size, end = live_connections.opened("sse"), 0, "ended"
         try:
             lost = await self._subscribe()
             if subscription.is_closed:
-                end = "ended"
                 return  # `recheck` has ended it meanwhile
             positions = subscription.positions
             # An id without data dispatches nothing, but is what EventSource sends when it
@@ -116,7 +116,11 @@ class TopicStreamResponse(EventStreamResponse):
                 else:
                     items = await subscription.read(settings.KEEPALIVE_SECONDS)
                     parts = join_up(self._encode_items(items, positions))
-            end = "ended"
+        except (GeneratorExit, asyncio.CancelledError):
+            # The server does so where the client has left, and where it ends the stream itself.
+            if not server_state(self._scope).get("draining"):
+                end = "gone"
+            raise
         finally:
             self._client.disconnect()
             connections.discard(self._identity, self)

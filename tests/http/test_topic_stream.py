@@ -26,6 +26,7 @@ from realtime.http.topic_stream import (
     encode_reset,
 )
 from realtime.limits.client import Client
+from realtime.metrics.live_connections import CLOSED
 from realtime.streaming.sse import KEEPALIVE
 
 from ..support.clients import eventually
@@ -272,8 +273,29 @@ async def test_a_log_that_fails_ends_the_stream_with_its_error(world, caplog):
     caplog.set_level("CRITICAL", "realtime")
     _, log = world
     log.failing = True
+    ended = CLOSED.value("sse", "ended")
     with pytest.raises(LogFailed):
         await anext(aiter(response(TOPIC)))
+    assert CLOSED.value("sse", "ended") == ended + 1
+
+
+@pytest.mark.parametrize("how", ["closed", "cancelled"])
+@pytest.mark.parametrize(("draining", "code"), [(False, "gone"), (True, "ended")])
+async def test_a_stream_that_is_cut_has_gone_or_was_ended_by_a_server_that_stops(
+    world, how, draining, code
+):
+    before = CLOSED.value("sse", code)
+    streaming = response(TOPIC)
+    streaming._scope["extensions"]["realtime.server"] = {"draining": draining}
+    stream = streaming._events()
+    await anext(stream)
+    if how == "cancelled":
+        reading = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.wait([reading])
+    await stream.aclose()
+    assert CLOSED.value("sse", code) == before + 1
 
 
 async def test_one_that_was_never_begun_holds_nothing(world):
