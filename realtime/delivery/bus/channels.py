@@ -72,8 +72,11 @@ class ChannelsBus(Bus):
             await asyncio.shield(self._membership)
 
     async def send(self, topic: str, message: Message) -> bool:
-        sent = to_message(topic, message)
-        return await self._call("takes no announcements", self._layer.group_send, topic, sent)
+        content = to_message(topic, message)
+        sent = await self._call("takes no announcements", self._layer.group_send, topic, content)
+        if sent and not self.is_running:  # else only what comes back proves that the layer works
+            self.note_success()
+        return sent
 
     async def stop(self) -> None:
         self.is_running = False
@@ -213,6 +216,4 @@ class ChannelsBus(Bus):
         except Exception as error:
             self.note_failure(failure, error)
             return False
-        if not self.is_running:  # else only what comes back proves that the layer works
-            self.note_success()
         return True

@@ -384,6 +384,25 @@ def test_a_layer_that_brings_nothing_is_down_until_it_does_again(caplog):
 # -- stopping
 
 
+def test_to_leave_groups_at_the_end_is_no_sign_that_the_layer_works_again(caplog):
+    """That of Redis' pub/sub forgets a group that it could not join, without asking Redis."""
+
+    class Forgetful(FakeLayer):
+        async def group_discard(self, group: str, channel: str) -> None:
+            pass
+
+    async def play(bus: ChannelsBus, layer: FakeLayer, heard: list[Any]) -> None:
+        layer.down = True
+        bus.join(["a"])
+        await bus.settled()
+        await bus.stop()
+        assert bus.is_down
+
+    run(play, Forgetful())
+    [said] = [record.getMessage() for record in caplog.records if record.name == "realtime.hub"]
+    assert said.startswith("The channel layer takes no group changes")
+
+
 def test_to_stop_leaves_all_groups_however_long_a_slow_layer_takes():
     layer = FakeLayer(Noise(1, delay=1.0, longest=0.5))
 
