@@ -4,6 +4,7 @@ from asyncio import TimerHandle, get_running_loop
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
+from math import ceil
 from time import monotonic_ns
 from typing import Any, Final, Literal, TypeAlias
 
@@ -186,10 +187,9 @@ def refusal(bucket: SharedBucket, now: int, cost: int) -> RealtimeError:
             f"{cost} at once are more than {bucket.rate.text} ever lets through ({bucket.name}): "
             "send fewer at a time."
         )
+    wait = seconds(bucket.wait(now, cost))
     return RateLimited(
-        f"No more than {bucket.rate.text} ({bucket.name}): send it again when `retry_after` "
-        "seconds are over.",
-        seconds(bucket.wait(now, cost)),
+        f"No more than {bucket.rate.text} ({bucket.name}): send it again in {ceil(wait)} s.", wait
     )
 
 

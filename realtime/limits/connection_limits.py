@@ -1,5 +1,6 @@
 """What one connection may send: messages, publications and subscriptions."""
 
+from math import ceil
 from time import monotonic_ns
 from typing import Final
 
@@ -101,7 +102,7 @@ class _Limit(TokenBucket):
             count_refused(self._name)
             raise RateLimited(
                 f"On one connection no more than {self.rate.text} ({self._name}): send it again "
-                "when `retry_after` seconds are over.",
+                f"in {ceil(seconds(wait))} s.",
                 seconds(wait),
                 is_hammering=self._refused.take(now) > 0,
             )

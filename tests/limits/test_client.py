@@ -211,8 +211,9 @@ async def test_who_was_kept_out_comes_back():
 @override_settings(REALTIME={"RATE_OPENS_PER_USER": "1/d"})
 async def test_how_often_they_are_opened_has_a_rate():
     await by_session().require_place()
-    with pytest.raises(RateLimited, match="RATE_OPENS_PER_USER"):
+    with pytest.raises(RateLimited, match="RATE_OPENS_PER_USER") as caught:
         await by_session().require_place()
+    assert str(caught.value).endswith(f"again in {caught.value.headers['Retry-After']} s.")
 
 
 @pytest.mark.parametrize(

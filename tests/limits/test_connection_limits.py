@@ -26,6 +26,7 @@ def test_each_kind_has_its_own(name):
     error = refused(take)
     assert 43_000 < error.retry_after <= 43_200
     assert "2/d" in str(error)
+    assert str(error).endswith(" in 43200 s.")
     limits.take_message(1)  # has no limit
     {"take_publish": limits.take_subscribe, "take_subscribe": limits.take_publish}[name]()
 
