@@ -5,6 +5,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from traceback import walk_tb
 from typing import Any, Final, Self, TypeAlias
 
 from ..exceptions import InvalidPrompt, ProviderError
@@ -87,7 +88,13 @@ class Answer:
     def __init__(self, provider: Provider, prompt: str) -> None:
         self.stop: Stop | None = None
         self._provider = provider
-        self._pieces = provider.stream(prompt)
+        try:
+            self._pieces = provider.stream(prompt)
+        except Exception as error:
+            raise self._explained(error) from None
+        if not isinstance(self._pieces, AsyncGenerator):
+            kind = type(self._pieces).__name__
+            raise self._misused(f"stream() gives a {kind}: write it as `async def` with `yield`")
         self._surrogate = ""  # the first half of a pair, until the second comes
         self._room: int = settings.LLM_MAX_ANSWER_CHARS
         self._deadline = asyncio.get_running_loop().time() + settings.LLM_ANSWER_SECONDS
@@ -110,6 +117,8 @@ class Answer:
             piece = await self._next()
             if isinstance(piece, Stop):
                 self.stop = piece
+            elif not isinstance(piece, str):
+                raise self._misused(f"stream() yields text and a Stop, not {type(piece).__name__}")
             elif text := self._complete(piece):
                 self._room -= len(text)
                 if self._room < 0:
@@ -158,9 +167,13 @@ class Answer:
             sentence = self._provider.explain(error)
         except Exception:
             sentence = None
-        # Not the error's text, and not its traceback: both quote what was sent.
-        logger.warning("%s failed: %s", self._provider.name, kind_of(error))
+        where = "" if sentence else places_of(error)
+        logger.warning("%s failed: %s%s", self._provider.name, kind_of(error), where)
         return ProviderError(sentence or FAILED)
+
+    def _misused(self, what: str) -> ProviderError:
+        logger.error("%s: %s", self._provider.name, what)
+        return ProviderError(FAILED)
 
 
 FAILED: Final = "The model's provider failed to answer; try again."
@@ -170,6 +183,14 @@ def kind_of(error: BaseException) -> str:
     """Return what may be logged of an error that might quote a key."""
     status = getattr(error, "status_code", None)
     return type(error).__name__ + (f" ({status})" if isinstance(status, int) else "")
+
+
+def places_of(error: BaseException) -> str:
+    """Return the files and lines of its traceback: its text, and the code's, may quote a key."""
+    frames = ((frame.f_code, line) for frame, line in walk_tb(error.__traceback__))
+    return "".join(
+        f'\n  File "{code.co_filename}", line {line}, in {code.co_name}' for code, line in frames
+    )
 
 
 def _is_text(text: str) -> bool:

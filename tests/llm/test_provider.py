@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 
 import pytest
 from django.test import override_settings
@@ -134,7 +135,48 @@ async def test_the_text_of_a_providers_error_is_neither_raised_nor_logged(caplog
     assert SECRET not in str(caught.value)
     assert caught.value.__suppress_context__
     assert SECRET not in caplog.text
-    assert "dummy failed: ValueError" in caplog.text
+    assert "dummy failed: ValueError\n" in caplog.text
+    assert re.search(r'File ".*/dummy\.py", line \d+, in stream', caplog.text)
+
+
+async def test_of_what_is_explained_no_lines_are_logged(caplog):
+    class Explaining(DummyProvider):
+        def explain(self, error):
+            return "It is overloaded."
+
+    with pytest.raises(ProviderError, match="overloaded"):
+        await read(Answer(Explaining(error=ValueError()), "say"))
+    assert "File" not in caplog.text
+
+
+class NoGenerator(DummyProvider):
+    async def stream(self, prompt):
+        return "a whole answer"
+
+
+class OtherArguments(DummyProvider):
+    async def stream(self):
+        yield "a"
+
+
+class Numbers(DummyProvider):
+    async def stream(self, prompt):
+        yield 7
+
+
+@pytest.mark.filterwarnings("ignore:coroutine 'NoGenerator.stream' was never awaited")
+@pytest.mark.parametrize(
+    ("provider", "logged"),
+    [
+        (NoGenerator, "gives a coroutine: write it as `async def` with `yield`"),
+        (OtherArguments, "failed: TypeError\n"),
+        (Numbers, "yields text and a Stop, not int"),
+    ],
+)
+async def test_a_stream_that_is_none_fails_as_its_client_is_told(provider, logged, caplog):
+    with pytest.raises(ProviderError, match="failed to answer"):
+        await read(Answer(provider(), "say"))
+    assert logged in caplog.text
 
 
 async def test_a_provider_that_fails_to_explain():

@@ -11,7 +11,7 @@ from django.utils.module_loading import import_string
 from ...exceptions import ProviderUnavailable
 from ...utils.aio import PerLoop, spawn
 from ..conf import settings
-from ..provider import Provider, kind_of
+from ..provider import Provider, kind_of, places_of
 
 logger = logging.getLogger("realtime.llm")
 
@@ -97,7 +97,7 @@ def _wanted() -> tuple[Any, ...]:
 
 def _log_failure(error: Exception) -> None:
     # Not the text of other errors: an SDK might quote a key that it refuses.
-    what = str(error) if isinstance(error, ImportError) else kind_of(error)
+    what = str(error) if isinstance(error, ImportError) else kind_of(error) + places_of(error)
     logger.error("The language model's provider can't be loaded: %s", what)
 
 
