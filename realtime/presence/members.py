@@ -19,7 +19,8 @@ def members(topic: str) -> list[dict[str, Any]]:
     """Return the users who read a topic with `PRESENCE`, as others see them, however many.
 
     Each is what `PRESENCE_INFO` returns and how many `connections` the user has there: none for
-    one who has just left, and may come back. What a process has not written yet is missing.
+    one who has just left, and may come back. What a process has not written yet is missing. On a
+    topic without `PRESENCE` nobody is.
     """
     return _as_members(rows.read_now([validate_topic(topic)]))
 

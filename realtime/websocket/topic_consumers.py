@@ -67,7 +67,7 @@ class TopicConsumer(WebSocketConsumer):
             self._limits.take_authenticate()
             await renew(self, content)
         else:
-            known = "publish, authenticate and ping are known"
+            known = "publish, authenticate and ping are known, and subscribe on /ws"
             raise InvalidData(f"Unknown message type {kind!r:.60}; {known}.")
 
 
