@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NotRequired, TypedDict
+from typing import Any, Final, NotRequired, TypedDict
 
 from asgiref.sync import sync_to_async
 
 from ..eventlog import get_event_log
 from ..eventlog.base import NewEvent
 from ..events.event import Event
-from ..exceptions import RealtimeError
+from ..exceptions import InvalidData, RealtimeError
 from .announce import Announcement
 from .pending import PendingAnnouncement
 from .publish import make_event
@@ -25,6 +25,10 @@ class Publication(TypedDict):
     meta: NotRequired[dict[str, Any] | None]
     key: NotRequired[str | None]
     publisher: NotRequired[str]
+
+
+_NEEDED: Final = Publication.__required_keys__
+_KNOWN: Final = _NEEDED | Publication.__optional_keys__
 
 
 def publish_many(events: Iterable[Publication]) -> list[Event]:
@@ -73,5 +77,10 @@ def _make(events: Iterable[Publication]) -> list[NewEvent]:
     made = []
     for number, event in enumerate(events, 1):
         with numbered(number):
+            if not _NEEDED <= event.keys() <= _KNOWN:
+                raise InvalidData(
+                    "An event has a topic and data, and may have type, meta, key and publisher; it "
+                    f"has {', '.join(event)}."
+                )
             made.append(make_event(**event))
     return made

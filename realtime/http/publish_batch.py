@@ -73,10 +73,10 @@ def parse_batch(body: bytes) -> list[Publication]:
 
 
 def _publication(item: Any) -> Publication:
-    if not isinstance(item, dict) or "data" not in item:
+    if not isinstance(item, dict) or not {"topic", "data"} <= item.keys():
         raise InvalidData('An event is an object with "topic" and "data".')
     return {
-        "topic": validate_topic(item.get("topic")),
+        "topic": validate_topic(item["topic"]),
         "data": item["data"],
         "type": item.get("type", DEFAULT_TYPE),
         "key": item.get("key"),

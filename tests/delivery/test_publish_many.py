@@ -69,6 +69,8 @@ def test_events_of_several_topics_are_stored_and_announced_together(way, announc
         ({"topic": "a", "data": object()}, InvalidData),
         ({"topic": "a", "data": "x" * 70_000}, DataTooLarge),
         ({"topic": "a", "data": 1, "key": ""}, InvalidKey),
+        ({"topic": "a"}, InvalidData),
+        ({"topic": "a", "data": 1, "ephemeral": True}, InvalidData),
     ],
 )
 def test_with_a_wrong_one_none_is_stored(way, wrong, error, announced):

@@ -50,7 +50,7 @@ def test_what_is_not_an_events_is_left_out():
         (lines(EVENTS[0]) + b"\xff", InvalidData, "Event 2: The JSON is not UTF-8"),
         (lines(1), InvalidData, "Event 1: An event is an object"),
         (lines({"topic": "a"}), InvalidData, "Event 1: An event is an object"),
-        (lines({"data": 1}), InvalidTopic, "Event 1: A topic is a string"),
+        (lines({"topik": "a", "data": 1}), InvalidData, "Event 1: An event is an object"),
         (lines({"topic": ["a"], "data": 1}), InvalidTopic, "Event 1: A topic is a string"),
         (lines({"topic": "a b", "data": 1}), InvalidTopic, "Event 1: 'a b' can't be"),
     ],
