@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
 from django.core.serializers.json import DjangoJSONEncoder
 
 from ..conf import settings
@@ -18,6 +19,10 @@ from .announce import Announcement
 from .pending import PendingAnnouncement
 from .published import Publishing, published_via
 
+IN_ASYNC: Final = (
+    "{0}() waits for the log: in async code, `await realtime.a{0}(...)`, or, where no transaction "
+    "is open, `await realtime.{0}_now(...)`."
+)
 to_json: Final = DjangoJSONEncoder().default  # of dates, decimals, UUIDs and lazy strings
 
 
@@ -49,11 +54,14 @@ def publish(
     `KeyReused`; nothing was stored then.
     """
     log = get_event_log()
-    with Publishing():
-        new = make_event(topic, data, type, meta, key, publisher)
-        event = _ephemeral(new) if ephemeral else log.append([new])[0]
-    if not event.is_repeated:
-        log.on_commit(PendingAnnouncement(event).send)
+    try:
+        with Publishing():
+            new = make_event(topic, data, type, meta, key, publisher)
+            event = _ephemeral(new) if ephemeral else log.append([new])[0]
+        if not event.is_repeated:
+            log.on_commit(PendingAnnouncement(event).send)
+    except SynchronousOnlyOperation:
+        raise SynchronousOnlyOperation(IN_ASYNC.format("publish")) from None
     return event
 
 

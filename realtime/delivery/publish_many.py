@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any, Final, NotRequired, TypedDict
 
 from asgiref.sync import sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
 
 from ..eventlog import get_event_log
 from ..eventlog.base import NewEvent
@@ -12,7 +13,7 @@ from ..events.event import Event
 from ..exceptions import InvalidData, RealtimeError
 from .announce import Announcement
 from .pending import PendingAnnouncement
-from .publish import make_event
+from .publish import IN_ASYNC, make_event
 from .published import Publishing, published_via
 
 
@@ -40,7 +41,10 @@ def publish_many(events: Iterable[Publication]) -> list[Event]:
     """
     log = get_event_log()
     with Publishing():
-        stored = log.append(_make(events))
+        try:
+            stored = log.append(_make(events))
+        except SynchronousOnlyOperation:
+            raise SynchronousOnlyOperation(IN_ASYNC.format("publish_many")) from None
     # All are made before the first is called: it announces those that wait behind it.
     pending = [PendingAnnouncement(event) for event in stored if not event.is_repeated]
     for announcement in pending:

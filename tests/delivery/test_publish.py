@@ -266,9 +266,10 @@ def test_send_to_user():
     assert stored() == [("user.7", 1, "note", '{"n":1}'), ("user.7", 2, "note", '{"n":2}')]
 
 
-async def test_the_sync_twin_is_refused_in_an_event_loop():
-    with pytest.raises(SynchronousOnlyOperation):
-        publish("a", 1)
+@pytest.mark.parametrize("ephemeral", [False, True])
+async def test_the_sync_twin_is_refused_in_an_event_loop(ephemeral):
+    with pytest.raises(SynchronousOnlyOperation, match=r"`await realtime\.apublish\("):
+        publish("a", 1, ephemeral=ephemeral)
 
 
 def test_every_loop_of_the_process_hears_it_once():

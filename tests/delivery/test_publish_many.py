@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import transaction
 
 from realtime.delivery.announce import announce
@@ -91,6 +92,11 @@ def test_those_that_came_before_have_their_first_ids_in_their_places(way, announ
     with pytest.raises(KeyReused, match="'k'"):
         way([{"topic": "b", "data": 2}, {"topic": "a", "data": 2, "key": "k"}])
     assert stored() == [("a", 1, "message", "1"), ("a", 2, "message", "2")]
+
+
+async def test_the_sync_twin_is_refused_in_an_event_loop():
+    with pytest.raises(SynchronousOnlyOperation, match=r"`await realtime\.apublish_many\("):
+        publish_many([{"topic": "a", "data": 1}])
 
 
 @WAYS
