@@ -21,7 +21,6 @@ WITHOUT_TESTS = {
     "routing.py": "a table; test_consumers goes through it",
     "server/receiver.py": "an interface; all that test_transport closes ends with nobody",
     "server/__main__.py": "test_cli and test_server start it",
-    "urls.py": "a table; test_views goes through it",
     "utils/commit_group.py": "delivery/test_pending and eventlog/test_held_back",
     "websocket/topic_consumers.py": "test_consumers tries them beside their base",
 }

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
+from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from ..access.scopes import is_scoped
@@ -25,12 +26,14 @@ _asking: Final = PerLoop(
 )  # so that requests that pretend to be of staff cost one look-up at a time
 
 
+@login_not_required
 @json_errors("GET", "HEAD")
 async def healthz(request: HttpRequest) -> HttpResponse:
     """Answer 200 while the event loop turns; a database that is away is no reason to restart."""
     return await _answer(request, [await check_turn()], "ok\n")
 
 
+@login_not_required
 @json_errors("GET", "HEAD")
 async def readyz(request: HttpRequest) -> HttpResponse:
     """Answer 200 while events can be stored and announced and the server is not draining."""

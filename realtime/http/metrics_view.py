@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
@@ -13,6 +14,7 @@ from ..metrics.exposition import CONTENT_TYPE, render
 from .requests import error_response, json_errors, reader
 
 
+@login_not_required
 @json_errors("GET", "HEAD")
 async def metrics(request: HttpRequest) -> HttpResponseBase:
     """Return the metrics to staff, or with `METRICS_PUBLIC` to anybody."""

@@ -1,8 +1,12 @@
-"""The views: streams of topics, their history, publishing and tickets."""
+"""The views: streams of topics, their history, publishing and tickets.
+
+Each asks itself who may, also for access tokens, of which LoginRequiredMiddleware knows nothing.
+"""
 
 from contextlib import suppress
 from typing import Final
 
+from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.request import RawPostDataException
 from django.http.response import HttpResponseBase
@@ -109,6 +113,7 @@ async def publish_events(request: HttpRequest) -> HttpResponseBase:
     return JsonResponse(content, status=status)
 
 
+@login_not_required
 @json_errors("GET")
 async def history(request: HttpRequest, topic: str) -> HttpResponseBase:
     """`GET /topics/<topic>/history?after=&limit=`: the kept events as NDJSON, oldest first."""
@@ -131,6 +136,7 @@ async def history(request: HttpRequest, topic: str) -> HttpResponseBase:
     return response
 
 
+@login_not_required
 @json_errors("GET")
 async def presence(request: HttpRequest, topic: str) -> HttpResponseBase:
     """`GET /topics/<topic>/presence?count=1`: who reads the topic now, or how many."""
@@ -145,6 +151,7 @@ async def presence(request: HttpRequest, topic: str) -> HttpResponseBase:
     return HttpResponse(text, content_type="application/json", headers=headers)
 
 
+@login_not_required
 @json_errors("GET", "POST")
 async def topic_view(request: HttpRequest, topic: str) -> HttpResponseBase:
     """`/topics/<topic>/events`: reads by GET, publishes by POST."""
@@ -152,12 +159,14 @@ async def topic_view(request: HttpRequest, topic: str) -> HttpResponseBase:
     return await view(request, topic)
 
 
+@login_not_required
 @json_errors("GET", "POST")
 async def events_view(request: HttpRequest) -> HttpResponseBase:
     """`/events`: reads several topics by GET, publishes to them by POST."""
     return await (events if request.method == "GET" else publish_events)(request)
 
 
+@login_not_required
 @json_errors("POST")
 async def tickets(request: HttpRequest) -> HttpResponseBase:
     """`POST /realtime/tickets`: a single-use ticket for a URL, instead of the token itself."""
@@ -172,6 +181,7 @@ async def tickets(request: HttpRequest) -> HttpResponseBase:
     return JsonResponse({"ticket": ticket, "expires_in": settings.TICKET_SECONDS}, status=201)
 
 
+@login_not_required
 @json_errors("GET", "HEAD")
 async def websocket_only(request: HttpRequest, /, **parts: str) -> HttpResponseBase:
     """Answer a plain request for a WebSocket's address (RFC 9110, section 15.5.22)."""
