@@ -30,12 +30,31 @@ def test_of_some_or_of_all():
     for topic in ("a", "b", "c"):
         publish(topic, 1)
     before = epochs()
-    assert new_epoch("a", "b", "unknown") == "A new epoch of 2 topics."
+    assert new_epoch("a", "b", "a") == "A new epoch of 2 topics."
     between = epochs()
     assert {name for name in before if before[name] != between[name]} == {"a", "b"}
     assert new_epoch("--all") == "A new epoch of 3 topics."
     assert not set(before.values()) & set(epochs().values())
     assert Event.objects.count() == 3
+
+
+def test_topics_that_are_not_there_are_named_and_the_others_done():
+    publish("a", 1)
+    before = epochs()
+    out = StringIO()
+    with pytest.raises(CommandError, match="no topic 'b', 'c'"):
+        call_command("new_epoch", "b", "a", "c", stdout=out)
+    assert out.getvalue() == "A new epoch of 1 topic.\n"
+    assert epochs()["a"] != before["a"]
+
+
+@pytest.mark.parametrize("name", ["a b", "", "\udcff"], ids=ascii)  # \udcff: of no UTF-8
+def test_what_can_be_no_topic_is_refused_before_any_is_done(name):
+    publish("a", 1)
+    before = epochs()
+    with pytest.raises(CommandError, match="can't be a topic"):
+        new_epoch("a", name)
+    assert epochs() == before
 
 
 @pytest.mark.parametrize("arguments", [[], ["a", "--all"]])
