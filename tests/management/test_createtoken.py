@@ -100,8 +100,14 @@ def test_service():
         (["alice", "--rotate", "phone", "--scope", "read:a"], "leave the other options out"),
         (["alice", "--rotate", "phone", "--expires-in", "0"], "above zero"),
         (["alice", "--scope", "read:" + "a" * 10_000], "at most"),
+        # How Python gives bytes that are not UTF-8.
+        (["\udcff"], "username: invalid utf8"),
+        (["alice", "--name", "\udcff"], "--name: invalid utf8"),
+        (["--service", "\udcff", "--scope", "read:a"], "--service: invalid utf8"),
+        (["--rotate", "\udcff"], "--rotate: invalid utf8"),
+        (["alice", "--scope", "read:\udcff"], "no topic's name"),
     ],
-    ids=str,
+    ids=ascii,
 )
 def test_what_is_refused(arguments, says):
     with pytest.raises(CommandError, match=says):

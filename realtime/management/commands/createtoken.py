@@ -17,13 +17,17 @@ class Command(BaseCommand):
     help = "Make an access token for a user, or for a service, and print it, once."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("username", nargs="?", help="whose; with --service nobody's")
-        parser.add_argument("--name", default="", help="what the token is for")
+        parser.add_argument("username", nargs="?", type=utf8, help="whose; with --service nobody's")
+        parser.add_argument("--name", type=utf8, default="", help="what the token is for")
         parser.add_argument(
-            "--service", metavar="NAME", help="without a user: the scopes say what it may"
+            "--service",
+            type=utf8,
+            metavar="NAME",
+            help="without a user: the scopes say what it may",
         )
         parser.add_argument(
             "--rotate",
+            type=utf8,
             metavar="NAME",
             help="make a token in the place of the one of this name, which goes on for "
             "TOKEN_GRACE_SECONDS; with a username it is that user's",
@@ -60,6 +64,15 @@ class Command(BaseCommand):
         except ValidationError as error:
             raise CommandError(" ".join(error.messages)) from None
         self.stdout.write(token)
+
+
+def utf8(argument: str) -> str:
+    """Return an argument; raise ValueError for one that no database can take.
+
+    argparse names it with this function's name.
+    """
+    argument.encode()  # fails for what Python makes of other bytes
+    return argument
 
 
 def _check_expiry(expires_in: float | None) -> None:
