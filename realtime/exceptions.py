@@ -86,15 +86,15 @@ class InvalidKey(RealtimeError, ValueError):
 
 
 class KeyReused(RealtimeError):
-    """The publisher's key came with another type or other data before; nothing was stored."""
+    """The key came with other data, another type or another prompt before; nothing was stored."""
 
     code = "key_reused"
     status = 409
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, first: str = "another type or other data") -> None:
         super().__init__(
-            f"The key {key!r} came with another type or other data before: nothing was stored. Use "
-            "a new key for each event, and the same one only to send the same again."
+            f"The key {key!r} came with {first} before: nothing was stored. Use a new key each "
+            "time, and the same one only to send the same again."
         )
 
 

@@ -5,9 +5,9 @@ import hashlib
 import re
 from collections.abc import Iterable
 from contextlib import ExitStack
-from typing import Any, Final
+from typing import Any
 
-from ..exceptions import InvalidPrompt
+from ..events.key import validate_key
 from ..utils.aio import spawn
 from ..utils.threads import DATABASE
 from . import store
@@ -17,7 +17,6 @@ from .providers import get_provider
 from .run import RUNNING, Run, announce_all
 from .slots import slots
 
-MAX_KEY_CHARS: Final = 200
 _TOPIC = re.compile(r"user\.[A-Za-z0-9_-]+\.chat\.[A-Za-z0-9]+")
 
 _starting: dict[tuple[Any, str | None, str], asyncio.Task[Generation]] = {}
@@ -27,11 +26,12 @@ async def start(user: Any, prompt: object, *, key: str | None = None) -> Generat
     """Begin to answer `prompt` on the server, and return at once.
 
     With the same `key` (of an Idempotency-Key header), a user gets the same generation again and
-    nothing is asked twice. Raises `InvalidPrompt`, `TooManyRequests` or `ProviderUnavailable`.
+    nothing is asked twice. Raises `InvalidPrompt`, `InvalidKey`, `TooManyRequests`,
+    `ProviderUnavailable` or, where the key came with another prompt, `KeyReused`.
     """
     asked = validate_prompt(prompt)
-    if key is not None and not 0 < len(key) <= MAX_KEY_CHARS:
-        raise InvalidPrompt(f"An Idempotency-Key has 1 to {MAX_KEY_CHARS} characters.")
+    if key is not None:
+        validate_key(key)
     # Shielded: a client that leaves now and comes back with its key finds one answer, at work. One
     # that comes twice at once waits for the same.
     request = (user.pk, key, asked)

@@ -23,7 +23,7 @@ from ..eventlog.retention import has_expired
 from ..events.event import Event
 from ..events.payload import DEFAULT_TYPE
 from ..events.topic import user_topic
-from ..exceptions import DatabaseUnavailable, InvalidPrompt
+from ..exceptions import DatabaseUnavailable, KeyReused
 from ..utils.primary import primary_rows
 from .conf import settings
 from .models import Generation, Lease
@@ -41,10 +41,10 @@ def running(pk: int | None = None) -> QuerySet[Generation]:
 
 
 def find(user: Any, key: str, digest: str) -> Generation | None:
-    """Return the user's generation of this key; raise `InvalidPrompt` for another prompt."""
+    """Return the user's generation of this key; raise `KeyReused` for another prompt."""
     row = primary_rows(Generation).filter(user=user, key=key).first()
     if row is not None and row.digest != digest:
-        raise InvalidPrompt("This Idempotency-Key came with another prompt before; use a new one.")
+        raise KeyReused(key, "another prompt")
     return row
 
 

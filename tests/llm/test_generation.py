@@ -12,7 +12,10 @@ from typing import Any
 
 import httpx
 import pytest
+from django.contrib.auth.models import User
 
+from realtime.exceptions import InvalidKey
+from realtime.llm import generation
 from tests.support.attempts import three_tries_of
 from tests.support.clients import bearer, eventually, open_stream, signed_in
 from tests.support.servers import serving, wait_until
@@ -174,7 +177,8 @@ async def test_the_same_key_gets_the_same_answer(here):
     await eventually(lambda: here.fake.requests, 10, "the request")
     assert len(here.fake.requests) == 1
     other = await asyncio.to_thread(post, here, "Something else", **key)
-    assert (other.status_code, "another prompt" in other.text) == (400, True)
+    assert (other.status_code, other.json()["code"]) == (409, "key_reused")
+    assert "another prompt" in other.json()["detail"]
     bobs = await asyncio.to_thread(post, here, user="bob", **key)
     assert bobs.json()["topic"] != answers[0].json()["topic"]
 
@@ -198,8 +202,15 @@ def test_invalid_bodies_are_refused_before_the_provider_is_asked(here, body, sta
     assert answer.status_code == status
     assert answer.json()["detail"]
     long_key = {"Idempotency-Key": "k" * 201}
-    assert post(here, **long_key).status_code == 400
+    refused = post(here, **long_key)
+    assert (refused.status_code, refused.json()["code"]) == (400, "bad_key")
     assert not here.fake.requests
+
+
+@pytest.mark.parametrize("key", ["", "k" * 201, "\ud83d", "\n", 7], ids=ascii)
+async def test_key_that_is_none_begins_nothing(key):
+    with pytest.raises(InvalidKey):
+        await generation.start(User(), "Why?", key=key)
 
 
 def test_asking_needs_a_user_and_the_csrf_token(here):

@@ -7,6 +7,7 @@ from django.contrib.auth.models import User
 from django.test import override_settings
 from django.utils import timezone
 
+from realtime.exceptions import KeyReused
 from realtime.llm import store
 from realtime.llm.models import Generation
 from realtime.models import Topic
@@ -34,6 +35,12 @@ def test_answers_are_read_where_they_are_written(alice):
     Generation.objects.update(ended=timezone.now() - timedelta(days=1000))
     assert store.sweep() == []
     assert not store.primary_rows(Generation).exists()
+
+
+def test_key_that_came_with_another_prompt(alice):
+    store.create(alice, "key", "digest", "model")
+    with pytest.raises(KeyReused, match="'key' came with another prompt"):
+        store.find(alice, "key", "other")
 
 
 def test_answers_are_kept_as_long_as_their_topics(alice, monkeypatch):
