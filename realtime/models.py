@@ -128,9 +128,9 @@ class AccessToken(models.Model):
         super().save(*args, **kwargs)
 
     def clean(self) -> None:
-        """Raise `ValidationError` for scopes that are none, and a service without its own."""
+        """Raise `ValidationError` for wrong scopes, and a service without any or a name."""
         self.scopes = " ".join(self.scopes.split())
-        if problem := find_problem_of_scopes(self.scopes):
+        if problem := find_problem_of_scopes(self.scopes, is_service=self.user_id is None):
             raise ValidationError({"scopes": " ".join(problem)})
         if self.user_id is None and not self.scopes:
             raise ValidationError({"scopes": NEEDS_SCOPES})

@@ -94,6 +94,6 @@ async def require(user: User, topic: str, action: Action) -> None:
         REFUSED.inc("not_allowed")
     if not is_in_scope(user, topic, action):
         raise NotAllowed(f"The access token has no scope for {action} on {topic!r}.")
-    if not user.is_authenticated:
+    if not user.is_authenticated and not isinstance(user, ServiceUser):
         raise NotIdentified(f"Sign in, or send an access token, to {VERBS[action]} {topic!r}.")
     raise NotAllowed(f"You may not {VERBS[action]} {topic!r}.")

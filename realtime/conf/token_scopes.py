@@ -10,7 +10,7 @@ MAX_SCOPES_LENGTH: Final = 4_000  # characters
 OWN_TOPICS: Final = "realtime."  # the package's; only a pattern that names them is about them
 
 
-def find_problem_of_scopes(text: str) -> Problem | None:
+def find_problem_of_scopes(text: str, *, is_service: bool = False) -> Problem | None:
     """Return what is wrong with a token's scopes, and the remedy; None if nothing is."""
     if len(text) > MAX_SCOPES_LENGTH:
         message = f"The scopes have {len(text)} characters."
@@ -23,6 +23,9 @@ def find_problem_of_scopes(text: str) -> Problem | None:
             return f"{scope[:100]!r} is no scope.", hint
         if problem := problem_of_pattern(pattern):
             return f"{scope[:100]!r} {problem[0]}", problem[1]
+        if is_service and pattern.startswith(OWN_TOPICS):
+            message = f"{scope[:100]!r} would never count: these topics are for superusers alone."
+            return message, "Leave it out."
     return None
 
 

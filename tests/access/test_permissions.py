@@ -229,6 +229,12 @@ async def test_nothing_opens_the_package_s_own_topics(own):
             assert await may(STAFF, "realtime.revocation", action)
 
 
+async def test_service_that_has_sent_its_token_is_not_told_to_send_one():
+    service = with_scopes(ServiceUser("billing"), "publish:realtime.*")
+    with pytest.raises(NotAllowed, match=r"You may not publish 'realtime\.limits'"):
+        await require(service, "realtime.limits", "publish")
+
+
 # -- the doors by which others than the site's own code publish
 
 

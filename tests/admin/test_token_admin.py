@@ -241,6 +241,14 @@ def test_what_is_wrong_with_scopes_is_said_at_their_field(boss, alice, scopes):
     assert AccessToken.objects.count() == 0
 
 
+def test_service_has_no_scope_for_the_package_s_own_topics(boss):
+    form = {"user": "", "name": "billing", "scopes": "read:a read:realtime.limits", "never": "on"}
+    answer = boss.post(url("realtime_accesstoken_add"), form)
+    [error] = answer.context["adminform"].form.errors["scopes"]
+    assert "read:realtime.limits" in error
+    assert AccessToken.objects.count() == 0
+
+
 def test_service_is_made_by_superusers_alone(boss):
     form = {"user": "", "name": "billing", "scopes": "publish:*", "never": "on"}
     client = helper("add_accesstoken", "change_user", "add_event", "view_event")

@@ -91,6 +91,7 @@ def test_service():
         ([], "Give a username, or --service"),
         (["alice", "--service", "billing", "--scope", "read:a"], "Give a username, or --service"),
         (["--service", "billing"], "needs scopes"),
+        (["--service", "x", "--scope", "read:a publish:realtime.*"], "'publish:realtime.*'"),
         (["--service", "", "--scope", "read:a"], "needs a name"),
         (["--service", "x", "--name", "y", "--scope", "read:a"], "leave --name out"),
         (["--service", "x" * 101, "--scope", "read:a"], "at most 100 characters"),
