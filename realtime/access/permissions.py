@@ -97,3 +97,11 @@ async def require(user: User, topic: str, action: Action) -> None:
     if not user.is_authenticated and not isinstance(user, ServiceUser):
         raise NotIdentified(f"Sign in, or send an access token, to {VERBS[action]} {topic!r}.")
     raise NotAllowed(f"You may not {VERBS[action]} {topic!r}.")
+
+
+def require_signed_in(user: User) -> None:
+    """Raise `NotIdentified` for an anonymous user, which a service is too."""
+    if isinstance(user, ServiceUser):
+        raise NotIdentified("This token is a service's, and this is for users alone.")
+    if not user.is_authenticated:
+        raise NotIdentified("Sign in, or send an access token.")

@@ -20,7 +20,7 @@ from ..access.authentication import authenticate
 from ..access.identity import Identity
 from ..access.inspection import address_of
 from ..access.origins import check_origin, cors_headers
-from ..access.permissions import require
+from ..access.permissions import require, require_signed_in
 from ..access.scopes import require_unscoped
 from ..access.user_info import publisher_of, sender_meta
 from ..conf import settings
@@ -32,7 +32,6 @@ from ..exceptions import (
     DatabaseUnavailable,
     DataTooLarge,
     NotAllowed,
-    NotIdentified,
     RealtimeError,
 )
 from ..limits.client import Client
@@ -213,8 +212,7 @@ async def require_user(request: HttpRequest) -> Any:
     else:
         identity = await writer(request)
     require_unscoped(identity.user)
-    if not identity.user.is_authenticated:
-        raise NotIdentified("Sign in, or send an access token.")
+    require_signed_in(identity.user)
     scope_of(request)[IDENTITY] = identity
     return identity.user
 

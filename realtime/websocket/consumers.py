@@ -12,7 +12,7 @@ from ..access.connections import get_connections
 from ..access.hosts import check_host
 from ..access.identity import EVERY_CREDENTIAL, Credential, Identity
 from ..access.origins import check_origin
-from ..access.permissions import User
+from ..access.permissions import User, require_signed_in
 from ..access.scopes import require_unscoped
 from ..conf import settings
 from ..delivery.topic_subscriber import Started
@@ -115,8 +115,6 @@ class WebSocketConsumer(Socket, AsyncConsumer):
             credentials = self.credentials & check_origin(self.scope)
             if self.authentication != "message":
                 self._identify(await authenticate(self.scope, credentials))
-                if self.authentication == "required" and not self.user.is_authenticated:
-                    raise NotIdentified("Sign in, or send an access token.")
                 await self._take_place(self.identity)
                 await self._check_request()
                 await self.authorize()
@@ -220,6 +218,8 @@ class WebSocketConsumer(Socket, AsyncConsumer):
     def _identify(self, identity: Identity) -> None:
         if not self.is_scoped:
             require_unscoped(identity.user)
+        if self.authentication != "optional":
+            require_signed_in(identity.user)
         # Before the rule is asked: of what changes from here on, this socket is told.
         connections = get_connections()
         connections.add(identity, self)

@@ -14,7 +14,7 @@ from django.test import AsyncClient, override_settings
 from django.urls import path
 
 from realtime import testing
-from realtime.access.permissions import may, require
+from realtime.access.permissions import may, require, require_signed_in
 from realtime.access.scopes import with_scopes
 from realtime.access.service_user import ServiceUser
 from realtime.access.tokens import create_token
@@ -127,6 +127,13 @@ async def test_require():
         await require(ALICE, "user.8", "read")
     with pytest.raises(NotIdentified, match=r"Sign in.* to publish 'room\.a'"):
         await require(NOBODY, "room.a", "publish")
+
+
+def test_who_is_signed_in_is_a_user_and_no_service():
+    require_signed_in(ALICE)
+    for user, detail in [(NOBODY, "Sign in"), (ServiceUser("billing"), "a service's")]:
+        with pytest.raises(NotIdentified, match=detail):
+            require_signed_in(user)
 
 
 def answers(answer):

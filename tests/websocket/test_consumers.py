@@ -10,11 +10,13 @@ from typing import Any
 import httpx
 import pytest
 import websockets
+from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.test import override_settings
 
 from realtime import TooManyRequests, WebSocketConsumer, publish_now, require, testing
 from realtime.access.connections import get_connections
+from realtime.access.tokens import create_token
 from realtime.conf import settings
 
 from ..support.asgi import application
@@ -348,6 +350,55 @@ async def test_a_wrong_first_message_is_4401(here, first):
 async def test_no_first_message_in_time_is_4408(here):
     async with connect(f"{here.ws_url}/ws/auth/message") as socket:
         assert await close_code(socket) == 4408
+
+
+class ForUsers(WebSocketConsumer):
+    """A consumer of a site's own for tokens with scopes too, which asks no rule."""
+
+    is_scoped = True
+
+    async def connected(self) -> None:
+        await self.send_json("open")
+
+
+class ForUsersByMessage(ForUsers):
+    authentication = "message"
+
+
+@pytest.fixture
+async def service(transactional_db: None) -> str:
+    token, _ = await sync_to_async(create_token)(None, name="billing", scopes="read:*")
+    return token
+
+
+async def test_service_is_no_user_in_the_handshake(service):
+    with pytest.raises(testing.ConnectionRefused, match="401: This token is a service's"):
+        async with testing.websocket(ForUsers.as_asgi(), "/", token=service):
+            pass
+
+
+async def test_nor_is_it_in_the_first_message(service):
+    async with testing.websocket(ForUsersByMessage.as_asgi(), "/") as socket:
+        await socket.send_json({"token": service})
+        with pytest.raises(testing.ConnectionClosed, match="4401 This token is a service's"):
+            await socket.receive()
+
+
+@pytest.mark.parametrize("consumer", [ForUsers, ForUsersByMessage])
+async def test_nor_is_a_token_that_was_made_a_services(transactional_db, consumer):
+    alice = await User.objects.acreate(username="alice")
+    text, token = await sync_to_async(create_token)(alice, name="billing", scopes="read:*")
+    is_by_message = consumer is ForUsersByMessage
+    sent = None if is_by_message else text
+    async with testing.websocket(consumer.as_asgi(), "/", token=sent) as socket:
+        if is_by_message:
+            await socket.send_json({"token": text})
+        assert await socket.receive_json() == "open"
+        token.user = None
+        await token.asave()
+        await get_connections().check()
+        with pytest.raises(testing.ConnectionClosed, match="4401 This token is a service's"):
+            await socket.receive()
 
 
 @pytest.mark.parametrize("path", ["/ws", "/ws/echo", "/ws/topics/public.a", "/ws/auth/message"])
