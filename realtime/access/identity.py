@@ -9,6 +9,7 @@ from django.contrib.auth.models import AnonymousUser
 
 from .permissions import User
 
+Authentication: TypeAlias = Literal["required", "message", "optional"]
 Credential: TypeAlias = Literal["session", "header", "query", "ticket"]
 EVERY_CREDENTIAL: Final[frozenset[Credential]] = frozenset({"session", "header", "query", "ticket"})
 MAX_CREDENTIAL_LENGTH: Final = 200  # longer ones are not ours; not worth a hash

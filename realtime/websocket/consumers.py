@@ -3,14 +3,14 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from channels.consumer import AsyncConsumer
 
 from ..access.authentication import authenticate, authenticate_token
 from ..access.connections import get_connections
 from ..access.hosts import check_host
-from ..access.identity import EVERY_CREDENTIAL, Credential, Identity
+from ..access.identity import EVERY_CREDENTIAL, Authentication, Credential, Identity
 from ..access.origins import check_origin
 from ..access.permissions import User, require_signed_in
 from ..access.scopes import require_unscoped
@@ -40,10 +40,10 @@ class WebSocketConsumer(Socket, AsyncConsumer):
     """
 
     #: What a message is: "json" (a text or binary frame with a JSON value), "text" or "bytes".
-    accepts: ClassVar[Literal["json", "text", "bytes"]] = "json"
+    accepts: ClassVar[frames.Accepts] = "json"
     #: "required": 401 before the socket opens; "message": the first message is
     #: `{"token": "..."}`; "optional": anonymous users too.
-    authentication: ClassVar[Literal["required", "message", "optional"]] = "required"
+    authentication: ClassVar[Authentication] = "required"
     #: Which credentials count.
     credentials: ClassVar[frozenset[Credential]] = EVERY_CREDENTIAL
     #: Whether `{"type": "ping"}` is sent every `HEARTBEAT_SECONDS`. A client that has answered one

@@ -50,3 +50,40 @@ def noted(function: Any) -> Any:
 def test_what_can_be_awaited_is_a_hook(function):
     for name in AWAITED:
         assert type("Echo", (WebSocketConsumer,), {name: function})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "remedy"),
+    [
+        *(
+            ("authentication", value, 'use "required", "message" or "optional".')
+            for value in ("first", "session", None, False, ["required"])
+        ),
+        *(("accepts", value, 'use "json", "text" or "bytes".') for value in ("xml", "", bytes)),
+        *(
+            ("credentials", value, 'use a frozenset of "session", "header", "query", "ticket".')
+            for value in ({"session", "cookie"}, ["session"], "session", None)
+        ),
+        *(
+            ("subprotocols", value, "use a list of names, the preferred one first.")
+            for value in ("v2", b"v2", {"v2"}, [2], None)
+        ),
+    ],
+)
+def test_attribute_with_a_value_of_no_meaning_is_refused(name, value, remedy):
+    with pytest.raises(TypeError) as refused:
+        type("Echo", (WebSocketConsumer,), {name: value})
+    assert str(refused.value) == f"Echo.{name} is {value!r}: {remedy}"
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        *({"authentication": value} for value in ("required", "message", "optional")),
+        *({"accepts": value} for value in ("json", "text", "bytes")),
+        *({"credentials": value} for value in (frozenset({"session"}), {"header", "query"}, set())),
+        *({"subprotocols": value} for value in ([], ["v2", "v1"], ("v1",))),
+    ],
+)
+def test_attribute_with_a_meaning_is_one(attributes):
+    assert type("Echo", (WebSocketConsumer,), attributes)
