@@ -124,9 +124,8 @@ class WebSocketConsumer(Socket, AsyncConsumer):
         except ANSWERED_ERRORS as error:
             await self._refuse(answer_to(error))
             return False
+        self._state = ConsumerState.AUTHENTICATING  # before: a close meanwhile has to be sent
         await self._accept()
-        if self._state is ConsumerState.CONNECTING:
-            self._state = ConsumerState.AUTHENTICATING
         return True
 
     async def _check_request(self) -> None:

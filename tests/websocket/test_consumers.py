@@ -242,6 +242,35 @@ async def test_nor_does_it_in_a_consumer_of_a_sites_own(staff):
             await demoting
 
 
+class Open(WebSocketConsumer):
+    authentication = "optional"
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_right_that_is_lost_while_the_accept_is_sent_closes_the_socket():
+    sent = []
+    left = asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        if not sent:
+            return {"type": "websocket.connect"}
+        await left.wait()
+        return {"type": "websocket.disconnect", "code": 1005}
+
+    async def send(message: Any) -> None:  # as another server's, which may wait
+        sent.append(message)
+        if message["type"] == "websocket.accept":
+            [[socket]] = get_connections().connections.values()
+            await socket.recheck(None)
+            left.set()
+
+    headers = [(b"host", b"testserver")]
+    scope = {"type": "websocket", "path": "/", "query_string": b"", "headers": headers}
+    await Open.as_asgi()(scope, receive, send)
+    assert [message["type"] for message in sent] == ["websocket.accept", "websocket.close"]
+    assert sent[1]["code"] == 4401
+
+
 # -- rows 3 to 5: who is asking
 
 
