@@ -63,7 +63,8 @@ class WebSocketConsumer(Socket, AsyncConsumer):
     async def prepare(self) -> None:
         """Subscribe, or load what the socket needs: the user is known and it is about to open.
 
-        What is subscribed here misses nothing that is published once the client sees it open.
+        What is subscribed here misses nothing that is published once the client sees it open. To
+        send is a RuntimeError: greet in `connected`.
         """
 
     async def connected(self) -> None:

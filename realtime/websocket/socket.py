@@ -38,7 +38,7 @@ class ConsumerState(IntEnum):
 
 
 class Socket:
-    """What a consumer sends; nothing is sent before the accept, or after the close."""
+    """What a consumer sends: an error before the accept, and nothing after the close."""
 
     #: The subprotocols it speaks, the preferred one first. The first that the client offers is
     #: chosen; a browser that has offered some fails where none is.
@@ -80,6 +80,11 @@ class Socket:
         return self._handling is not None
 
     @property
+    def is_connecting(self) -> bool:
+        """Return whether it is not accepted yet: nothing can be sent."""
+        return self._state is ConsumerState.CONNECTING
+
+    @property
     def _is_open(self) -> bool:
         """Return whether frames may be sent."""
         return self._state in (ConsumerState.AUTHENTICATING, ConsumerState.OPEN)
@@ -90,15 +95,18 @@ class Socket:
 
     async def send_text(self, text: str) -> None:
         """Send a text frame; waits while the peer does not read."""
-        if self._is_open:
-            self._sent += len(text)
-            await self.base_send({"type": "websocket.send", "text": text})
+        await self._send_frame("text", text)
 
     async def send_bytes(self, data: bytes) -> None:
         """Send a binary frame; waits while the peer does not read."""
+        await self._send_frame("bytes", data)
+
+    async def _send_frame(self, kind: str, frame: str | bytes) -> None:
         if self._is_open:
-            self._sent += len(data)
-            await self.base_send({"type": "websocket.send", "bytes": data})
+            self._sent += len(frame)
+            await self.base_send({"type": "websocket.send", kind: frame})
+        elif self.is_connecting:
+            raise RuntimeError("The socket is not open yet: greet in `connected`.")
 
     async def send_error(self, code: str, detail: str, ref: Any = None, **more: object) -> None:
         """Send an error frame: `code` for programs, `detail` with what to do."""

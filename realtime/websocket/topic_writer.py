@@ -60,6 +60,9 @@ class TopicWriter:
                 subscription.remove(topic)
                 lost.append(topic)
         unseen = await subscription.lost_presence(socket.identity.user)
+        if socket.is_connecting and (lost or unseen):
+            await socket.fail()  # it can't be told yet: its client has to come back
+            return
         for topic in lost:
             await socket.lost_permission(topic)
         for topic in unseen:

@@ -271,6 +271,31 @@ async def test_right_that_is_lost_while_the_accept_is_sent_closes_the_socket():
     assert sent[1]["code"] == 4401
 
 
+class Early(WebSocketConsumer):
+    """A consumer that greets before its socket is open, if it is not known by then."""
+
+    authentication = "optional"
+
+    async def prepare(self) -> None:
+        await self.send_json("hello")
+
+
+class Prompt(Early):
+    authentication = "message"
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_greeting_before_the_socket_is_open_is_an_error():
+    with pytest.raises(RuntimeError, match="greet in `connected`"):
+        async with testing.websocket(Early.as_asgi(), "/"):
+            pass
+    alice = await User.objects.acreate(username="alice")
+    token, _ = await sync_to_async(create_token)(alice)
+    async with testing.websocket(Prompt.as_asgi(), "/") as socket:
+        await socket.send_json({"token": token})
+        assert await socket.receive_json() == "hello"
+
+
 # -- rows 3 to 5: who is asking
 
 

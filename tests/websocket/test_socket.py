@@ -56,15 +56,28 @@ async def test_a_value_is_written_by_djangos_json_encoder():
     assert socket.messages[0]["text"] == '{"due":"2026-01-02"}'
 
 
-@pytest.mark.parametrize(
-    "state", [ConsumerState.CONNECTING, ConsumerState.CLOSING, ConsumerState.CLOSED]
-)
-async def test_nothing_is_sent_before_the_accept_and_after_the_close(state):
+async def test_what_is_sent_before_the_accept_is_an_error_that_says_where_to_greet():
+    socket = Sent(ConsumerState.CONNECTING)
+    for sending in (
+        socket.send_text("a"),
+        socket.send_bytes(b"b"),
+        socket.send_json(["é"]),
+        socket.send_error("bad", "why"),
+    ):
+        with pytest.raises(RuntimeError, match="not open yet: greet in `connected`"):
+            await sending
+    await socket.close(4000)
+    assert socket.messages == []
+    assert socket._state == ConsumerState.CLOSING
+
+
+@pytest.mark.parametrize("state", [ConsumerState.CLOSING, ConsumerState.CLOSED])
+async def test_nothing_is_sent_after_the_close(state):
     socket = Sent(state)
     await socket.send_all()
     await socket.close(4000)
     assert socket.messages == []
-    assert socket._state == max(state, ConsumerState.CLOSING)
+    assert socket._state == state
 
 
 async def test_a_close_is_sent_once_and_its_reason_is_cut_between_characters():

@@ -26,6 +26,7 @@ class Socket:
 
     has_meta = False
     identity = ANONYMOUS
+    is_connecting = False
 
     def __init__(self) -> None:
         self.sent: list[Any] = []
@@ -46,6 +47,9 @@ class Socket:
     async def send_error(self, code: str, detail: str) -> None:
         await self.is_open.wait()
         self.sent.append(detail)
+
+    async def fail(self) -> None:
+        self.sent.append("fail")
 
     async def close(self, code: int, reason: str) -> None:
         self.sent.append(code)
@@ -139,12 +143,17 @@ async def test_a_log_that_fails_closes_the_socket(world, socket, writer, caplog)
     log.failing = False
 
 
-async def test_all_that_is_lost_is_taken_away_before_a_peer_that_does_not_read_is_told(
-    world, socket, writer, monkeypatch
-):
+@pytest.fixture
+def keeper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that knows nobody."""
     watch = SimpleNamespace(take=lambda: None)
     keeper = SimpleNamespace(watch=lambda *_: watch, unwatch=lambda _: None)
     monkeypatch.setattr(member_subscription, "get_keeper", lambda: keeper)
+
+
+async def test_all_that_is_lost_is_taken_away_before_a_peer_that_does_not_read_is_told(
+    world, socket, writer, keeper
+):
     for topic in ("a", "b", "watched"):
         await writer.add(topic, None, None, has_presence=topic == "watched")
     socket.is_open.clear()
@@ -155,3 +164,16 @@ async def test_all_that_is_lost_is_taken_away_before_a_peer_that_does_not_read_i
     await telling
     unseen = "You may not see who is on 'watched' any more."
     assert socket.sent == ["a is lost", "b is lost", unseen]
+
+
+@pytest.mark.parametrize(
+    ("topic", "has_presence", "sent"),
+    [("a", False, ["fail"]), ("watched", True, ["fail"]), ("watched", False, [])],
+)
+async def test_socket_that_can_not_be_told_yet_of_what_is_lost_does_not_open(
+    world, socket, writer, keeper, topic, has_presence, sent
+):
+    await writer.add(topic, None, None, has_presence)
+    socket.is_connecting = True
+    await writer.recheck()
+    assert socket.sent == sent
