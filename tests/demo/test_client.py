@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ..support.attempts import three_tries
-from ..support.servers import wait_until
+from ..support.servers import ROOT, wait_until
 from .support import Demo
 
 # What a page can write in five lines: a connection, and what it said, for the test to look at.
@@ -117,6 +117,22 @@ def test_ephemeral_events_have_no_id_and_are_no_repetition(demo: Demo, page: Any
         wait_until(lambda count=count: len(client.said("event")) == count, what=f"event {count}")
     assert [event["id"] is None for event in client.said("event")] == [False, True, True]
     assert client.said("repeat") == []
+
+
+def test_example_of_the_documentation(page: Any) -> None:
+    example = (ROOT / "docs" / "examples" / "room_client.js").read_text()
+    url, kind = "/static/demo/room_client.js", "text/javascript"
+    page.route(f"**{url}", lambda route: route.fulfill(body=example, content_type=kind))
+    lines: list[str] = []
+    page.on("console", lambda message: lines.append(message.text))
+    page.evaluate("async (url) => void (await import(url))", url)
+    wanted = ["connecting ", "live ", "alice says hello", "connected"]
+
+    def found() -> bool:
+        page.evaluate("1")  # which hands out what was said by then
+        return all(any(line.endswith(each) for line in lines) for each in wanted)
+
+    wait_until(found, what=", ".join(wanted))
 
 
 def test_a_refused_message_rejects_its_promise(page: Any) -> None:
