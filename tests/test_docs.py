@@ -39,6 +39,7 @@ from docs.examples import (
     tokens,
     tokens_socket,
     websocket_echo,
+    websocket_room,
     websocket_topic,
 )
 from realtime.access.authentication import authenticate_token
@@ -50,7 +51,13 @@ from realtime.llm.conf import Settings as LLMSettings
 from realtime.llm.providers.dummy import DummyProvider
 from realtime.models import Event, Topic
 from realtime.server.limits import Limits
-from realtime.testing import ConnectionRefused, event_stream, memory_log, websocket
+from realtime.testing import (
+    ConnectionClosed,
+    ConnectionRefused,
+    event_stream,
+    memory_log,
+    websocket,
+)
 
 from .support import asgi
 from .support.attempts import three_tries
@@ -247,6 +254,27 @@ async def test_websocket_topic(alice):
         assert await socket.receive_json() == {"seen": 1}
         await apublish(f"user.{alice.pk}", {"order": 7})
         assert (await socket.receive_json())["data"] == {"order": 7}
+
+
+@in_database
+async def test_websocket_room(alice):
+    routes = URLRouter(websocket_room.websocket_urlpatterns)
+    boss = await User.objects.acreate(username="boss", is_staff=True)
+    async with (
+        websocket(routes, "/ws/rooms/a", user=alice) as reader,
+        websocket(routes, "/ws/rooms/a", user=boss) as writer,
+    ):
+        assert await reader.receive_json() == {"hello": "alice"}
+        await reader.send_json("hi")
+        assert (await reader.receive_json())["code"] == "not_allowed"
+        await writer.send_json("hi")
+        assert (await reader.receive_json())["data"] == "hi"
+        await reader.send_json("bye")
+        with pytest.raises(ConnectionClosed, match="4000 Come again"):
+            await reader.receive()
+    with pytest.raises(ConnectionRefused, match="401"):
+        async with websocket(routes, "/ws/rooms/a"):
+            pass
 
 
 @in_database
