@@ -115,11 +115,7 @@ class WebSocketConsumer(Socket, AsyncConsumer):
             check_host(self.scope)
             credentials = self.credentials & check_origin(self.scope)
             if self.authentication != "message":
-                self._identify(await authenticate(self.scope, credentials))
-                await self._take_place(self.identity)
-                await self._check_request()
-                await self.authorize()
-                await self.prepare()
+                await self._admit(await authenticate(self.scope, credentials))
                 if self._state is ConsumerState.CLOSING:
                     raise NotIdentified("You have been signed out, or lost your rights, just now.")
         except ANSWERED_ERRORS as error:
@@ -210,8 +206,12 @@ class WebSocketConsumer(Socket, AsyncConsumer):
     async def _authenticate_by(self, message: Message) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        self._identify(await authenticate_token(frames.token_of(message)))
-        await self._take_place(self.identity)
+        await self._admit(await authenticate_token(frames.token_of(message)))
+
+    async def _admit(self, identity: Identity) -> None:
+        self._identify(identity)
+        await self._take_place(identity)
+        await self._check_request()
         await self.authorize()
         await self.prepare()
 

@@ -11,10 +11,20 @@ import httpx
 import pytest
 import websockets
 from asgiref.sync import sync_to_async
+from channels.routing import URLRouter
 from django.contrib.auth.models import User
 from django.test import override_settings
+from django.urls import path as route
 
-from realtime import TooManyRequests, WebSocketConsumer, publish_now, require, testing
+from realtime import (
+    MultiplexConsumer,
+    TooManyRequests,
+    TopicConsumer,
+    WebSocketConsumer,
+    publish_now,
+    require,
+    testing,
+)
 from realtime.access.connections import get_connections
 from realtime.access.tokens import create_token
 from realtime.conf import settings
@@ -452,6 +462,37 @@ async def test_nor_is_a_token_that_was_made_a_services(transactional_db, consume
         await token.asave()
         await get_connections().check()
         with pytest.raises(testing.ConnectionClosed, match="4401 This token is a service's"):
+            await socket.receive()
+
+
+class TopicByMessage(TopicConsumer):
+    authentication = "message"
+
+
+class TopicsByMessage(MultiplexConsumer):
+    authentication = "message"
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_topics_for_a_token_in_the_first_message():
+    alice = await User.objects.acreate(username="alice")
+    token, _ = await sync_to_async(create_token)(alice)
+    routes = URLRouter(
+        [route("ws", TopicsByMessage.as_asgi()), route("ws/<topic>", TopicByMessage.as_asgi())]
+    )
+    event = await publish_now("room.a", 1, meta={"by": "us"})
+    async with testing.websocket(routes, "/ws/room.a?after=0&meta=1") as socket:
+        await socket.send_json({"token": token})
+        frame = await socket.receive_json()
+        assert (frame["id"], frame["meta"]) == (event.id, {"by": "us"})
+    async with testing.websocket(routes, "/ws?meta=1") as socket:
+        await socket.send_json({"token": token})
+        await socket.send_json({"type": "subscribe", "topic": "room.a", "after": "0"})
+        assert (await socket.receive_json())["type"] == "subscribed"
+        assert (await socket.receive_json())["meta"] == {"by": "us"}
+    async with testing.websocket(routes, "/ws/room%20a") as socket:
+        await socket.send_json({"token": token})
+        with pytest.raises(testing.ConnectionClosed, match="4400"):
             await socket.receive()
 
 
