@@ -252,6 +252,22 @@ async def test_nor_does_it_in_a_consumer_of_a_sites_own(staff):
             await demoting
 
 
+class Losing(WebSocketConsumer):
+    """A consumer whose user is signed out while it prepares, which the registry says."""
+
+    authentication = "optional"
+
+    async def prepare(self) -> None:
+        await self.recheck(None)
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_right_that_is_lost_in_the_handshake_refuses_it():
+    with pytest.raises(testing.ConnectionRefused, match="401: You have been signed out"):
+        async with testing.websocket(Losing.as_asgi(), "/"):
+            pass
+
+
 class Open(WebSocketConsumer):
     authentication = "optional"
 
