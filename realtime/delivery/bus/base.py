@@ -92,7 +92,10 @@ class Bus(ABC):
 
     @abstractmethod
     async def stop(self) -> None:
-        """Leave all topics and cease to listen; a bus that is down is not waited for."""
+        """Leave all topics and cease to listen; a bus that is down is not waited for.
+
+        Called again, it does what a cancellation has kept it from.
+        """
 
     @classmethod
     def check(cls) -> list[CheckMessage]:

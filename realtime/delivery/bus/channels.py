@@ -46,7 +46,7 @@ class ChannelsBus(Bus):
         self._joined: dict[str, bool] = {}  # whether the layer has taken it, by topic
         self._turns = Turns()  # of the same topics, to be renewed
         self._changed: dict[str, None] = {}  # topics whose membership in the layer may be wrong
-        self._failed: set[str] = set()  # those that the layer did not let us join, or leave
+        self._failed: set[str] = set()  # those that the layer has not let us join, or leave
         self._membership: asyncio.Task[None] | None = None
 
     def start(self, on_message: OnMessage) -> None:
@@ -82,7 +82,7 @@ class ChannelsBus(Bus):
         self.is_running = False
         # First leave the groups: a layer may keep members that have gone for a day. It gets the
         # time it needs for that, unless it fails.
-        self.leave(list(self._joined))
+        self.leave([*self._joined, *self._failed, *self._changed])
         if self._membership is not None:
             if not self._channel:  # nor was anything joined
                 await cancel_and_wait(self._membership)
@@ -176,7 +176,7 @@ class ChannelsBus(Bus):
     def _change_membership(self, topic: str) -> None:
         """Make the groups agree with what is wanted, in one task so that the last word counts."""
         self._changed[topic] = None
-        if self._membership is None:
+        if self._membership is None or self._membership.done():
             self._membership = spawn(self._update_memberships())
 
     async def _update_memberships(self) -> None:
@@ -188,6 +188,7 @@ class ChannelsBus(Bus):
                 topics = list(islice(self._changed, MEMBERSHIP_BATCH))
                 for topic in topics:
                     del self._changed[topic]
+                self._failed.update(topics)  # until it has succeeded: this may be cancelled
                 works = all(await asyncio.gather(*map(self._update_membership, topics)))
         finally:
             self._membership = None
@@ -196,10 +197,10 @@ class ChannelsBus(Bus):
         was_joined = self._joined.get(topic)  # None: it is to be left
         change = self._layer.group_discard if was_joined is None else self._layer.group_add
         if not await self._call("takes no group changes", change, topic, self._channel):
-            self._failed.add(topic)
             if self._joined.get(topic):  # a renewal: perhaps we are no member any more
                 self._joined[topic] = False
             return False
+        self._failed.discard(topic)
         if was_joined is False and topic in self._joined:
             self._joined[topic] = True
             self._on_message(topic, MISSED)

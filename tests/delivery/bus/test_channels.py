@@ -415,6 +415,25 @@ def test_to_stop_leaves_all_groups_however_long_a_slow_layer_takes():
     assert layer.groups == {}
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_to_stop_again_leaves_the_groups_that_a_cancellation_has_kept(count):
+    """As at the end of a loop, which first cancels all its tasks."""
+    layer = FakeLayer(Noise(1, delay=1.0, longest=0.5))
+
+    async def play(bus: ChannelsBus, layer: FakeLayer, heard: list[Any]) -> None:
+        bus.join(f"topic.{number}" for number in range(120))
+        await bus.settled()
+        stopping = asyncio.create_task(bus.stop())
+        await turns(count)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.wait([stopping])
+        assert len(layer.groups) == 120
+
+    run(play, layer)
+    assert layer.groups == {}
+
+
 @pytest.mark.parametrize("channel", [True, False], ids=["later", "from the start"])
 def test_to_stop_waits_for_no_layer_that_hangs(channel):
     class Silent(FakeLayer):
