@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from django.dispatch import Signal
@@ -20,7 +21,7 @@ from ..events.position import START, Position
 from ..metrics.cells import Kind
 from ..metrics.series import Counter, Gauge
 from ..processes.status import get_status
-from ..utils.aio import cancel_and_wait, spawn
+from ..utils.aio import PerLoop, cancel_and_wait, spawn
 from .bus import make_bus
 from .bus.base import Joined, Message
 from .feed import Feed
@@ -30,6 +31,8 @@ from .peers import NEW_CHECK_SECONDS, Peers
 from .synced import Subscriber
 
 logger = logging.getLogger("realtime.hub")
+
+CLOSE_SECONDS: Final = 5.0  # for the hubs of a loop that ends
 
 heads_checked: Final = Signal()
 """Sent with the `topics` that have readers here, every `HEAD_CHECK_SECONDS`; async receivers are
@@ -96,6 +99,8 @@ class Hub:
 
     def _start(self) -> None:
         _hubs[self.loop] = self
+        self._open = _open.get()
+        self._open.add(self)
         self._tasks = [spawn(self._check_heads_regularly())]
         if settings.PRUNE_INTERVAL_SECONDS is not None:
             self._tasks.append(spawn(pruner.run(settings.PRUNE_INTERVAL_SECONDS)))
@@ -116,6 +121,16 @@ class Hub:
         await self.bus.stop()
         if not running_hubs():
             await self.peers.leave()
+        self._open.discard(self)
+
+    async def closed(self) -> None:
+        """Close at the end of the loop, which has cancelled all tasks, a closing among them."""
+        if self._closing is not None:
+            await asyncio.wait([self._closing])
+        if self in self._open:
+            self._stop()
+            assert self._closing is not None
+            await self._closing
 
     async def _start_feed(self, feed: Feed) -> None:
         # Joined first, then the head: what is appended after that read is announced to us. And
@@ -202,6 +217,13 @@ async def positions_now(topics: Sequence[str]) -> dict[str, Position]:
     return positions
 
 
+async def _close_all(hubs: set[Hub]) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await asyncio.gather(*(hub.closed() for hub in hubs))
+
+
+_open: Final = PerLoop[set[Hub]](set, _close_all)  # started, and not closed yet
 _hubs: Final[dict[asyncio.AbstractEventLoop, Hub]] = {}
 if hasattr(os, "register_at_fork"):  # a loop that was copied looks as if it ran
     os.register_at_fork(after_in_child=_hubs.clear)

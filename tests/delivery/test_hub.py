@@ -21,6 +21,7 @@ from realtime.events.position import START, Position
 from realtime.processes.registry import this_process
 
 from ..support.clients import eventually
+from ..support.clock import InstantLoop
 from ..support.fakes import FakeLayer, FakeRegistry, FaultyLog, LogFailed, Noise
 from ..support.hubs import Reader, from_elsewhere, instantly, stage, turns
 
@@ -586,6 +587,88 @@ def test_the_last_reader_to_leave_takes_everything_along():
             assert asyncio.all_tasks() == {asyncio.current_task()}
 
         instantly(main())
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.5], ids=["", "slow"])
+@pytest.mark.parametrize("count", range(12))
+def test_a_loop_that_ends_closes_what_it_has_cancelled(count, seconds):
+    """`asyncio.Runner` ends as the server does: all tasks are cancelled, then generators closed."""
+    registry = FakeRegistry()
+    layer = FakeLayer(Noise(1, delay=1.0, longest=seconds))
+    with stage(layer, registry=registry):
+
+        async def main() -> None:
+            reader, hub = Reader(), get_hub()
+            feeds = [await hub.attach(topic, reader) for topic in "abc"]
+            await asyncio.sleep(1)
+            assert registry.rows
+            assert len(layer.topics) == 3
+            for feed in feeds:
+                hub.detach(feed, reader)
+            await turns(count)
+
+        with asyncio.Runner(loop_factory=InstantLoop) as runner:
+            runner.run(main())
+        assert registry.rows == {}
+        assert layer.groups == {}
+
+
+def test_a_loop_that_ends_closes_a_hub_whose_readers_have_not_left():
+    registry = FakeRegistry()
+    with stage(registry=registry) as (layer, _):
+
+        async def main() -> None:
+            await get_hub().attach("a", Reader())
+
+        with asyncio.Runner(loop_factory=InstantLoop) as runner:
+            runner.run(main())
+        assert registry.rows == {}
+        assert layer.groups == {}
+
+
+def test_a_loop_that_ends_waits_for_what_closes_already():
+    """A reader that is cancelled stops the hub, when that is done."""
+    leaves: list[bool] = []
+
+    class CountingRegistry(FakeRegistry):
+        async def leave(self) -> None:
+            leaves.append(True)
+            await super().leave()
+
+    layer = FakeLayer(Noise(1, delay=1.0, longest=0.5))
+    with stage(layer, registry=CountingRegistry()) as (layer, _):
+
+        async def read() -> None:
+            reader, hub = Reader(), get_hub()
+            feed = await hub.attach("a", reader)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                hub.detach(feed, reader)
+
+        async def main() -> None:
+            reading = asyncio.create_task(read())
+            await asyncio.sleep(5)
+            assert not reading.done()
+
+        with asyncio.Runner(loop_factory=InstantLoop) as runner:
+            runner.run(main())
+        assert layer.groups == {}
+        assert leaves == [True]
+
+
+def test_the_end_of_a_loop_waits_for_no_database_that_hangs():
+    class HangingRegistry(FakeRegistry):
+        async def leave(self) -> None:
+            await asyncio.Event().wait()
+
+    with stage(registry=HangingRegistry()):
+
+        async def main() -> None:
+            await get_hub().attach("a", Reader())
+
+        with asyncio.Runner(loop_factory=InstantLoop) as runner:
+            runner.run(main())
 
 
 def test_a_hub_that_closes_leaves_its_groups_however_long_a_slow_layer_takes():
