@@ -22,7 +22,7 @@ from ..conf import settings
 from ..utils.aio import PerLoop, spawn
 from ..utils.primary import primary_rows
 from ..utils.sqlite import wait_at_most
-from ..utils.threads import DATABASE
+from ..utils.threads import CLOSE_SECONDS, DATABASE
 from .status import get_status
 
 T = TypeVar("T")
@@ -82,7 +82,13 @@ def prune() -> int:
 async def _run(function: Callable[[str], T]) -> T:
     # One after the other: a hub that stops must not delete the row of the next one.
     async with _in_turn.get():
-        return await DATABASE.run(function, this_process())
+        call = asyncio.wrap_future(DATABASE.submit(function, this_process()))
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            # A server that ends cancels all tasks, and leaves then. The thread is still at it.
+            await asyncio.wait([call], timeout=CLOSE_SECONDS)
+            raise
 
 
 def _beat(name: str, columns: Mapping[str, Any] = {}) -> Beat:

@@ -137,6 +137,30 @@ async def test_what_was_begun_before_is_over_when_the_row_is_deleted():
         assert not await Process.objects.aexists()
 
 
+async def test_what_the_end_of_a_loop_cancels_is_over_too(monkeypatch):
+    """All tasks are cancelled, and the thread goes on."""
+    is_begun, may_write = threading.Event(), threading.Event()
+
+    def beat_slowly(name: str, columns: Any) -> Beat:
+        is_begun.set()
+        assert may_write.wait(10)
+        return _beat(name, columns)
+
+    _beat = registry._beat
+    monkeypatch.setattr(registry, "_beat", beat_slowly)
+    beating = asyncio.create_task(registry.beat())
+    await asyncio.to_thread(is_begun.wait, 10)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await asyncio.wait([beating])
+    leaving = asyncio.create_task(registry.leave())
+    left, _ = await asyncio.wait([leaving], timeout=0.2)
+    assert not left
+    may_write.set()
+    await leaving
+    assert not await Process.objects.aexists()
+
+
 async def test_a_beat_after_a_departure_comes_after_it():
     for _ in range(20):
         _, found = await asyncio.gather(registry.leave(), registry.beat())
