@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Final
+from typing import Final, TypeVar
 
 from ...conf import settings
 from ...utils.aio import cancel_and_wait, spawn
@@ -14,9 +14,18 @@ from .base import MISSED, Bus, Message, OnMessage
 from .dropped import DroppedMessages
 from .envelope import decode
 
+T = TypeVar("T")
+
 MEMBERSHIP_BATCH: Final = 500  # topics joined and left before the server is asked whether it knows
 FIRST_PAUSE_SECONDS: Final = 0.25  # before the server is connected to again; doubles
 LONGEST_PAUSE_SECONDS: Final = 5.0
+
+
+def opened(connection: T | None) -> T:
+    """Return a connection; raise ConnectionError where there is none."""
+    if connection is None:
+        raise ConnectionError("There is no connection at the moment")
+    return connection
 
 
 class ConnectedBus(Bus):
@@ -65,6 +74,7 @@ class ConnectedBus(Bus):
     async def stop(self) -> None:
         self.is_running = False
         await cancel_and_wait(self._running)
+        await self._disconnect()  # that may have cut it, as may the end of a loop: then once more
         self._let_go()
 
     def _deliver(self, data: bytes) -> None:
@@ -84,7 +94,10 @@ class ConnectedBus(Bus):
 
     @abstractmethod
     async def _disconnect(self) -> None:
-        """Close what `_connect` has opened, or has begun to open; never raise."""
+        """Close what `_connect` has opened, or has begun to open, if it has; never raise.
+
+        Called again, it closes what a cancellation has left open.
+        """
 
     @abstractmethod
     async def _change_memberships(self, left: Sequence[str], joined: Sequence[str]) -> None:

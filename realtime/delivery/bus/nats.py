@@ -4,6 +4,7 @@ Not JetStream: the log is where it is, and a stream's sequence is no topic's.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
@@ -16,7 +17,7 @@ from nats.protocol.command import sub_cmd, unsub_cmd
 from ...conf import settings
 from ...utils.aio import PerLoop, cancel_and_wait, spawn
 from .base import Message
-from .connected import ConnectedBus
+from .connected import ConnectedBus, opened
 from .envelope import encode
 
 PREFIX: Final = "realtime."
@@ -88,6 +89,7 @@ class NatsConnection:
         self._error: Exception | None = None  # the last that nats-py has told
         self._failure = asyncio.get_running_loop().create_future()
         self._pongs: set[asyncio.Task[float]] = set()  # that are waited for
+        self._closing: asyncio.Task[None] | None = None
         self.client = DirectClient(on_data)
 
     @property
@@ -145,13 +147,14 @@ class NatsConnection:
     async def close(self) -> None:
         """Close it, and wait no longer than for a server that answers."""
         self.client.discard_pending()
-        closing = spawn(self.client.close())
-        await asyncio.wait([closing], timeout=settings.ANNOUNCE_TIMEOUT_SECONDS)
-        while not closing.done():
-            closing.cancel()
-            await asyncio.wait([closing], timeout=CLOSE_SECONDS)
+        if self._closing is None or self._closing.cancelled():
+            self._closing = spawn(self.client.close())
+        await asyncio.wait([self._closing], timeout=settings.ANNOUNCE_TIMEOUT_SECONDS)
+        while not self._closing.done():
+            self._closing.cancel()
+            await asyncio.wait([self._closing], timeout=CLOSE_SECONDS)
         # Not before: a PONG for one that has been cancelled would end nats-py's reading.
-        await cancel_and_wait(closing, *self._pongs)
+        await cancel_and_wait(self._closing, *self._pongs)
 
     async def _note_error(self, error: Exception) -> None:
         self._error = error
@@ -182,28 +185,32 @@ class NatsBus(ConnectedBus):
         hint = 'REALTIME["NATS_URL"] = "nats://user:password@host:4222"'
         return [Error(message, hint=hint, id="realtime.E020")]
 
+    def __init__(self, logger: logging.Logger) -> None:
+        super().__init__(logger)
+        self._connection: NatsConnection | None = None
+
     async def _connect(self) -> None:
         self._subscriptions: dict[str, int] = {}
         self._connection = NatsConnection(self._deliver, self._is_due.set)
         await self._connection.open()
 
     async def _disconnect(self) -> None:
-        await self._connection.close()
+        if self._connection is not None:
+            await self._connection.close()
 
     async def _change_memberships(self, left: Sequence[str], joined: Sequence[str]) -> None:
+        client = opened(self._connection).client
         for topic in left:
-            await self._connection.client.unsubscribe_from(self._subscriptions.pop(topic))
+            await client.unsubscribe_from(self._subscriptions.pop(topic))
         for topic in joined:
-            self._subscriptions[topic] = await self._connection.client.subscribe_to(
-                to_subject(topic)
-            )
+            self._subscriptions[topic] = await client.subscribe_to(to_subject(topic))
 
     async def _confirm(self) -> None:
-        await self._connection.confirm()
+        await opened(self._connection).confirm()
 
     async def _send(self, topic: str, message: Message) -> None:
         if self.is_running:
-            await self._connection.publish(topic, message)
+            await opened(self._connection).publish(topic, message)
         else:
             await _senders.get().send(topic, message)
 

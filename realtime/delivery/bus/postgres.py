@@ -27,7 +27,7 @@ from ...utils.aio import spawn
 from ...utils.batching import Batcher
 from ...utils.threads import DATABASE
 from .base import MISSED, Message
-from .connected import ConnectedBus
+from .connected import ConnectedBus, opened
 from .envelope import encode_parts
 
 CHANNELS: Final = 64  # of the server, among which topics are spread by a hash
@@ -191,11 +191,11 @@ class PostgresBus(ConnectedBus):
             *(f"LISTEN {channel}" for channel in after.keys() - before.keys()),
         ]
         if statements:
-            await self._connected().execute(";".join(statements))
+            await opened(self._connection).execute(";".join(statements))
 
     async def _confirm(self) -> None:
         async with asyncio.timeout(settings.ANNOUNCE_TIMEOUT_SECONDS):
-            await self._connected().execute("SELECT")
+            await opened(self._connection).execute("SELECT")
 
     async def _send(self, topic: str, message: Message) -> None:
         channel = channel_of(topic)
@@ -206,12 +206,7 @@ class PostgresBus(ConnectedBus):
             await DATABASE.run(_notify, [channel] * len(payloads), payloads)
             return
         for payload in payloads:
-            await self._connected().notify((channel, payload))
-
-    def _connected(self) -> PostgresConnection:
-        if self._connection is None:
-            raise ConnectionError("There is no connection at the moment")
-        return self._connection
+            await opened(self._connection).notify((channel, payload))
 
     def _receive(self, channel: str, payload: str) -> None:
         if channel == PUBLISHED:

@@ -5,6 +5,7 @@ server, each message would go to all of its nodes.
 """
 
 import asyncio
+import logging
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from django.core.checks import CheckMessage, Error
 from ...conf import settings
 from ...utils.aio import PerLoop, cancel_and_wait, spawn
 from .base import Message
-from .connected import ConnectedBus
+from .connected import ConnectedBus, opened
 from .envelope import encode
 from .redis_servers import (
     Address,
@@ -153,21 +154,27 @@ class RedisBus(ConnectedBus):
             return [Error(message, hint=hint, id="realtime.E020")]
         return []
 
+    def __init__(self, logger: logging.Logger) -> None:
+        super().__init__(logger)
+        self._servers: RedisServers | None = None
+        self._listeners: dict[Address | None, Listener] = {}
+
     async def _connect(self) -> None:
         self._is_moved = False  # a slot, to another node than we know
-        self._listeners: dict[Address | None, Listener] = {}
+        self._listeners = {}
         self._places: dict[str, Listener] = {}  # of channels
         self._servers = RedisServers()
         await self._servers.find()
 
     async def _disconnect(self) -> None:
         await asyncio.gather(*(each.close() for each in self._listeners.values()))
-        await self._servers.aclose()
+        if self._servers is not None:
+            await self._servers.aclose()
 
     async def _change_memberships(self, left: Sequence[str], joined: Sequence[str]) -> None:
         if self._is_moved:
             self._is_moved = False
-            await self._servers.find()
+            await opened(self._servers).find()
         leaving: defaultdict[tuple[Listener, str], list[str]] = defaultdict(list)
         for channel in map(to_channel, left):
             if channel in self._places:  # else its server has ended it meanwhile
@@ -185,21 +192,22 @@ class RedisBus(ConnectedBus):
         await asyncio.gather(*(each.confirm() for each in self._listeners.values()))
 
     async def _send(self, topic: str, message: Message) -> None:
-        servers = self._servers if self.is_running else _senders.get()
+        servers = opened(self._servers) if self.is_running else _senders.get()
         await servers.publish(to_channel(topic), encode(topic, message, MAX_BYTES))
 
     async def _listener(self, channel: str) -> Listener:
-        address = self._servers.address_of(channel)
+        servers = opened(self._servers)
+        address = servers.address_of(channel)
         if address not in self._listeners:
             echo = to_channel_of(tag_of(channel), f"echo.{secrets.token_hex(8)}")
-            listener = Listener(self._servers, address, echo, self._deliver, self._note_change)
+            listener = Listener(servers, address, echo, self._deliver, self._note_change)
             self._listeners[address] = listener
             await listener.open()
         return self._listeners[address]
 
     def _together(self, channel: str) -> str:
         """Return what channels have in common that one command may name."""
-        return tag_of(channel) if self._servers.is_cluster else ""
+        return tag_of(channel) if opened(self._servers).is_cluster else ""
 
     def _note_change(self, channel: str | None) -> None:
         """Take note of a channel that its server brings no more, or of a listener that failed."""

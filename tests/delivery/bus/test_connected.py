@@ -133,6 +133,29 @@ def test_an_error_without_a_text_is_said_by_its_name(caplog):
     ]
 
 
+def test_a_connection_is_closed_though_that_is_cancelled(monkeypatch):
+    """By who stops the bus while it closes one, or by the end of a loop."""
+    closed: list[bool] = []
+
+    async def disconnect() -> None:
+        await asyncio.sleep(1)
+        closed.append(True)
+
+    async def play(bus: FakeBus) -> None:
+        monkeypatch.setattr(bus, "_disconnect", disconnect)
+        bus.fail()
+        await asyncio.sleep(0.5)
+        stopping = asyncio.create_task(bus.stop())
+        await asyncio.sleep(0.5)
+        stopping.cancel()
+        await asyncio.wait([stopping])
+        assert not closed
+        await bus.stop()
+        assert closed
+
+    run(play, "a")
+
+
 def test_a_topic_joined_anew_is_left_before():
     async def play(bus: FakeBus) -> None:
         bus.join(["a"])  # it is joined

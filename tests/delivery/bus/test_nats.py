@@ -14,6 +14,7 @@ from realtime.events.event import Event
 
 from ...support.bus_servers import NATS_BINARY, NO_NATS, NatsServer
 from ...support.buses import LOGGER, QUICK, cursor, listening, send, tell_processes_apart
+from ...support.hubs import turns
 from ...support.servers import certificate, free_port
 
 pytestmark = pytest.mark.skipif(NATS_BINARY is None, reason=NO_NATS)
@@ -104,6 +105,30 @@ async def test_who_is_stopped_while_something_is_sent_does_not_go_on():
             await asyncio.wait([confirming])
             await connection.close()
         assert confirming.cancelled()
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("is_end", [False, True], ids=["", "of all tasks"])
+@pytest.mark.parametrize("count", range(4))
+async def test_to_close_again_ends_what_a_cancellation_has_left_behind(count, is_end):
+    tasks = asyncio.all_tasks()
+    server = NatsServer()
+    try:
+        with override_settings(REALTIME=settings_of(server, ANNOUNCE_TIMEOUT_SECONDS=0.2)):
+            connection = NatsConnection()
+            await connection.open()
+            server.suspend()
+            connection.client._transport.write(bytes(50_000_000))  # which nobody takes
+            closing = asyncio.create_task(connection.close())
+            await turns(count)
+            for task in asyncio.all_tasks() - tasks if is_end else [closing]:
+                task.cancel()
+            await asyncio.wait([closing])
+            await connection.close()
+            await turns()
+            assert asyncio.all_tasks() == tasks
+            assert connection.client.is_closed
     finally:
         server.stop()
 

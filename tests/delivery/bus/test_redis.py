@@ -216,6 +216,19 @@ async def test_a_password_is_in_no_log(caplog):
         server.stop()
 
 
+async def test_a_url_that_says_nothing_ends_no_attempt(caplog):
+    """Where the checks are skipped."""
+    with override_settings(REALTIME={"REDIS_BUS_URL": "nonsense"}):
+        bus = RedisBus(LOGGER)
+        bus.start(lambda topic, message: None)
+        bus.join(["room.a"])
+        async with asyncio.timeout(2):
+            await bus.settled()
+        assert not bus._running.done()
+        await bus.stop()
+    assert "ValueError: REDIS_BUS_URL is none of" in caplog.text
+
+
 async def test_what_is_large_goes_as_position_only():
     server = ValkeyNode()
     try:

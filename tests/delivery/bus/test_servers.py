@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
@@ -36,6 +37,7 @@ from ...support.buses import (
     tell_processes_apart,
 )
 from ...support.databases import ON_POSTGRESQL, postgresql_uri
+from ...support.hubs import turns
 
 T = TypeVar("T")
 TOPICS = [
@@ -257,6 +259,42 @@ async def test_to_stop_waits_for_no_server_that_hangs(backend):
             backend.server.suspend()
     finally:
         backend.server.resume()
+
+
+@pytest.mark.parametrize("count", range(1, 7))
+async def test_what_a_cancellation_has_left_open_is_closed(backend, count):
+    """The server is silent, and the last reader leaves while the connection is given up."""
+    tasks, files = asyncio.all_tasks(), open_files()
+    with override_settings(REALTIME=backend.settings):
+        bus = backend.kind(LOGGER)
+        bus.start(lambda topic, message: None)
+        bus.join(["room.a"])
+        await bus.settled()
+        backend.server.suspend()
+        try:
+            bus._is_due.set()
+            await turns()  # it asks whether the server is there
+            bus._running.cancel()
+            await turns(count)
+            await bus.stop()
+        finally:
+            backend.server.resume()
+    async with asyncio.timeout(5):
+        while open_files() > files or asyncio.all_tasks() != tasks:
+            await asyncio.sleep(0.01)
+
+
+async def test_what_is_stopped_before_it_has_begun_has_sent_nothing(backend):
+    with override_settings(REALTIME=backend.settings):
+        bus = backend.kind(LOGGER)
+        bus.start(lambda topic, message: None)
+        assert not await bus.send("room.a", [cursor("room.a")])
+        assert isinstance(bus.failure, ConnectionError)
+        await bus.stop()
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
 async def test_what_does_not_authenticate_is_dropped(backend, caplog):
