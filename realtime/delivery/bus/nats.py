@@ -153,6 +153,7 @@ class NatsConnection:
         while not self._closing.done():
             self._closing.cancel()
             await asyncio.wait([self._closing], timeout=CLOSE_SECONDS)
+        await self._note_closed()  # nats-py has not, if it was cancelled
         # Not before: a PONG for one that has been cancelled would end nats-py's reading.
         await cancel_and_wait(self._closing, *self._pongs)
 

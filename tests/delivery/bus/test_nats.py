@@ -133,6 +133,25 @@ async def test_to_close_again_ends_what_a_cancellation_has_left_behind(count, is
         server.stop()
 
 
+async def test_who_sends_is_not_cancelled_where_the_connection_is_given_up():
+    """As by another that had no answer in time, while the server takes nothing."""
+    server = NatsServer()
+    try:
+        with override_settings(REALTIME=settings_of(server, ANNOUNCE_TIMEOUT_SECONDS=60)):
+            connection = NatsConnection()
+            await connection.open()
+            server.suspend()
+            confirming = asyncio.create_task(connection.confirm())
+            await turns()
+        with override_settings(REALTIME=settings_of(server, ANNOUNCE_TIMEOUT_SECONDS=0.2)):
+            connection.client._transport.write(bytes(50_000_000))
+            await connection.close()
+            with pytest.raises(ConnectionError, match="closed"):
+                await confirming
+    finally:
+        server.stop()
+
+
 async def test_a_topic_that_the_server_s_permissions_refuse_is_said(caplog):
     server = NatsServer(config=LOGIN, login="site:se%2Fs%40me%2C@")
     try:
