@@ -37,6 +37,9 @@ LOCK_TIMEOUTS: Final = {
     "mysql": "SET innodb_lock_wait_timeout = {}",
 }
 DEADLOCK: Final = 1213  # MySQL's number for a transaction that it has rolled back
+# SQLite's BUSY and FULL come before the transaction's end is written. IOERR may come after it, as
+# where the file can't be synced: then the events may be stored, or be so after a crash.
+SQLITE_REFUSALS: Final = frozenset({5, 13})
 CHANGED_ROW: Final = "realtime:ready"  # a name that no topic can have
 ROWS_PER_INSERT: Final = 50  # MySQL and SQLite limit what one statement holds
 RETRY_SECONDS: Final = 0.2  # between two tries to find out whether an append is stored
@@ -276,4 +279,6 @@ def _is_refused(error: Exception) -> bool:
     if code == "40003":  # statement completion unknown: of a proxy in front of the database
         return False
     is_deadlock = error.args[:1] == (DEADLOCK,)
-    return isinstance(error, IntegrityError) or is_deadlock or code.startswith(("23", "25", "40"))
+    is_of_sqlite = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF in SQLITE_REFUSALS
+    is_of_sql = isinstance(error, IntegrityError) or code.startswith(("23", "25", "40"))
+    return is_of_sql or is_deadlock or is_of_sqlite

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -94,6 +95,57 @@ def test_a_commit_whose_completion_is_unknown_is_not_taken_for_refused():
     with failing_once(BaseDatabaseWrapper, "_commit", error):
         (event,) = append_apart(message("a", 1))
     assert [event.offset] == offsets("a") == [1]
+
+
+def sqlite_error(code: int) -> OperationalError:
+    error = OperationalError("of SQLite")
+    error.__cause__ = sqlite3.OperationalError("of SQLite")
+    error.__cause__.sqlite_errorcode = code  # its low byte is the kind
+    return error
+
+
+@pytest.mark.parametrize(
+    "code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_TIMEOUT]
+)
+def test_a_commit_that_sqlite_refuses_has_stored_nothing_and_is_not_looked_for(code, caplog):
+    with (
+        failing_once(BaseDatabaseWrapper, "_commit", sqlite_error(code), is_done=False),
+        pytest.raises(OperationalError, match="of SQLite"),
+    ):
+        writer.append([message("a", 1)])
+    assert offsets("a") == []
+    assert "COMMIT was not answered" not in caplog.text
+    writer.append([message("a", 1)])  # the connection is of use
+    assert offsets("a") == [1]
+
+
+@pytest.mark.parametrize("is_done", [True, False], ids=["stored", "not stored"])
+def test_an_io_error_of_sqlite_s_commit_does_not_tell(is_done):
+    error = sqlite_error(sqlite3.SQLITE_IOERR_FSYNC)
+    with failing_once(BaseDatabaseWrapper, "_commit", error, is_done=is_done):
+        (event,) = append_apart(message("a", 1))
+    assert [event.offset] == offsets("a") == [1]
+
+
+def test_a_commit_that_waits_for_sqlite_s_readers_has_stored_nothing(tmp_path):
+    # The real thing: what the codes above stand for is what Python says of a COMMIT.
+    path = tmp_path / "a.sqlite3"
+    with (
+        closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as site,
+        closing(sqlite3.connect(path, isolation_level=None)) as reader,
+    ):
+        site.execute("CREATE TABLE a (b)")
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM a").fetchall()
+        site.execute("BEGIN IMMEDIATE")
+        site.execute("INSERT INTO a VALUES (1)")
+        with pytest.raises(sqlite3.OperationalError) as caught:
+            site.commit()
+        assert caught.value.sqlite_errorcode & 0xFF in writer.SQLITE_REFUSALS
+        assert site.in_transaction  # which Django rolls back
+        site.rollback()
+        reader.execute("COMMIT")
+        assert reader.execute("SELECT * FROM a").fetchall() == []
 
 
 def test_an_interface_error_while_the_outcome_is_sought_is_no_reason_to_append_again():
