@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Generic, TypeVar
 
-from ..utils.aio import spawn
+from ..utils.aio import shielded, spawn
 
 MAX_ENTRIES: Final = 10_000  # the oldest go
 
@@ -42,7 +42,7 @@ class SingleFlightCache(Generic[Key, Value]):
         if task is None or task.get_loop() is not loop:
             task = self._loading[key] = spawn(self._load(key, load, now + seconds))
         try:
-            return await asyncio.shield(task)
+            return await shielded(task)
         finally:
             del task  # which keeps what it raises, and that this frame
 

@@ -23,7 +23,7 @@ from ..conf import settings
 from ..events.event import Event
 from ..events.position import OLDEST, START, UNBORN, Position, new_epoch
 from ..exceptions import HistoryGone, OutcomeUnknown
-from ..utils.aio import spawn
+from ..utils.aio import shielded, spawn
 from ..utils.batching import Batcher
 from ..utils.threads import DATABASE
 from .base import Changes, EventLog, NewEvent, Page
@@ -103,7 +103,7 @@ class DatabaseLog(EventLog):
         else:  # what can be stored at once would be, and the rest later
             stored = self._wait(call)
         # A publisher that leaves meanwhile takes nothing back.
-        return await asyncio.shield(stored) if isinstance(stored, asyncio.Task) else stored
+        return await shielded(stored) if isinstance(stored, asyncio.Task) else stored
 
     async def check_writable(self) -> None:
         await self._append_together(None)

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from ..events.key import validate_key
-from ..utils.aio import spawn
+from ..utils.aio import shielded, spawn
 from ..utils.threads import DATABASE
 from . import store
 from .models import Generation
@@ -41,7 +41,7 @@ async def start(user: Any, prompt: object, *, key: str | None = None) -> Generat
         if key is not None:
             _starting[request] = task
             task.add_done_callback(lambda _: _starting.pop(request, None))
-    return await asyncio.shield(task)
+    return await shielded(task)
 
 
 async def cancel(name: str, user: Any) -> bool:

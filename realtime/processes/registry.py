@@ -19,7 +19,7 @@ from django.db.models.functions import Now
 from django.dispatch import Signal
 
 from ..conf import settings
-from ..utils.aio import PerLoop, spawn
+from ..utils.aio import PerLoop, shielded, spawn
 from ..utils.primary import primary_rows
 from ..utils.sqlite import wait_at_most
 from ..utils.threads import CLOSE_SECONDS, DATABASE
@@ -64,12 +64,12 @@ async def beat() -> Beat:
     """Write this process's row, and return what it finds; raises what the database does."""
     # A thread can't be cancelled: what is written goes on, and `leave` has to come after it.
     columns = get_status().columns()
-    return await asyncio.shield(spawn(_run(lambda name: _beat(name, columns))))
+    return await shielded(spawn(_run(lambda name: _beat(name, columns))))
 
 
 async def leave() -> None:
     """Delete this process's row."""
-    await asyncio.shield(spawn(_run(_leave)))
+    await shielded(spawn(_run(_leave)))
 
 
 def prune() -> int:

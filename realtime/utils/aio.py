@@ -34,6 +34,24 @@ def spawn(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     return task
 
 
+async def shielded(task: asyncio.Task[T]) -> T:
+    """Return what a task returns, which goes on where who waits for it here is cancelled.
+
+    As `asyncio.shield`, but for what the task raises after that: it is nobody's, and not reported.
+    """
+    task.add_done_callback(_see)
+    try:
+        await asyncio.wait([task])
+        return task.result()
+    finally:
+        del task  # which keeps what it raises, and that this frame
+
+
+def _see(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()  # seen, so that asyncio does not report it
+
+
 async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
     """Cancel `tasks` and wait until they have ended; what they raise is not raised here.
 
@@ -55,8 +73,7 @@ async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
             cancelled = error
         pending = {task for task in pending if not task.done()}
     for task in tasks:
-        if not task.cancelled():
-            task.exception()  # seen, so that asyncio does not report it
+        _see(task)
     if cancelled is not None:
         raise cancelled
 

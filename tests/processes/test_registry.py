@@ -1,6 +1,7 @@
 """`realtime.processes.registry`: rows by the database's clock, whatever happens to them."""
 
 import asyncio
+import gc
 import os
 import threading
 import time
@@ -23,6 +24,8 @@ from realtime.models import Process
 from realtime.processes import registry
 from realtime.processes.registry import Beat, this_process
 from realtime.processes.status import get_status
+
+from ..support.hubs import turns
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -159,6 +162,31 @@ async def test_what_the_end_of_a_loop_cancels_is_over_too(monkeypatch):
     may_write.set()
     await leaving
     assert not await Process.objects.aexists()
+
+
+@pytest.mark.parametrize("name", ["beat", "leave"])
+async def test_what_fails_after_its_caller_has_left_is_nobody_s(name):
+    """As while SQLite is locked and the only reader goes."""
+    reported = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    begun, door = threading.Event(), threading.Event()
+
+    def fail(*args: Any) -> None:
+        begun.set()
+        assert door.wait(10)
+        raise OperationalError("database is locked")
+
+    with patch.object(registry, f"_{name}", fail):
+        calling = asyncio.create_task(getattr(registry, name)())
+        await asyncio.to_thread(begun.wait, 10)
+        calling.cancel()
+        await asyncio.gather(calling, return_exceptions=True)
+        door.set()
+        async with registry._in_turn.get():  # once it has ended
+            pass
+    await turns()
+    gc.collect()
+    assert not reported
 
 
 async def test_a_beat_after_a_departure_comes_after_it():

@@ -11,7 +11,9 @@ import pytest
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 
 from realtime.utils import aio
-from realtime.utils.aio import PerLoop, _waiting, cancel_and_wait, spawn
+from realtime.utils.aio import PerLoop, _waiting, cancel_and_wait, shielded, spawn
+
+from ..support.hubs import turns
 
 current_user: ContextVar[str] = ContextVar("current_user", default="nobody")
 
@@ -54,6 +56,45 @@ async def test_its_sync_work_is_not_done_in_the_requests_thread():
 
 
 # -- cancellation
+
+
+async def test_a_shielded_task_goes_on_without_who_waits_for_it():
+    door = asyncio.Event()
+
+    async def work() -> int:
+        await door.wait()
+        return 7
+
+    task = spawn(work())
+    waiting = [asyncio.create_task(shielded(task)) for _ in range(2)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    await asyncio.sleep(0)
+    assert waiting[0].cancelled()
+    door.set()
+    assert await waiting[1] == await task == 7
+
+
+@pytest.mark.parametrize("is_left", [True, False], ids=["left", "waited for"])
+async def test_what_a_shielded_task_raises_is_of_who_waits_for_it_or_nobody_s(is_left):
+    door, reported = asyncio.Event(), []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+
+    async def fail() -> None:
+        await door.wait()
+        raise ZeroDivisionError
+
+    waiting = asyncio.create_task(shielded(spawn(fail())))
+    await asyncio.sleep(0)
+    if is_left:
+        waiting.cancel()
+        await asyncio.sleep(0)
+    door.set()
+    with pytest.raises(asyncio.CancelledError if is_left else ZeroDivisionError):
+        await waiting
+    await turns()
+    gc.collect()
+    assert not reported
 
 
 class Deaf:

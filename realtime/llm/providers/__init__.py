@@ -9,7 +9,7 @@ from typing import Any, Final
 from django.utils.module_loading import import_string
 
 from ...exceptions import ProviderUnavailable
-from ...utils.aio import PerLoop, spawn
+from ...utils.aio import PerLoop, shielded, spawn
 from ..conf import settings
 from ..provider import Provider, kind_of, places_of
 
@@ -53,7 +53,7 @@ async def get_provider() -> Provider:
         loading.wanted, loading.task = wanted, spawn(_load(wanted))
     task = loading.task
     try:
-        return await asyncio.shield(task)
+        return await shielded(task)
     except ProviderUnavailable:
         if loading.task is task:
             loading.task = None  # the next request tries again
