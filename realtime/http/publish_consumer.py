@@ -19,7 +19,7 @@ from ..limits.publishing import max_body_bytes
 from ..utils.asgi import Application, Receive, Scope, Send, header, query, read_body, send_json
 from ..utils.outages import ANSWERED_ERRORS, answer_to
 from ..utils.threads import release_request_thread
-from .requests import publish_body
+from .requests import idempotency_key, publish_body
 
 
 class PublishConsumer(AsyncConsumer):
@@ -50,7 +50,7 @@ class PublishConsumer(AsyncConsumer):
             await client.take("PUBLISHES")
             await require(identity.user, topic, "publish")
             kind = query(scope).get("type", [DEFAULT_TYPE])[-1]
-            key = header(scope, b"idempotency-key")
+            key = idempotency_key(scope)
             trace = header(scope, b"traceparent")
             status, content = await publish_body(client, topic, body, kind, key, trace)
         except ANSWERED_ERRORS as caught:

@@ -31,6 +31,7 @@ from ..events.trace_context import incoming_trace
 from ..exceptions import (
     DatabaseUnavailable,
     DataTooLarge,
+    InvalidKey,
     NotAllowed,
     RealtimeError,
 )
@@ -38,7 +39,7 @@ from ..limits.client import Client
 from ..limits.publishing import admit, max_body_bytes, note_published
 from ..streaming.response import StreamResponse
 from ..streaming.sse import encode_sse
-from ..utils.asgi import scope_of
+from ..utils.asgi import Scope, header, scope_of
 from ..utils.outages import ANSWERED_ERRORS, answer_to
 from .stream_guard import StreamGuard
 
@@ -217,12 +218,21 @@ async def require_user(request: HttpRequest) -> Any:
     return identity.user
 
 
+def idempotency_key(scope: Scope) -> str | None:
+    """Return the header, as UTF-8 like the keys that come as JSON; raise `InvalidKey` otherwise."""
+    key = header(scope, b"idempotency-key")
+    try:
+        return None if key is None else key.encode("latin1").decode()
+    except UnicodeDecodeError:
+        raise InvalidKey("The Idempotency-Key is not UTF-8.") from None
+
+
 async def publish_body(
     client: Client, topic: str, body: bytes, type: str, key: str | None, traceparent: str | None
 ) -> tuple[int, dict[str, str | None]]:
     """Publish a request's body, the data as JSON (UTF-8), with the client's user as its sender.
 
-    `key` and `traceparent` are headers as they came. Returns the answer's status and content: 201,
+    `traceparent` is the header as it came. Returns the answer's status and content: 201,
     or 200 where it came before with the same key.
 
     Raises `DataTooLarge` for a body that can't be an event before it is parsed.

@@ -41,6 +41,7 @@ from .publish_batch import publish_batch
 from .requests import (
     accepts_event_stream,
     error_response,
+    idempotency_key,
     json_errors,
     publish_body,
     reader,
@@ -96,7 +97,7 @@ async def publish_event(request: HttpRequest, topic: str) -> HttpResponseBase:
     await client.take("PUBLISHES")
     await require(client.identity.user, topic, "publish")
     kind = request.GET.get("type", DEFAULT_TYPE)
-    key = request.headers.get("Idempotency-Key")
+    key = idempotency_key(scope_of(request))
     trace = request.headers.get("traceparent")
     status, content = await publish_body(client, topic, body, kind, key, trace)
     return JsonResponse(content, status=status)
