@@ -63,10 +63,15 @@ class ZipResponse(DownloadResponse):
             compress_type=method, compress_level=compress or None, sized=sized
         )
         for member in members:
-            archive.add(_contents(member), member.name, size=member.size)
+            archive.add(_contents(member), _in_utf8(member.name), size=member.size)
         super().__init__(in_pieces(iter(archive), settings.FILE_CHUNK_BYTES), filename, **kwargs)
         if sized:
             self.headers["Content-Length"] = str(len(archive))
+
+
+def _in_utf8(name: str) -> str:
+    # Lone surrogates are what a file name that is not UTF-8 decodes to.
+    return name.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _contents(member: Member) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import os
 import threading
 import time
 import zipfile
@@ -53,6 +54,18 @@ def test_a_compressed_archive(here):
     assert "content-length" not in answer.headers
     assert len(answer.content) < 5_000
     assert zipfile.ZipFile(io.BytesIO(answer.content)).read("a.txt") == b"a" * 100_000
+
+
+async def test_names_that_are_not_utf8_have_replacement_characters(tmp_path):
+    for name in (b"a.txt", b"b\xff.txt", b"b\xfe.txt", "Grüße😀.txt".encode()):
+        with open(os.fsencode(tmp_path) + b"/" + name, "wb") as file:
+            file.write(name)
+    body = await body_of(ZipResponse(await files_below(tmp_path)))
+    archive = zipfile.ZipFile(io.BytesIO(body))
+    assert archive.testzip() is None
+    names = ["Grüße😀.txt", "a.txt", "b\ufffd.txt", "b\ufffd.txt"]
+    assert sorted(archive.namelist()) == names
+    assert {archive.read(each) for each in archive.infolist()} >= {b"b\xff.txt", b"b\xfe.txt"}
 
 
 async def test_an_empty_archive(tmp_path):
