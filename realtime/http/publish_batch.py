@@ -1,7 +1,7 @@
 """Several events in one request's body, all of them published or none."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from ..access.permissions import require
 from ..access.user_info import publisher_of, sender_meta
@@ -14,6 +14,8 @@ from ..events.trace_context import incoming_trace
 from ..exceptions import DataTooLarge, InvalidData, RealtimeError
 from ..limits.client import Client
 from ..limits.publishing import admit, note_published
+
+MEMBERS: Final = ("topic", "data", "type", "key")
 
 
 async def publish_batch(
@@ -47,7 +49,7 @@ async def publish_batch(
 def parse_batch(body: bytes) -> list[Publication]:
     """Return the events of a JSON array, or of NDJSON: an object in each line.
 
-    Each has `topic` and `data`, and may have `type` and `key`. Raises `InvalidData`,
+    Each has `topic` and `data`, and may have `type` and `key`, no others. Raises `InvalidData`,
     `InvalidTopic`, or `DataTooLarge` over `MAX_BATCH_EVENTS` or `MAX_BATCH_BYTES`.
     """
     if len(body) > settings.MAX_BATCH_BYTES:
@@ -75,6 +77,8 @@ def parse_batch(body: bytes) -> list[Publication]:
 def _publication(item: Any) -> Publication:
     if not isinstance(item, dict) or not {"topic", "data"} <= item.keys():
         raise InvalidData('An event is an object with "topic" and "data".')
+    if unknown := item.keys() - MEMBERS:
+        raise InvalidData(f"An event has no {min(unknown)!r:.90}: it has {', '.join(MEMBERS)}.")
     return {
         "topic": validate_topic(item["topic"]),
         "data": item["data"],

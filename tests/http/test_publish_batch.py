@@ -35,10 +35,6 @@ def test_an_array_and_lines_are_the_same(body):
     assert parse_batch(body) == PARSED
 
 
-def test_what_is_not_an_events_is_left_out():
-    assert parse_batch(lines({**EVENTS[1], "meta": {"sender": 1}, "publisher": "x"})) == PARSED[1:]
-
-
 @pytest.mark.parametrize(
     ("body", "error", "said"),
     [
@@ -53,6 +49,17 @@ def test_what_is_not_an_events_is_left_out():
         (lines({"topik": "a", "data": 1}), InvalidData, "Event 1: An event is an object"),
         (lines({"topic": ["a"], "data": 1}), InvalidTopic, "Event 1: A topic is a string"),
         (lines({"topic": "a b", "data": 1}), InvalidTopic, "Event 1: 'a b' can't be"),
+        (
+            lines({**EVENTS[0], "ephemeral": True}),
+            InvalidData,
+            "Event 1: An event has no 'ephemeral'",
+        ),
+        (lines(EVENTS[0], {**EVENTS[1], "event": "ring"}), InvalidData, "Event 2: .* no 'event'"),
+        (
+            lines({**EVENTS[0], "meta": {}, "publisher": "x"}),
+            InvalidData,
+            "no 'meta': it has topic,",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(body, error, said):
