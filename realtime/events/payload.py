@@ -97,6 +97,9 @@ def decode_data(text: str | bytes) -> Any:
     except UnicodeEncodeError as error:
         raise InvalidData(_half_a_pair(error)) from None
     except ValueError as error:
+        if "set_int_max_str_digits" in str(error):  # Python's way out, which no client has
+            limit = sys.get_int_max_str_digits()
+            raise InvalidData(f"The JSON has an integer of over {limit} digits.") from None
         raise InvalidData(f"This is not JSON: {error}.") from None
 
 
