@@ -27,7 +27,7 @@ from .conf.topics import TopicSettings
 from .delivery.bus.checks import BUS_CHECKS
 from .eventlog import get_event_log
 from .eventlog.base import EventLog
-from .eventlog.checks import check_sql_publishers
+from .eventlog.checks import check_sql_publishers, check_time_zone
 from .exceptions import RealtimeConfigurationError
 from .limits.checks import check_addresses
 from .presence.checks import check_presence
@@ -244,6 +244,7 @@ CHECKS = (
     with_usable_settings(check_presence),
     check_origins,
     check_event_log,
+    check_time_zone,
     check_retention,
     check_process_lease,
     with_usable_settings(check_addresses),

@@ -1,7 +1,8 @@
-"""System checks of what publishes past the package: it has to write where readers read."""
+"""System checks of what publishes past the package, and of the database's clock."""
 
 from typing import Any, Final
 
+from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Warning
 from django.db import connections
 
@@ -17,6 +18,19 @@ OR proname = 'realtime_publish' AND EXISTS (
     SELECT FROM aclexplode(proacl) WHERE grantee <> proowner AND privilege_type = 'EXECUTE'
 ) ORDER BY 1
 """
+
+
+def check_time_zone(**kwargs: Any) -> list[CheckMessage]:
+    """Report times without a zone, of which those by the database's clock would be in UTC."""
+    is_utc = django_settings.USE_TZ or django_settings.TIME_ZONE == "UTC"
+    if is_utc or connections[alias()].vendor == "postgresql":  # whose connections have TIME_ZONE
+        return []
+    message = (
+        "USE_TZ is off: the times of events and processes are by the database's clock, in UTC, and "
+        f"those of topics and tokens in {django_settings.TIME_ZONE}."
+    )
+    hint = "Set USE_TZ = True, which is Django's default."
+    return [Warning(message, hint=hint, id="realtime.W017")]
 
 
 def check_sql_publishers(databases: Any = None, **kwargs: Any) -> list[CheckMessage]:

@@ -1,4 +1,4 @@
-"""`realtime.eventlog.checks`: who publishes by SQL is told where nobody reads that."""
+"""`realtime.eventlog.checks`: publishers by SQL whom nobody reads, and times without a zone."""
 
 from collections.abc import Iterator
 
@@ -30,6 +30,21 @@ def caller(request: pytest.FixtureRequest) -> Iterator[str]:
     with connection.cursor() as cursor:
         cursor.execute(request.param)
     return "order_changed" if request.param is CALLER else "roles with a right to it"
+
+
+@pytest.mark.parametrize(
+    ("is_on", "zone", "said"),
+    [
+        (False, "Europe/Berlin", not ON_POSTGRESQL),
+        (False, "UTC", False),
+        (True, "Asia/Tokyo", False),
+    ],
+)
+def test_times_without_a_zone_are_warned_of(is_on, zone, said):
+    with override_settings(USE_TZ=is_on, TIME_ZONE=zone):
+        messages = checks.run_checks(tags=["realtime"])
+    assert [each.id for each in messages] == ["realtime.W017"] * said
+    assert all(zone in each.msg and "USE_TZ = True" in each.hint for each in messages)
 
 
 def test_without_callers_nothing_is_said():
