@@ -1,7 +1,8 @@
 """The listening sockets, and what is accepted on them.
 
-Twisted parses the endpoints and binds their sockets. It accepts for those with TLS alone: its
-transports are replaced on all others, and so is its backlog.
+Twisted parses the endpoints and binds their sockets, but for those that another process has bound.
+It accepts for those with TLS alone: its transports are replaced on all others, and so is its
+backlog.
 """
 
 import contextlib
@@ -10,7 +11,8 @@ import socket
 import sys
 from typing import Any
 
-from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IProtocolNegotiationFactory
 from twisted.internet.protocol import ServerFactory
 from zope.interface import implementer
@@ -22,6 +24,9 @@ from realtime.server.sockets import BACKLOG
 from realtime.server.state import ServerState
 from realtime.server.transport import SocketTransport, Transport
 from realtime.server.twisted_transport import TwistedTransport
+
+INHERITED = "fd:fileno="
+"""How Daphne describes the endpoint of a socket that another process has bound."""
 
 ACCEPT_BATCH = 32
 """Connections accepted before the event loop gets a turn, and another worker a chance."""
@@ -61,19 +66,25 @@ class Listener:
         self._max_connections = _within_file_limit(server.limits.max_connections)
         self._factory = TLSFactory(self, server)
         self._ports: list[Any] = []
-        self._inherited: set[Any] = set()  # ports on sockets that another process has bound
+        self._inherited: list[socket.socket] = []  # bound by another process
         self._hosts: dict[socket.socket, Any] = {}  # addresses for scopes, where all have the same
 
     def listen(self, reactor: Any, description: str) -> Any:
-        """Bind a Twisted endpoint; return a Deferred of its port."""
-        listening = _endpoint(reactor, description).listen(self._factory)
-        if description.startswith("fd:"):
-            listening.addCallback(self._inherit)
+        """Listen on an endpoint; return a Deferred of its port, or of an inherited socket."""
+        if description.startswith(INHERITED):
+            return maybeDeferred(self._inherit, int(description.removeprefix(INHERITED)))
+        listening = serverFromString(reactor, description).listen(self._factory)
         return listening.addCallback(self._add)
 
-    def _inherit(self, port: Any) -> Any:
-        self._inherited.add(port)
-        return port
+    def _inherit(self, fileno: int) -> socket.socket:
+        # Twisted would let every user of the machine connect to a Unix socket, which fails for one
+        # of another owner's, and in the end remove its file, on which others still listen.
+        listener = socket.socket(fileno=fileno)
+        self._inherited.append(listener)
+        listener.set_inheritable(False)
+        listener.listen(BACKLOG)
+        self._take_over(listener)
+        return listener
 
     def _add(self, port: Any) -> Any:
         self._ports.append(port)
@@ -82,11 +93,11 @@ class Listener:
             # Twisted's 50 makes a storm of connections wait for SYN retries of 1 s and 3 s.
             listener.listen(BACKLOG)  # listen(2) again only changes the backlog
             if port.factory is self._factory:  # not wrapped for TLS
-                self._take_over(port, listener)
+                port.stopReading()
+                self._take_over(listener)
         return port
 
-    def _take_over(self, port: Any, listener: socket.socket) -> None:
-        port.stopReading()
+    def _take_over(self, listener: socket.socket) -> None:
         listener.setblocking(False)
         host = None
         if listener.family != socket.AF_UNIX:
@@ -148,12 +159,11 @@ class Listener:
             rounds = range(BACKLOG // ACCEPT_BATCH)
             any(not self._accept(listener) for _ in rounds)
         self._hosts.clear()
+        for listener in self._inherited:
+            listener.close()
         for port in self._ports:
-            if port in self._inherited:
-                # Twisted would remove a Unix socket's file, on which others still listen.
-                port.socket.close()
-            else:
-                port.stopListening()
+            port.stopListening()
+        self._inherited.clear()
         self._ports.clear()
 
     def shut(self) -> None:
@@ -164,18 +174,6 @@ class Listener:
         for listener in list(self._hosts):
             with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
-
-
-def _endpoint(reactor: Any, description: str) -> Any:
-    # Daphne's own endpoint for a file descriptor takes every socket for IPv4.
-    kind, _, rest = description.partition(":")
-    if kind != "fd" or not rest.startswith("fileno="):
-        return serverFromString(reactor, description)
-    fileno = int(rest.removeprefix("fileno=").partition(":")[0])
-    with socket.socket(fileno=fileno) as probe:
-        family = probe.family
-        probe.detach()
-    return AdoptedStreamServerEndpoint(reactor, fileno, family)
 
 
 def _within_file_limit(wanted: int) -> int:

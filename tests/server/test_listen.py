@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -126,10 +127,11 @@ def test_connections_leave_file_descriptors_to_the_application() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_the_file_of_an_inherited_unix_socket_stays(tmp_path: Path) -> None:
+def test_the_file_of_an_inherited_unix_socket_stays_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as inherited:
         inherited.bind(str(path))
+        path.chmod(0o600)
         inherited.listen()
         process = subprocess.Popen(
             [
@@ -145,6 +147,7 @@ def test_the_file_of_an_inherited_unix_socket_stays(tmp_path: Path) -> None:
             with Client(str(path), timeout=20) as client:
                 client.request("/hello", "Connection: close")
                 assert client.response().body == b"hello"
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600  # it says who may connect
             process.terminate()
             assert process.wait(EXIT_SECONDS) == 0
             assert path.exists()
