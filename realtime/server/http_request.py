@@ -17,8 +17,10 @@ from typing import Final
 from realtime.server import header_names
 from realtime.server.limits import Limits
 
+# RFC 9110, section 9.1: methods are case-sensitive. Django takes "head" for HEAD, and its client,
+# or a proxy in between, does not: it waits for a body.
 _REQUEST_LINE: Final = re.compile(
-    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21\x22\x24-\x7e]+) HTTP/1\.([01])"  # no fragment
+    rb"([!#$%&'*+\-.^_`|~0-9A-Z]+) ([\x21\x22\x24-\x7e]+) HTTP/1\.([01])"  # no fragment
 )
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 # RFC 9110, section 4.2.1: the host is not empty. Some parsers take a backslash for a slash.
@@ -138,8 +140,11 @@ def _header_name(raw: bytes) -> bytes:
 
 def _bad_request_line(line: bytes) -> BadRequest:
     words = line.split(b" ")
-    if len(words) == 3 and words[2].startswith(b"HTTP/") and not words[2].startswith(b"HTTP/1."):
-        return BadRequest(505, "HTTP/1.1 is spoken here.")
+    if len(words) == 3 and words[2].startswith(b"HTTP/"):
+        if not words[2].startswith(b"HTTP/1."):
+            return BadRequest(505, "HTTP/1.1 is spoken here.")
+        if words[0] != words[0].upper():  # fetch() sends "patch" as it is
+            return BadRequest(400, "Methods are in upper case.")
     return BadRequest(400, "Invalid request line.")
 
 

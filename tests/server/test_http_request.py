@@ -88,6 +88,8 @@ def test_an_upgrade_needs_its_connection_option() -> None:
         (["GET a HTTP/1.1", "Host: h"], 400),
         (["CONNECT a:1 HTTP/1.1", "Host: h"], 400),
         (["G(T / HTTP/1.1", "Host: h"], 400),
+        (["head / HTTP/1.1", "Host: h"], 400),
+        (["HeaD / HTTP/1.1", "Host: h"], 400),
         (["GET / HTTP/1.1", "Host: h", "X : y"], 400),
         (["GET / HTTP/1.1", "Host: h", " folded: y"], 400),
         (["GET / HTTP/1.1", "Host: h", "X: a", "\tb"], 400),

@@ -140,7 +140,7 @@ TABLE = {
     "ICE": (message(line=b"SOURCE / ICE/1.0"), "400", "1!", "!"),
     "HTTP/2's preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "505", "!", "1!"),
     "an unknown method": (message(line=b"FOO / HTTP/1.1"), "2", "!", "2"),
-    "a method in lower case": (message(line=b"get / HTTP/1.1"), "2", "!", "2"),
+    "a method in lower case": (message(line=b"get / HTTP/1.1"), "400", "!", "2"),
     # Its target
     "absolute, a user": (with_target(b"http://u@h/"), "400", "2", "2"),
     "absolute, a backslash": (with_target(b"http://h\\@x/"), "400", "!", "2"),
@@ -315,6 +315,7 @@ HTTPTOOLS_SERVES: Known = {
 }
 H11_SERVES: Known = {
     **ANY,
+    "a method in lower case": lambda data, request: request.method != request.method.upper(),
     "LF without CR": found(rb"(?<!\r)\n"),
     "folded lines": found(rb"\n[ \t]"),
     "a length twice": found(rb"(?i)content-length: ?(\d+)\r\n(.|\r|\n)*content-length: ?\1"),
