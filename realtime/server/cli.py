@@ -77,6 +77,8 @@ class CommandLineInterface(DaphneCommandLine):
     def run(self, args: list[str]) -> None:
         """Parse `args` and serve until stopped."""
         parsed, _ = self.parser.parse_known_args(args)
+        if min(parsed.ping_interval, parsed.ping_timeout) < 1:
+            self.parser.error("--ping-interval and --ping-timeout take at least 1 s.")
         if parsed.ready_fd is not None:
             os.set_blocking(parsed.ready_fd, False)
             memory.note_errors(loop.of_reactor(), parsed.ready_fd)

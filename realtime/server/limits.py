@@ -6,13 +6,20 @@ import random
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
+from realtime.server.option_types import number
+
 ENVIRONMENT_PREFIX = "REALTIME_"
 """Each limit can be set by the environment variable of this prefix and its name in capitals."""
 
 
-def limit(default: Any, help: str) -> Any:
-    """Return a dataclass field that is also a command-line option."""
-    return field(default=default, metadata={"help": help})
+def limit(default: Any, help: str, least: float | None = None) -> Any:
+    """Return a dataclass field that is also a command-line option.
+
+    Without `least` it is 1, or 0.0 for a time.
+    """
+    if least is None:
+        least = 1 if isinstance(default, int) else 0.0
+    return field(default=default, metadata={"help": help, "least": least})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +39,24 @@ class Limits:
     max_line_bytes: int = limit(8_192, "one of a request's header lines; longer: 431")
     max_headers: int = limit(128, "a request's header lines; more: 431")
     max_body_size: int = limit(
-        33_554_432, "a request's body; more: 413, as soon as that is known, and closed"
+        33_554_432, "a request's body; more: 413, as soon as that is known, and closed", least=0
     )
-    header_timeout: float = limit(10.0, "time for a request's headers to arrive; then 408")
+    header_timeout: float = limit(
+        10.0, "time for a request's headers to arrive; then 408", least=0.1
+    )
     keep_alive_timeout: float = limit(60.0, "an idle connection between requests is closed")
     body_timeout: float = limit(
-        60.0, "time that a body or message may be behind `min_receive_rate`; then closed, with 1008"
+        60.0,
+        "time that a body or message may be behind `min_receive_rate`; then closed, with 1008",
+        least=0.1,
     )
     min_receive_rate: int = limit(
-        500, "bytes a second of a body or message that is waited for; 0: one now and then will do"
+        500,
+        "bytes a second of a body or message that is waited for; 0: one now and then will do",
+        least=0,
     )
     stall_timeout: float = limit(
-        300.0, "a client that takes none of the bytes waiting for it is dropped"
+        300.0, "a client that takes none of the bytes waiting for it is dropped", least=0.1
     )
     receive_messages: int = limit(
         32, "WebSocket messages waiting for the application; then the socket is not read"
@@ -73,8 +86,10 @@ class Limits:
     blocking_seconds: float = limit(
         0.0, "what holds the event loop for longer is logged with its stack; 0: not checked"
     )
-    retry_min: int = limit(1_000, "shortest reconnection delay an event stream ends with, in ms")
-    retry_max: int = limit(5_000, "longest of the same, in ms")
+    retry_min: int = limit(
+        1_000, "shortest reconnection delay an event stream ends with, in ms", least=0
+    )
+    retry_max: int = limit(5_000, "longest of the same, in ms", least=0)
 
     def retry_delay(self) -> int:
         """Return a random reconnection delay in milliseconds: not all come back at once."""
@@ -86,11 +101,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("limits", "sizes in bytes, times in seconds")
     for each in fields(Limits):
         assert each.default is not MISSING
-        kind = type(each.default)
         given = os.environ.get(ENVIRONMENT_PREFIX + each.name.upper())
         group.add_argument(
             "--" + each.name.replace("_", "-"),
-            type=kind,
+            type=number(each.metadata["least"]),
             default=given if given else each.default,  # argparse converts a string default
             help=f"{each.metadata['help']} (default: {each.default})",
         )

@@ -8,8 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
+from django.core.management.base import CommandError
 
-from realtime.management.commands.serve import embedded_redis, root_path
+from realtime.management.commands.serve import Command, embedded_redis, root_path
 
 from ..support.servers import ROOT, SiteServer, environment, serving
 
@@ -35,6 +36,30 @@ def test_a_port_in_use(site: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert port in refusal(serve(environment(site), "--port", port))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["--metrics-port", "70000"], ["--metrics-port", "-1"], ["--grace", "nan"]),
+        *(["--drain-delay", "-5"], ["--start-timeout", "-5"], ["--worker-timeout", "-1"]),
+        ["--memory-grace", "inf"],
+    ],
+)
+def test_values_that_can_not_be_meant(words: list[str]) -> None:
+    parser = Command().create_parser("manage.py", "serve")
+    with pytest.raises(CommandError, match=f"argument {words[0]}: it takes a .*number"):
+        parser.parse_args(words)
+
+
+def test_a_delay_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REALTIME_DRAIN_DELAY", "abc")
+    parser = Command().create_parser("manage.py", "serve")
+    with pytest.raises(CommandError, match="argument --drain-delay: it takes a number"):
+        parser.parse_args([])
+    assert parser.parse_args(["--drain-delay", "5"]).drain_delay == 5.0
+    monkeypatch.setenv("REALTIME_DRAIN_DELAY", "")
+    assert Command().create_parser("manage.py", "serve").parse_args([]).drain_delay == 0.0
 
 
 def test_workers_that_do_not_reach_each_other(site: dict[str, str]) -> None:

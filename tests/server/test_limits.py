@@ -36,6 +36,30 @@ def test_defaults_options_and_environment(monkeypatch: pytest.MonkeyPatch) -> No
     assert from_environment(blocking_seconds=0.1) == expected
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--header-timeout", "-1"),
+        ("--body-timeout", "0"),
+        ("--stall-timeout", "0"),
+        ("--drain-window", "nan"),
+        ("--max-connections", "0"),
+        ("--receive-messages", "0"),
+        ("--request-threads", "0"),
+        ("--retry-min", "-1"),
+    ],
+)
+def test_what_a_limit_can_not_be(
+    option: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(option, value)
+    monkeypatch.setenv("REALTIME_" + option.removeprefix("--").replace("-", "_").upper(), value)
+    with pytest.raises(SystemExit):
+        parse()
+    assert capsys.readouterr().err.count(f"argument {option}: it takes a ") == 2
+
+
 def test_every_limit_says_what_happens() -> None:
     assert all(len(each.metadata["help"]) > 20 for each in fields(Limits))
 

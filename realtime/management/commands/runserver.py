@@ -9,6 +9,7 @@ from django.core.management.base import CommandParser
 
 from realtime.apps import on_startup
 from realtime.server.limits import ENVIRONMENT_PREFIX, from_environment
+from realtime.server.option_types import SECONDS
 from realtime.server.server import Server
 
 
@@ -24,7 +25,7 @@ class Command(DaphneRunserver):
         super().add_arguments(parser)
         parser.add_argument(
             "--blocking-seconds",
-            type=float,
+            type=SECONDS,
             default=os.environ.get(ENVIRONMENT_PREFIX + "BLOCKING_SECONDS", "0.1"),
             metavar="SECONDS",
             help="what holds the event loop for longer is logged with its stack; 0: not looked for "

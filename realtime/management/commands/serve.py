@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from realtime.metrics import collect
 from realtime.metrics.loopback_port import HOST, LoopbackPort
+from realtime.server.option_types import PORT, SECONDS
 from realtime.server.supervisor import Supervisor, SupervisorError
 
 REDIS_URL: Final = "REDIS_URL"  # environment variable of the site's settings
@@ -29,21 +30,21 @@ class Command(BaseCommand):
         parser.add_argument("--workers", type=int, default=1, metavar="N")
         parser.add_argument(
             "--grace",
-            type=float,
+            type=SECONDS,
             default=30.0,
             metavar="SECONDS",
             help="how long a worker may drain after SIGTERM before it is killed (default: 30)",
         )
         parser.add_argument(
             "--drain-delay",
-            type=float,
-            default=float(os.environ.get("REALTIME_DRAIN_DELAY") or 0),
+            type=SECONDS,
+            default=os.environ.get("REALTIME_DRAIN_DELAY") or "0",  # which has to be a number, too
             metavar="SECONDS",
             help="after SIGTERM serve as before for so long while /readyz says 503 (default: 0)",
         )
         parser.add_argument(
             "--start-timeout",
-            type=float,
+            type=SECONDS,
             default=60.0,
             metavar="SECONDS",
             help="a worker that is not ready after so long is killed, and counts as one that could "
@@ -51,7 +52,7 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--worker-timeout",
-            type=float,
+            type=SECONDS,
             default=15.0,
             metavar="SECONDS",
             help="a worker whose event loop is held for so long is replaced, and what held it is "
@@ -59,7 +60,7 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--memory-grace",
-            type=float,
+            type=SECONDS,
             default=10.0,
             metavar="SECONDS",
             help="a worker that gets no more memory is replaced, and has so long to drain "
@@ -67,7 +68,7 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--metrics-port",
-            type=int,
+            type=PORT,
             metavar="PORT",
             help="answer /metrics, without permission, on this port of 127.0.0.1 too; 0 takes a "
             "free one",
