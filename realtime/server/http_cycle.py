@@ -269,13 +269,13 @@ class RequestCycle:
         self._write(detail.encode() + b"\n", False)
 
     def _application_ended(self, task: "asyncio.Task[None]") -> None:
-        self.server.session_ended(self, task)
+        error = self.server.session_ended(self, task)
         if self._state is CycleState.OVER:
             return
-        if task.cancelled():
+        if error is None and task.cancelled():
             self._fail(503, "The server is shutting down.")
             return
-        if task.exception() is None:
+        if error is None:
             target = self._head.target.decode("ascii")
             logger.error("The application returned before its response was complete: %s", target)
         self._fail(500, "Internal server error.")

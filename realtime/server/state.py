@@ -66,13 +66,18 @@ class ServerState:
         unanswered = math.ceil(2 * self.ping_timeout / self.ping_interval)
         self.dead_after = CHECKS_BEFORE_PING + max(1, unanswered)
 
-    def session_ended(self, session: Session, task: "asyncio.Task[None]") -> None:
-        """Forget a session whose application has returned, raised or been cancelled."""
+    def session_ended(self, session: Session, task: "asyncio.Task[None]") -> BaseException | None:
+        """Forget a session whose application has ended; return, and log, what it has raised."""
         self.sessions.discard(session)
-        if not task.cancelled():
+        if task.cancelled() and task.cancelling():
+            return None
+        try:
             error = task.exception()
-            if error is not None:
-                logger.error("Exception inside application: %s", error, exc_info=error)
+        except asyncio.CancelledError as stray:  # of something else: nobody has cancelled the task
+            error = stray
+        if error is not None:
+            logger.error("Exception inside application: %s", error, exc_info=error)
+        return error
 
     def log_action(self, protocol: str, action: str, peer: Address, **details: Any) -> None:
         """Tell Daphne's action logger, which writes the access log."""

@@ -406,20 +406,19 @@ class WebSocketConnection:
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         """End what the application has left open."""
-        self.server.session_ended(self, task)
+        error = self.server.session_ended(self, task)
         if self.state <= DENYING:
             assert self._handshake is not None
             if self._handshake.is_denied:
                 self.transport.abort()
-            elif task.cancelled():
+            elif error is None and task.cancelled():
                 self._refuse(503, RESTART_REASON)
             else:
                 self._refuse(500, "Internal server error")
         elif self.state is CLOSE_RECEIVED:
             self._answer_close()
         elif self.state is OPEN:
-            has_failed = not task.cancelled() and task.exception() is not None
-            self.close(frames.INTERNAL_ERROR if has_failed else frames.NORMAL, "")
+            self.close(frames.NORMAL if error is None else frames.INTERNAL_ERROR, "")
 
     # Closing
 

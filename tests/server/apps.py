@@ -299,6 +299,10 @@ async def http_error(scope: Scope, receive: Any, send: Any) -> None:
     raise RuntimeError("boom at /ws?token=verysecret&x=1")
 
 
+async def http_stray(scope: Scope, receive: Any, send: Any) -> None:
+    raise asyncio.CancelledError("stray")  # as of something that was cancelled elsewhere
+
+
 async def http_latererror(scope: Scope, receive: Any, send: Any) -> None:
     await start(send)
     await body(send, b"begun")
@@ -488,6 +492,13 @@ async def ws_error(scope: Scope, receive: Any, send: Any) -> None:
     if "accept" in scope["options"]:
         await send({"type": "websocket.accept"})
     raise RuntimeError("ws boom")
+
+
+async def ws_stray(scope: Scope, receive: Any, send: Any) -> None:
+    await receive()
+    if "accept" in scope["options"]:
+        await send({"type": "websocket.accept"})
+    raise asyncio.CancelledError("stray")
 
 
 async def ws_return(scope: Scope, receive: Any, send: Any) -> None:

@@ -142,9 +142,9 @@ def test_a_denial_carries_status_and_body(worker: Worker) -> None:
     worker.wait_for("denied websocket.disconnect")
 
 
-@pytest.mark.parametrize(("path", "status"), [("/reject", 403), ("/error", 500)])
+@pytest.mark.parametrize(("path", "status"), [("/reject", 403), ("/error", 500), ("/stray", 500)])
 def test_a_rejection(shared: Worker, path: str, status: int) -> None:
-    shared.expected.append("application: ws boom")
+    shared.expected += ["application: ws boom", "application: stray"]
     with shared.client() as client:
         assert client.upgrade(path).status == status
 

@@ -49,6 +49,7 @@ def test_the_head_does_not_wait_for_the_first_of_the_body(shared: Worker, versio
     ("path", "error"),
     [
         ("/error", "application: boom"),
+        ("/stray", "application: stray"),
         ("/silent", "The application returned before its response was complete: /silent"),
         ("/badheader", "A header contains CR, LF or NUL."),
         ("/twolengths", "Content-Length is b'1', or is there twice."),

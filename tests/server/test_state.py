@@ -47,6 +47,25 @@ async def test_an_application_that_failed_is_logged_and_forgotten(
     assert "Exception inside application: at /ws?token=[redacted]" in caplog.text
 
 
+async def fail_by_a_stray_cancellation() -> None:
+    cancelled = asyncio.get_running_loop().create_future()
+    cancelled.cancel()
+    await cancelled
+
+
+@pytest.mark.parametrize("is_asked_for", [False, True])
+async def test_a_cancellation_that_nobody_has_asked_for_is_an_error(
+    is_asked_for: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = asyncio.ensure_future(fail_by_a_stray_cancellation())
+    if is_asked_for:
+        task.cancel()
+    await asyncio.wait([task])
+    error = state().session_ended(Session(), task)
+    assert isinstance(error, asyncio.CancelledError) is not is_asked_for
+    assert ("in fail_by_a_stray_cancellation" in caplog.text) is not is_asked_for
+
+
 async def test_an_action_has_the_client_as_daphne_writes_it() -> None:
     logged: list[Any] = []
     server = state(action_logger=lambda *words: logged.append(words))

@@ -332,9 +332,11 @@ def test_a_close_that_can_not_be_sent_is_one_with_1011(worker: Worker, query: st
     assert worker.text.count(said) == 1
 
 
-@pytest.mark.parametrize(("path", "code"), [("/error?accept=1", 1011), ("/return", 1000)])
+@pytest.mark.parametrize(
+    ("path", "code"), [("/error?accept=1", 1011), ("/stray?accept=1", 1011), ("/return", 1000)]
+)
 def test_an_application_that_ends_closes(shared: Worker, path: str, code: int) -> None:
-    shared.expected.append("application: ws boom")
+    shared.expected += ["application: ws boom", "application: stray"]
     with shared.client() as client:
         client.upgrade(path)
         first, payload = client.frame()

@@ -136,10 +136,11 @@ async def test_what_follows_the_last_bad_message_is_not_handled(here):
         assert (await receive(socket))["data"] == "the only one"
 
 
-async def test_a_failing_handler_closes_with_1011(here):
+@pytest.mark.parametrize("message", [1, "cancelled"])
+async def test_a_failing_handler_closes_with_1011(here, message):
     here.server.expected.append("failed on purpose")
     async with connect(f"{here.ws_url}/ws/tests/failing") as socket:
-        await send(socket, 1)
+        await send(socket, message)
         assert await close_code(socket) == 1011
 
 

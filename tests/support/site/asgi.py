@@ -50,7 +50,8 @@ class Failing(WebSocketConsumer):
             raise NotAllowed("Not for you.")
 
     async def received(self, content: Any) -> None:
-        raise RuntimeError("failed on purpose")
+        error = asyncio.CancelledError if content == "cancelled" else RuntimeError
+        raise error("failed on purpose")
 
 
 publish = PublishConsumer.as_asgi(application=http)
