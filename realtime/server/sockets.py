@@ -1,6 +1,7 @@
 """Listening sockets: bound here, for a host and port or a path, or passed in by systemd."""
 
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Mapping
@@ -82,8 +83,11 @@ def _bind_tcp(host: str, port: int) -> socket.socket:
 def _bind_unix(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if Path(path).is_socket() and not _is_listening(path):
-            os.unlink(path)  # left behind by a process that was killed
+        if Path(path).is_socket():
+            if not _is_listening(path):
+                os.unlink(path)  # left behind by a process that was killed
+        elif Path(path).exists():
+            raise FileExistsError(errno.EEXIST, "a file or folder is there, no socket")
         sock.bind(path)
     except OSError as error:
         sock.close()

@@ -33,6 +33,14 @@ def test_file_of_a_unix_socket_goes_with_it(tmp_path: Path) -> None:
     assert not os.path.exists(path)
 
 
+def test_what_is_no_socket_is_named_and_stays(tmp_path: Path) -> None:
+    (file := tmp_path / "file").write_text("mine")
+    for path in (file, tmp_path):
+        with pytest.raises(ListenError, match=f"on {path}: a file or folder is there, no socket"):
+            ListeningSocket.open("", 0, str(path), {})
+    assert file.read_text() == "mine"
+
+
 def test_more_than_one_passed_socket_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("", 0)) as two:
         monkeypatch.setattr(systemd, "passed_sockets", lambda env: [one, two])
