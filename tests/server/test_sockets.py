@@ -41,6 +41,12 @@ def test_what_is_no_socket_is_named_and_stays(tmp_path: Path) -> None:
     assert file.read_text() == "mine"
 
 
+@pytest.mark.parametrize("port", [-1, 65_536, 70_000])
+def test_a_port_that_there_is_not(port: int) -> None:
+    with pytest.raises(ListenError, match=f"1:{port} is not an address .* a port is 0 to 65535"):
+        ListeningSocket.open("127.0.0.1", port, None, {}).close()
+
+
 def test_more_than_one_passed_socket_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("", 0)) as two:
         monkeypatch.setattr(systemd, "passed_sockets", lambda env: [one, two])
