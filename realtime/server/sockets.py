@@ -91,10 +91,19 @@ def _bind_unix(path: str) -> socket.socket:
         elif Path(path).exists():
             raise FileExistsError(errno.EEXIST, "a file or folder is there, no socket")
         sock.bind(path)
+        _let_connect(path)
     except OSError as error:
         sock.close()
         raise ListenError(f"Can't listen on {path}: {error.strerror or error}.") from error
     return sock
+
+
+def _let_connect(path: str) -> None:
+    """Let those connect to a Unix socket whom the umask lets read files."""
+    # To connect takes the right to write (unix(7)), which the usual umask, 022, leaves to the owner
+    # alone: no proxy of another user could.
+    readable = os.stat(path).st_mode & 0o444
+    os.chmod(path, readable | readable >> 1)
 
 
 def _is_listening(path: str) -> bool:

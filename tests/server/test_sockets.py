@@ -2,6 +2,7 @@
 
 import os
 import socket
+import stat
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,21 @@ def test_file_of_a_unix_socket_goes_with_it(tmp_path: Path) -> None:
         ListeningSocket.open("", 0, path, {})
     listener.close()
     assert not os.path.exists(path)
+
+
+@pytest.mark.parametrize(
+    ("umask", "mode"), [(0o022, 0o666), (0o027, 0o660), (0o007, 0o660), (0o077, 0o600)]
+)
+def test_those_may_connect_to_a_unix_socket_whom_the_umask_lets_read(
+    umask: int, mode: int, tmp_path: Path
+) -> None:
+    before = os.umask(umask)
+    try:
+        listener = ListeningSocket.open("", 0, str(tmp_path / "socket"), {})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "socket").stat().st_mode) == mode
+    listener.close()
 
 
 def test_what_is_no_socket_is_named_and_stays(tmp_path: Path) -> None:
