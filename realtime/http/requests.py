@@ -31,7 +31,6 @@ from ..events.trace_context import incoming_trace
 from ..exceptions import (
     DatabaseUnavailable,
     DataTooLarge,
-    InvalidKey,
     NotAllowed,
     RealtimeError,
 )
@@ -219,12 +218,12 @@ async def require_user(request: HttpRequest) -> Any:
 
 
 def idempotency_key(scope: Scope) -> str | None:
-    """Return the header, as UTF-8 like the keys that come as JSON; raise `InvalidKey` otherwise."""
+    """Return the header: UTF-8, as the keys that come as JSON, or else Latin-1."""
     key = header(scope, b"idempotency-key")
     try:
         return None if key is None else key.encode("latin1").decode()
     except UnicodeDecodeError:
-        raise InvalidKey("The Idempotency-Key is not UTF-8.") from None
+        return key  # as `fetch` sends it
 
 
 async def publish_body(

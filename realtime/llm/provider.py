@@ -92,7 +92,7 @@ class Answer:
             self._pieces = provider.stream(prompt)
         except Exception as error:
             raise self._explained(error) from None
-        if not isinstance(self._pieces, AsyncGenerator):
+        if not (hasattr(self._pieces, "__anext__") and hasattr(self._pieces, "aclose")):
             kind = type(self._pieces).__name__
             raise self._misused(f"stream() gives a {kind}: write it as `async def` with `yield`")
         self._surrogate = ""  # the first half of a pair, until the second comes

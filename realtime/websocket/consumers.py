@@ -121,7 +121,7 @@ class WebSocketConsumer(Socket, AsyncConsumer):
         except ANSWERED_ERRORS as error:
             await self._refuse(answer_to(error))
             return False
-        self._state = ConsumerState.AUTHENTICATING  # before: a close meanwhile has to be sent
+        self._state = max(self._state, ConsumerState.AUTHENTICATING)  # so a close meanwhile is sent
         await self._accept()
         return True
 
@@ -218,14 +218,14 @@ class WebSocketConsumer(Socket, AsyncConsumer):
     def _identify(self, identity: Identity) -> None:
         if not self.is_scoped:
             require_unscoped(identity.user)
-        if self.authentication != "optional":
-            require_signed_in(identity.user)
         # Before the rule is asked: of what changes from here on, this socket is told.
         connections = get_connections()
         connections.add(identity, self)
         if identity != self.identity:
             connections.discard(self.identity, self)
         self.identity, self.scope["user"] = identity, identity.user
+        if self.authentication != "optional":
+            require_signed_in(identity.user)
 
     async def _clean_up(self, code: int) -> None:
         self._state = ConsumerState.CLOSED

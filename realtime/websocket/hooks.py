@@ -56,7 +56,9 @@ def check_hooks(consumer: type[Any]) -> None:
                 f"Write `async def {ours}`."
             )
     for name, (has_meaning, remedy) in ATTRIBUTES.items():
-        if hasattr(consumer, name) and not has_meaning(value := getattr(consumer, name)):
+        value = inspect.getattr_static(consumer, name, None)
+        is_property = hasattr(value, "__get__")  # of each socket its own
+        if hasattr(consumer, name) and not is_property and not has_meaning(value):
             raise TypeError(f"{consumer.__qualname__}.{name} is {value!r}: use {remedy}.")
     for name in AWAITED:
         hook = inspect.getattr_static(consumer, name, None)

@@ -106,8 +106,8 @@ def test_what_is_sent_again_with_its_key_is_published_once(here):
 @pytest.mark.parametrize("in_front", [True, False])
 def test_a_key_in_any_language_is_the_same_in_a_header_and_in_json(here, in_front):
     token, topic = here.tokens["alice"], f"room.{in_front}"
-    event = {"topic": topic, "data": 1, "key": "mü-日"}
-    first = httpx.post(f"{here.url}/events", json=[event], headers=bearer(token))
+    events = [{"topic": topic, "data": 1, "key": key} for key in ("mü-日", "mü")]
+    first = httpx.post(f"{here.url}/events", json=events, headers=bearer(token))
 
     def send(key: bytes) -> Any:
         headers: dict[Any, Any] = {"Idempotency-Key": key, **(bearer(token) if in_front else {})}
@@ -115,11 +115,10 @@ def test_a_key_in_any_language_is_the_same_in_a_header_and_in_json(here, in_fron
         assert is_past_django(answer) is in_front
         return answer
 
-    answer = send("mü-日".encode())
-    assert (answer.status_code, [answer.json()["id"]]) == (200, first.json()["ids"])
-    answer = send("mü".encode("latin1"))
-    assert (answer.status_code, answer.json()["code"]) == (400, "bad_key")
-    assert "not UTF-8" in answer.json()["detail"]
+    # The second as `fetch` sends it, which takes no other characters.
+    answers = [send("mü-日".encode()), send("mü".encode("latin1"))]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert [answer.json()["id"] for answer in answers] == first.json()["ids"]
 
 
 def test_the_trace_that_a_request_names_is_kept_for_those_that_ask(here):

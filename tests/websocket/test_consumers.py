@@ -298,6 +298,37 @@ async def test_right_that_is_lost_while_the_accept_is_sent_closes_the_socket():
     assert sent[1]["code"] == 4401
 
 
+@pytest.mark.django_db(transaction=True)
+async def test_a_client_that_leaves_in_a_slow_handshake_is_not_served(settings):
+    settings.REALTIME = {"HANDLER_GRACE_SECONDS": 0.01}
+    left, begun = asyncio.Event(), []
+
+    class Slow(WebSocketConsumer):
+        authentication = "optional"
+
+        async def prepare(self) -> None:
+            left.set()
+            await asyncio.sleep(0.1)
+
+        async def connected(self) -> None:
+            begun.append(self)
+
+    to_come = ["websocket.disconnect", "websocket.connect"]
+
+    async def receive() -> dict[str, Any]:
+        if len(to_come) == 1:
+            await left.wait()
+        return {"type": to_come.pop()}
+
+    async def send(message: dict[str, Any]) -> None:
+        pass
+
+    headers = [(b"host", b"testserver")]
+    scope = {"type": "websocket", "path": "/", "query_string": b"", "headers": headers}
+    await Slow.as_asgi()(scope, receive, send)
+    assert not begun
+
+
 class Early(WebSocketConsumer):
     """A consumer that greets before its socket is open, if it is not known by then."""
 

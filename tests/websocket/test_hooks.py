@@ -83,6 +83,7 @@ def test_attribute_with_a_value_of_no_meaning_is_refused(name, value, remedy):
         *({"accepts": value} for value in ("json", "text", "bytes")),
         *({"credentials": value} for value in (frozenset({"session"}), {"header", "query"}, set())),
         *({"subprotocols": value} for value in ([], ["v2", "v1"], ("v1",))),
+        {"subprotocols": property(lambda self: self.scope["path"].split("/"))},
     ],
 )
 def test_attribute_with_a_meaning_is_one(attributes):
