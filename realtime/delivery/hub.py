@@ -8,7 +8,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Final
 
 from django.dispatch import Signal
@@ -218,9 +217,9 @@ async def positions_now(topics: Sequence[str]) -> dict[str, Position]:
 
 
 async def _close_all(hubs: set[Hub]) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await asyncio.gather(*(hub.closed() for hub in hubs))
+    # Not cancelled after that: what ignores it would keep the loop from its end.
+    if closing := [spawn(hub.closed()) for hub in hubs]:
+        await asyncio.wait(closing, timeout=CLOSE_SECONDS)
 
 
 _open: Final = PerLoop[set[Hub]](set, _close_all)  # started, and not closed yet

@@ -87,6 +87,7 @@ async def _run(function: Callable[[str], T]) -> T:
             return await asyncio.shield(call)
         except asyncio.CancelledError:
             # A server that ends cancels all tasks, and leaves then. The thread is still at it.
+            call.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # seen
             await asyncio.wait([call], timeout=CLOSE_SECONDS)
             raise
 

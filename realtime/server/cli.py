@@ -77,8 +77,8 @@ class CommandLineInterface(DaphneCommandLine):
     def run(self, args: list[str]) -> None:
         """Parse `args` and serve until stopped."""
         parsed, _ = self.parser.parse_known_args(args)
-        if min(parsed.ping_interval, parsed.ping_timeout) < 1:
-            self.parser.error("--ping-interval and --ping-timeout take at least 1 s.")
+        if parsed.ping_interval < 1 or parsed.ping_timeout < 0:
+            self.parser.error("--ping-interval takes at least 1 s, --ping-timeout at least 0.")
         if parsed.ready_fd is not None:
             os.set_blocking(parsed.ready_fd, False)
             memory.note_errors(loop.of_reactor(), parsed.ready_fd)

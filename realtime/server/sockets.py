@@ -63,7 +63,7 @@ class ListeningSocket:
 
 def _bind_tcp(host: str, port: int) -> socket.socket:
     try:
-        if not 0 <= port <= 65_535:  # getaddrinfo takes the last 16 bits
+        if not 0 <= int(port) <= 65_535:  # getaddrinfo takes the last 16 bits
             raise OverflowError("a port is 0 to 65535")
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, OverflowError) as error:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from realtime.server.access_log import logger
+from realtime.server.disconnect import DisconnectEvent
 from realtime.server.forwarded import ForwardedHeaders
 from realtime.server.limits import Limits
 from realtime.server.request_threads import Application
@@ -28,6 +29,7 @@ class Session(Protocol):
     """A request or a WebSocket, with the application that runs for it."""
 
     task: "asyncio.Task[None] | None"
+    gone: DisconnectEvent
 
     def drain(self) -> None:
         """End it as soon as that loses nothing: the server shuts down."""
@@ -69,12 +71,12 @@ class ServerState:
     def session_ended(self, session: Session, task: "asyncio.Task[None]") -> BaseException | None:
         """Forget a session whose application has ended; return, and log, what it has raised."""
         self.sessions.discard(session)
-        if task.cancelled() and task.cancelling():
-            return None
         try:
             error = task.exception()
-        except asyncio.CancelledError as stray:  # of something else: nobody has cancelled the task
-            error = stray
+        except asyncio.CancelledError as stray:
+            # Of something else, where nobody has cancelled the task; no matter once the peer has
+            # gone, as where an application awaits what it has cancelled itself.
+            error = None if task.cancelling() or session.gone.is_set() else stray
         if error is not None:
             logger.error("Exception inside application: %s", error, exc_info=error)
         return error

@@ -215,8 +215,8 @@ class Supervisor:
     async def _end_workers(self) -> None:
         systemd.notify(self._given, "STOPPING=1")
         number = self._stop_signal
-        delay = self.drain_delay if number == signal.SIGTERM else 0
         running = [slot.worker for slot in self._slots if slot.worker]
+        delay = self.drain_delay if running and number == signal.SIGTERM else 0
         # Each process closes the socket, and the last of them should be one that has accepted what
         # waits: the kernel resets that. A Unix socket's file is needed while all is served.
         if not (self.uds and delay):

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from realtime.server.disconnect import DisconnectEvent
 from realtime.server.limits import Limits
 from realtime.server.state import ServerState
 
@@ -18,6 +19,9 @@ def state(**options: Any) -> ServerState:
 
 class Session:
     task = None
+
+    def __init__(self) -> None:
+        self.gone = DisconnectEvent()
 
     def drain(self) -> None: ...
 
@@ -53,17 +57,22 @@ async def fail_by_a_stray_cancellation() -> None:
     await cancelled
 
 
-@pytest.mark.parametrize("is_asked_for", [False, True])
-async def test_a_cancellation_that_nobody_has_asked_for_is_an_error(
-    is_asked_for: bool, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("is_asked_for", "has_left", "is_error"),
+    [(False, False, True), (True, False, False), (False, True, False)],
+)
+async def test_a_cancellation_that_nobody_has_asked_for_is_an_error_while_the_peer_is_there(
+    is_asked_for: bool, has_left: bool, is_error: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    task = asyncio.ensure_future(fail_by_a_stray_cancellation())
+    task, session = asyncio.ensure_future(fail_by_a_stray_cancellation()), Session()
     if is_asked_for:
         task.cancel()
+    if has_left:
+        session.gone.set()
     await asyncio.wait([task])
-    error = state().session_ended(Session(), task)
-    assert isinstance(error, asyncio.CancelledError) is not is_asked_for
-    assert ("in fail_by_a_stray_cancellation" in caplog.text) is not is_asked_for
+    error = state().session_ended(session, task)
+    assert isinstance(error, asyncio.CancelledError) is is_error
+    assert ("in fail_by_a_stray_cancellation" in caplog.text) is is_error
 
 
 async def test_an_action_has_the_client_as_daphne_writes_it() -> None:
