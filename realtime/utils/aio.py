@@ -35,7 +35,7 @@ def spawn(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
 
 
 async def shielded(task: asyncio.Task[T]) -> T:
-    """Return what a task returns, which goes on where who waits for it here is cancelled.
+    """Return what a task returns; it goes on where this is cancelled.
 
     As `asyncio.shield`, but for what the task raises after that: it is nobody's, and not reported.
     """

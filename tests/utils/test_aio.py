@@ -58,7 +58,7 @@ async def test_its_sync_work_is_not_done_in_the_requests_thread():
 # -- cancellation
 
 
-async def test_a_shielded_task_goes_on_without_who_waits_for_it():
+async def test_a_shielded_task_goes_on_when_its_waiter_is_cancelled():
     door = asyncio.Event()
 
     async def work() -> int:
@@ -76,7 +76,7 @@ async def test_a_shielded_task_goes_on_without_who_waits_for_it():
 
 
 @pytest.mark.parametrize("is_left", [True, False], ids=["left", "waited for"])
-async def test_what_a_shielded_task_raises_is_of_who_waits_for_it_or_nobody_s(is_left):
+async def test_what_a_shielded_task_raises_goes_to_its_waiter_or_is_not_reported(is_left):
     door, reported = asyncio.Event(), []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
 

@@ -133,7 +133,7 @@ async def test_to_close_again_ends_what_a_cancellation_has_left_behind(count, is
         server.stop()
 
 
-async def test_who_sends_is_not_cancelled_where_the_connection_is_given_up():
+async def test_a_sender_is_not_cancelled_where_the_connection_is_given_up():
     """As by another that had no answer in time, while the server takes nothing."""
     server = NatsServer()
     try:
