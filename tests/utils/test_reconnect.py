@@ -99,6 +99,18 @@ def test_the_next_call_works(
     asyncio.run(main())
 
 
+def test_a_connection_that_outlived_its_pool_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("realtime.utils.reconnect.IDLE_SECONDS", 0)
+    thread = ReconnectingThread()
+    assert thread.submit(User.objects.count).result() == 0
+    connections.close_all()
+    connection.close_pool()  # the next one is made by whichever thread looks for it first
+    kill_all()
+    assert thread.submit(User.objects.count).result() == 0
+    thread.submit(connections.close_all).result()
+    thread.shutdown()
+
+
 def test_a_stream_that_keeps_its_thread_goes_on_after_one_error() -> None:
     threads = RequestThreads(1)
     threads.before_call = [replace_dropped_connections]
