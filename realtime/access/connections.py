@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable
+from contextvars import Context
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -14,19 +15,18 @@ from ..conf import settings
 from ..delivery.subscription import Subscription
 from ..events.event import Event
 from ..metrics.series import Gauge
-from ..models import AccessToken
 from ..processes.status import get_status
-from ..utils.aio import PerLoop, spawn
-from ..utils.threads import DATABASE
+from ..utils.aio import PerLoop, cancel_and_wait, spawn
 from .authentication import identity_cache
 from .identity import Identity, digest
 from .inspection import ConnectionInfo, answer
 from .signals import TOPIC
-from .users import find_identities
+from .users import refresh
 
 logger = logging.getLogger("realtime.revocation")
 
 END_MARGIN: Final = 0.05  # seconds: a timer may fire a little before the clock says so
+LINGER_SECONDS: Final = 5.0  # after the last connection, in which changes are still heard of
 CHUNK: Final = 20  # identities looked up in one turn of a database thread
 
 
@@ -51,6 +51,7 @@ class ConnectionRegistry:
         self.connections: dict[Identity, dict[Connection, float]] = {}
         self._ends: dict[Identity, tuple[datetime, asyncio.TimerHandle]] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._stopping: asyncio.TimerHandle | None = None
         # Users and tokens that have changed, and when, by the loop's clock.
         self._changed: dict[tuple[str, str], float] = {}
         self._missed = 0.0  # when changes were last missed, by the same clock
@@ -63,6 +64,9 @@ class ConnectionRegistry:
             get_status().connections += 1
             self.check_if_changed(identity, connection)
         self._time_end(identity)
+        if self._stopping is not None:
+            self._stopping.cancel()
+            self._stopping = None
         if not self._tasks:
             self._tasks = [spawn(self._listen()), spawn(self._sweep())]
 
@@ -74,13 +78,26 @@ class ConnectionRegistry:
         if not connections:
             self.connections.pop(identity, None)
             self._forget_end(identity)
-        if not self.connections and self._tasks:
-            for task in self._tasks:
-                task.cancel()
-            self._tasks = []
-            self._changed.clear()  # `_listen` begins with a check of all
-            identity_cache.is_trusted = False
-            identity_cache.forget()
+        if not self.connections and self._tasks and self._stopping is None:
+            # Short streams that follow one another need not begin to listen each time.
+            later = asyncio.get_running_loop().call_later
+            self._stopping = later(LINGER_SECONDS, self._stop, context=Context())
+
+    def _stop(self) -> list[asyncio.Task[None]]:
+        """Listen no more; return what ends."""
+        tasks, self._tasks, self._stopping = self._tasks, [], None
+        for task in tasks:
+            task.cancel()
+        self._changed.clear()  # `_listen` begins with a check of all
+        identity_cache.is_trusted = False
+        identity_cache.forget()
+        return tasks
+
+    async def close(self) -> None:
+        """Listen no more, also to what is connected."""
+        if self._stopping is not None:
+            self._stopping.cancel()
+        await cancel_and_wait(*self._stop())
 
     async def check(
         self, identities: Iterable[Identity] | None = None, seconds: float = 0.0
@@ -91,7 +108,7 @@ class ConnectionRegistry:
         since = loop.time()
         for start in range(0, len(identities), CHUNK):
             chunk, begun = identities[start : start + CHUNK], loop.time()
-            for identity, fresh in zip(chunk, await _refresh(chunk), strict=True):
+            for identity, fresh in zip(chunk, await refresh(chunk), strict=True):
                 if not self._is_outdated(identity, begun):
                     self._tell(identity, fresh)
             due = since + seconds * min(1, (start + CHUNK) / len(identities))
@@ -176,7 +193,7 @@ class ConnectionRegistry:
     async def _check_new(self, identity: Identity, connection: Connection) -> None:
         begun = asyncio.get_running_loop().time()
         try:
-            [fresh] = await _refresh([identity])
+            [fresh] = await refresh([identity])
         except Exception as error:
             fresh = error  # of a new connection nothing is known: the client may come back
         if not self._is_outdated(identity, begun):
@@ -261,28 +278,12 @@ def _marks(identity: Identity) -> tuple[tuple[str, str], ...]:
     return (user,) if key is None else (user, ("token", key))
 
 
-async def _refresh(identities: list[Identity]) -> list[Identity | Exception | None]:
-    """Return each identity as it is now.
-
-    None if it stands for nobody any more, and the error where its look-up fails.
-
-    Raises what the database raises while it does not answer: that says nothing of anybody.
-    """
-    try:
-        return [*await DATABASE.run_twice(find_identities, identities)]
-    except Exception as error:
-        if len(identities) > 1:  # one that fails must not keep the others from being checked
-            return [found for each in identities for found in await _refresh([each])]
-        await DATABASE.run_twice(AccessToken.objects.exists)
-        return [error]
-
-
 def get_connections() -> ConnectionRegistry:
     """Return the live connections of the running event loop; a server process has one."""
     return _registries.get()
 
 
-_registries: Final = PerLoop(ConnectionRegistry)
+_registries: Final = PerLoop(ConnectionRegistry, ConnectionRegistry.close)
 
 
 def _count_users() -> int:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ..models import AccessToken
+from ..utils.threads import DATABASE
 from .identity import ANONYMOUS, Identity
 from .permissions import User
 from .sessions import find_session
@@ -28,6 +30,22 @@ def find_identities(identities: Sequence[Identity]) -> list[Identity | None]:
             user = user if user.is_authenticated else None
         found.append(None if user is None else Identity(user, each.source, each.key, expires))
     return found
+
+
+async def refresh(identities: list[Identity]) -> list[Identity | Exception | None]:
+    """Return each identity as it is now.
+
+    None if it stands for nobody any more, and the error where its look-up fails.
+
+    Raises what the database raises while it does not answer: that says nothing of anybody.
+    """
+    try:
+        return [*await DATABASE.run_twice(find_identities, identities)]
+    except Exception as error:
+        if len(identities) > 1:  # one that fails must not keep the others from being checked
+            return [found for each in identities for found in await refresh([each])]
+        await DATABASE.run_twice(AccessToken.objects.exists)
+        return [error]
 
 
 def _find_tokens(keys: Sequence[str]) -> dict[str, Any]:

@@ -150,15 +150,18 @@ class Subscription:
 
         What the fast lane takes is not yielded.
         """
-        # Whole pages go to the fast lane: a caller that writes its events one by one would never
-        # catch up with a topic on which there always is something new.
+        # What is left of a page is tried again after each event that is yielded: a socket that was
+        # full has room then, and a caller that wrote event by event would never catch up with a
+        # topic on which there always is something new.
         while True:
-            while self._page:  # first what an iteration that was given up has left
-                yield self._page.pop(0)
+            while self._page:
+                self._page = self._write(self._page)
+                if self._page:
+                    yield self._page.pop(0)
             items = await self._next_items()
             if not items:
                 return
-            self._page.extend(self._write(items))
+            self._page.extend(items)
 
     async def __aiter__(self) -> AsyncIterator[Event | Reset]:
         while not self.is_closed:
@@ -192,7 +195,7 @@ class Subscription:
                 break
             self.sent_bytes += size
             start += len(events)
-        return items[start:]
+        return items[start:] if start else items
 
     async def _read_next(self) -> list[Event | Reset]:
         subscriber = self._ready.pop(0)

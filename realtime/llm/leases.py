@@ -1,7 +1,7 @@
 """Leases: what an answer on a request holds among those of its user, in any process.
 
-The count waits for the database, and the model need not wait for the count: it is asked meanwhile,
-and its answer ended where there were too many.
+The count waits for the database, and the model need not wait for the count: it is asked first, and
+its answer ended where there were too many.
 """
 
 import asyncio
@@ -26,6 +26,9 @@ from .slots import slots
 logger = logging.getLogger("realtime.llm")
 
 T = TypeVar("T")
+
+LEAD_SECONDS: Final = 0.01
+"""Seconds that the model is asked ahead of the count, whose work would delay the first text."""
 
 
 class Leases:
@@ -67,13 +70,16 @@ class Leases:
 async def leased(user: Any) -> AsyncIterator[Callable[[Callable[[], Awaitable[T]]], Awaitable[T]]]:
     """Hold a lease for the length of a with block, which begins before the lease is there.
 
-    Gives a function that calls and awaits what the block waits for. It raises `TooManyRequests` as
-    soon as it is known that the user has too many answers, or `DatabaseUnavailable`.
+    A block that ends within `LEAD_SECONDS` has none. Gives a function that calls and awaits what
+    the block waits for. It raises `TooManyRequests` as soon as it is known that the user has too
+    many answers, or `DatabaseUnavailable`.
     """
-    beginning = spawn(_begin(user))
+    lead = spawn(asyncio.sleep(LEAD_SECONDS))
+    beginning = spawn(_begin(user, lead))
     try:
         yield partial(_unless_refused, beginning)
     finally:
+        lead.cancel()
         await asyncio.shield(spawn(_give_back(_leases.get(), beginning)))
 
 
@@ -100,7 +106,8 @@ async def _unless_refused(beginning: asyncio.Task[int], wanted: Callable[[], Awa
         raise
 
 
-async def _begin(user: Any) -> int:
+async def _begin(user: Any, lead: asyncio.Task[None]) -> int:
+    await lead
     try:
         pk = await DATABASE.run(begin, user)
     except TooManyRequests:
@@ -113,12 +120,11 @@ async def _begin(user: Any) -> int:
 
 
 async def _give_back(leases: Leases, beginning: asyncio.Task[int]) -> None:
-    try:
-        pk = await beginning
-    except Exception:
+    await asyncio.wait([beginning])
+    if beginning.cancelled() or beginning.exception() is not None:
         return  # there is none
     try:
-        await leases.discard(pk)
+        await leases.discard(beginning.result())
     except Exception:
         logger.warning("Can't give the lease of an answer back; it expires", exc_info=True)
 

@@ -15,9 +15,14 @@ from django.contrib.auth.models import User
 from django.db import OperationalError
 from django.utils import timezone
 
-from realtime.access import connections
+from realtime.access import connections, users
 from realtime.access.authentication import identity_cache
-from realtime.access.connections import CHUNK, ConnectionRegistry, get_connections
+from realtime.access.connections import (
+    CHUNK,
+    LINGER_SECONDS,
+    ConnectionRegistry,
+    get_connections,
+)
 from realtime.access.identity import Identity, digest
 from realtime.access.signals import TOPIC
 from realtime.delivery.publish import apublish
@@ -339,7 +344,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[int, Exception | None]:
                 raise error
         return answers
 
-    monkeypatch.setattr(connections, "find_identities", find_identities)
+    monkeypatch.setattr(users, "find_identities", find_identities)
     return found
 
 
@@ -403,14 +408,14 @@ async def test_change_that_came_while_the_database_did_not_answer_is_made_up_for
     await eventually(lambda: each.told == [each.identity])  # all are checked at the beginning
     answers[1] = None
     failing = iter([True])
-    refresh = connections._refresh
+    refresh = connections.refresh
 
     async def refresh_failing_once(identities: list[Identity]) -> Any:
         if next(failing, False):
             raise OperationalError("the connection is closed")
         return await refresh(identities)
 
-    monkeypatch.setattr(connections, "_refresh", refresh_failing_once)
+    monkeypatch.setattr(connections, "refresh", refresh_failing_once)
     try:
         await apublish(TOPIC, {"user": "1"}, ephemeral=True)
         await eventually(lambda: each.told == [each.identity, None])
@@ -474,7 +479,7 @@ class LookUps:
 @pytest.fixture
 def look_ups(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> LookUps:
     found = LookUps()
-    monkeypatch.setattr(connections, "_refresh", found)
+    monkeypatch.setattr(connections, "refresh", found)
     monkeypatch.setattr(identity_cache, "_refused", {})
     caplog.set_level("CRITICAL", "realtime")
     return found
@@ -539,8 +544,18 @@ def test_registry_is_trusted_only_while_it_listens(look_ups, forgotten):
         log.failing = False
         await eventually(lambda: identity_cache.is_trusted)  # an error does not end the listening
         registry.discard(live.identity, live)
+        await asyncio.sleep(LINGER_SECONDS - 1)
+        again = Reader(registry, "a")
+        await asyncio.sleep(LINGER_SECONDS)
+        registry.discard(again.identity, again)
+        await asyncio.sleep(LINGER_SECONDS - 1)
+        assert identity_cache.is_trusted
+        assert forgotten == [None]
+        assert look_ups.keys == [["a"]]  # when it began to listen
+        await asyncio.sleep(2)
         assert not identity_cache.is_trusted
         assert forgotten == [None] * 2
+        assert asyncio.all_tasks() == {asyncio.current_task()}
 
     watching(main)
 

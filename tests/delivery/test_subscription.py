@@ -459,6 +459,19 @@ async def test_what_the_lane_does_not_take_is_handed_out(world, takes):
         assert lane.offsets + handed_out == list(range(1, 11))
 
 
+async def test_a_lane_that_has_room_again_takes_the_rest_of_the_page_at_once(world):
+    _, log = world
+    append(log, "a", 10)
+    lane, handed_out = Lane(takes=0), []
+    async with Subscription(Sink(encode, lane)) as subscription:
+        await subscription.add("a", START)
+        async for item in subscription.ready():
+            handed_out.append(item)
+            lane.left = len(handed_out) - 1  # after the second
+    assert offsets(handed_out) == [1, 2, 5]
+    assert lane.written == [[3, 4], [6, 7, 8], [9, 10]]
+
+
 async def test_a_lane_gets_nothing_before_a_reset_or_unread_events_are_delivered(world):
     _, log = world
     append(log, "a", 10)
@@ -470,8 +483,8 @@ async def test_a_lane_gets_nothing_before_a_reset_or_unread_events_are_delivered
             break
         lane.left = 9
         handed_out = [item async for item in subscription.ready()]
-        assert offsets(handed_out) == [2, 3, 4]  # the rest of the page
-        assert lane.offsets == [5, 6, 7, 8, 9, 10]
+        assert handed_out == []
+        assert lane.written == [[2, 3, 4], [5, 6, 7, 8], [9, 10]]  # first the rest of the page
         log.delete("a")
         append(log, "a", 2)
         handed_out = []

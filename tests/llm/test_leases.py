@@ -7,7 +7,9 @@ import signal
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -121,6 +123,15 @@ async def test_a_refusal_in_the_turn_in_which_a_text_comes_breaks_nothing(caplog
     with pytest.raises(TooManyRequests):
         await leases._unless_refused(beginning, lambda: text)
     assert not caplog.records
+
+
+async def test_an_answer_that_ends_before_the_count_begins_holds_none(user, monkeypatch):
+    monkeypatch.setattr(leases, "begin", begun := Mock(side_effect=begin))
+    async with leased(user) as unless_refused:
+        assert await unless_refused(partial(asyncio.sleep, 0, "text")) == "text"
+    await asyncio.sleep(3 * leases.LEAD_SECONDS)
+    begun.assert_not_called()
+    assert not await Lease.objects.aexists()
 
 
 async def test_without_the_database_there_is_no_answer(user, monkeypatch):
