@@ -8,25 +8,22 @@ one is known has gone backwards: its topic begins anew.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from itertools import islice
 from typing import Final
 
 from ..conf import settings
 from ..eventlog import get_event_log
+from ..eventlog.base import Page
 from ..events.event import Event
 from ..events.position import START, UNBORN, Position
 from ..exceptions import HistoryGone
-from ..metrics.series import Counter
 from ..utils.aio import spawn
 from .fanout import Fanout
+from .shared_reads import CATCH_UPS, SharedReads
 
 logger = logging.getLogger("realtime.hub")
 
-CATCH_UPS: Final = Counter(
-    "realtime_catch_up_reads_total",
-    "Reads of the log, a page each: by readers that are new or slow, or where an event is missing.",
-)
 ENCODED_EVENTS: Final = 16  # newest events of a topic that are kept in their wire forms too
 
 
@@ -48,6 +45,7 @@ class Feed:
         self._is_behind = False
         self._doubted: Event | None = None  # known here, and announced to be another
         self._catching_up: asyncio.Task[None] | None = None
+        self._reads: SharedReads | None = None
 
     @property
     def position(self) -> Position:
@@ -90,6 +88,12 @@ class Feed:
             return None
         first = len(self._tail) - missing
         return list(islice(self._tail, first, first + limit))
+
+    def read(self, position: Position) -> Awaitable[Page]:
+        """Return what followed a position in the log, a page; raises `HistoryGone`."""
+        if self._reads is None:
+            self._reads = SharedReads(self.topic)
+        return self._reads.read(position)
 
     def offer(self, events: Iterable[Event]) -> None:
         """Deliver announced events that come next; read the log where one before is missing."""
@@ -214,4 +218,5 @@ class Feed:
         self.epoch, self.head = position.epoch, position.offset
         self._tail = ()
         self._tail_bytes = 0
+        self._reads = None  # what was read may be gone
         self.fanout.restart(position)

@@ -12,7 +12,7 @@ from ..events.position import OLDEST, START, Position
 from ..exceptions import HistoryGone
 from ..metrics.series import Counter
 from .fanout import DELIVERIES
-from .feed import CATCH_UPS, Feed
+from .feed import Feed
 from .hub import Hub, get_hub
 from .synced import Sink
 
@@ -189,8 +189,8 @@ class TopicSubscriber:
         return self.feed.after(position, limit)
 
     def _read_page(self, position: Position) -> Awaitable[Page]:
-        CATCH_UPS.inc()
-        return get_event_log().read(self.topic, position, settings.LOG_PAGE_EVENTS)
+        assert self.feed is not None
+        return self.feed.read(position)
 
 
 def _are_next(events: Sequence[Event], position: Position) -> bool:

@@ -19,6 +19,7 @@ from realtime.delivery.hub import Hub, get_hub, heads_checked, positions_now, ru
 from realtime.events.event import Event
 from realtime.events.position import START, Position
 from realtime.processes.registry import this_process
+from realtime.processes.status import get_status
 
 from ..support.clients import eventually
 from ..support.clock import InstantLoop
@@ -76,6 +77,43 @@ def test_readers_that_are_behind_are_counted():
             for feed in feeds:
                 hub.detach(feed, reader)
             assert hub_module._slow_readers() == 0
+
+        instantly(main())
+
+
+def test_readers_are_counted_while_they_read():
+    def count() -> int:
+        return hub_module.SUBSCRIPTIONS.value()
+
+    with stage():
+
+        async def main() -> None:
+            hub, before = get_hub(), count()
+            readers = [Reader(), Reader()]
+            feeds = [await hub.attach("a", reader) for reader in readers]
+            assert count() == before + 2
+            for feed, reader in zip(feeds, readers, strict=True):
+                hub.detach(feed, reader)
+            assert count() == before
+
+        instantly(main())
+
+
+def test_each_check_notes_how_late_the_loop_is_and_why_its_bus_fails(quiet):
+    with stage(HEAD_CHECK_SECONDS=1.0) as (layer, _):
+
+        async def main() -> None:
+            reader, hub, status = Reader(), get_hub(), get_status()
+            layer.down = True
+            feed = await hub.attach("a", reader)
+            status.loop_lag = -1.0
+            await asyncio.sleep(3)
+            assert status.loop_lag >= 0.0
+            assert status.bus_failure == "ConnectionError"
+            layer.recover()
+            await asyncio.sleep(60)
+            assert status.bus_failure == ""
+            hub.detach(feed, reader)
 
         instantly(main())
 

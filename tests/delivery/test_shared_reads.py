@@ -1,0 +1,157 @@
+"""`realtime.delivery.shared_reads`: who shares a page of the log, and for how long."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from django.test import override_settings
+
+from realtime.delivery.feed import Feed
+from realtime.delivery.shared_reads import KEEP_SECONDS, MOST_PAGES, SharedReads
+from realtime.eventlog.base import Page
+from realtime.events.event import Event
+from realtime.events.position import START, Position
+from realtime.exceptions import HistoryGone
+
+from ..support.fakes import FaultyLog, LogFailed
+from ..support.hubs import instantly, stage, turns
+
+
+class GatedLog(FaultyLog):
+    """A log whose pages, as they are now, are had when the gate opens."""
+
+    gate: asyncio.Event | None = None
+
+    async def read(self, topic: str, after: Position, limit: int) -> Page:
+        try:
+            return await super().read(topic, after, limit)
+        finally:
+            if self.gate is not None:
+                await self.gate.wait()
+
+
+@pytest.fixture
+async def log() -> AsyncIterator[GatedLog]:
+    with stage(log=GatedLog(), LOG_PAGE_EVENTS=4) as (_, log):
+        yield log
+
+
+def append(log: FaultyLog, count: int) -> list[Event]:
+    return [log.put("a", "message", f'"{number:03}"') for number in range(count)]
+
+
+async def test_readers_at_one_place_share_a_read_and_what_is_encoded(log):
+    append(log, 6)
+    reads, log.gate = SharedReads("a"), asyncio.Event()
+    waiting = [asyncio.create_task(reads.read(START)) for _ in range(3)]
+    await turns()
+    log.gate.set()
+    pages = [*await asyncio.gather(*waiting), await reads.read(START)]
+    assert log.reads == 1
+    assert all(page is pages[0] for page in pages)
+    assert [event.offset for event in pages[0].events] == [1, 2, 3, 4]
+    assert [event.offset for event in (await reads.read(pages[0].position)).events] == [5, 6]
+    assert log.reads == 2
+
+
+def test_a_page_is_read_again_after_a_second():
+    async def main(log: FaultyLog) -> None:
+        append(log, 2)
+        reads = SharedReads("a")
+        await reads.read(START)
+        await asyncio.sleep(KEEP_SECONDS / 2)
+        append(log, 1)
+        assert len((await reads.read(START)).events) == 2
+        await asyncio.sleep(KEEP_SECONDS)
+        assert len((await reads.read(START)).events) == 3
+        assert log.reads == 2
+
+    with stage() as (_, log):
+        instantly(main(log))
+
+
+async def test_where_there_was_nothing_the_log_is_asked_again(log):
+    [*_, last] = append(log, 3)
+    reads, log.gate = SharedReads("a"), asyncio.Event()
+    first = asyncio.create_task(reads.read(last.position))
+    await turns()  # by now the log has been asked
+    [new] = append(log, 1)
+    second = asyncio.create_task(reads.read(last.position))
+    await turns()
+    log.gate.set()
+    assert (await first).events == []
+    assert (await second).events == [new]
+    [newer] = append(log, 1)
+    assert (await reads.read(new.position)).events == [newer]
+
+
+async def test_a_history_that_is_gone_is_gone_for_all_who_wait_and_asked_for_anew(log):
+    [first, *_] = append(log, 4)
+    log.drop("a", keep=1)
+    reads, log.gate = SharedReads("a"), asyncio.Event()
+    waiting = [asyncio.create_task(reads.read(first.position)) for _ in range(2)]
+    await turns()
+    log.gate.set()
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(error) for error in found] == [HistoryGone] * 2
+    assert log.reads == 1
+    with pytest.raises(HistoryGone):
+        await reads.read(first.position)
+    assert log.reads == 2
+
+
+async def test_a_failure_is_not_kept(log):
+    append(log, 1)
+    reads, log.failing = SharedReads("a"), True
+    with pytest.raises(LogFailed):
+        await reads.read(START)
+    log.failing = False
+    assert len((await reads.read(START)).events) == 1
+
+
+async def test_a_reader_that_leaves_takes_the_page_from_nobody(log):
+    append(log, 1)
+    reads, log.gate = SharedReads("a"), asyncio.Event()
+    leaving, staying = (asyncio.create_task(reads.read(START)) for _ in range(2))
+    await turns()
+    leaving.cancel()
+    await turns()
+    log.gate.set()
+    assert len((await staying).events) == 1
+    assert log.reads == 1
+    assert leaving.cancelled()
+
+
+async def test_of_many_places_the_newest_are_kept(log):
+    events = append(log, MOST_PAGES + 1)
+    reads = SharedReads("a")
+    places = [START, *(event.position for event in events)]
+    for place in places[: MOST_PAGES + 1]:
+        await reads.read(place)
+    for place in places[1 : MOST_PAGES + 1]:
+        await reads.read(place)
+    assert log.reads == MOST_PAGES + 1
+    await reads.read(START)
+    assert log.reads == MOST_PAGES + 2
+
+
+@pytest.mark.parametrize(("limit", "count"), [(10, 1), (9, 2)])
+async def test_a_page_over_the_bytes_that_a_topic_may_keep_is_not_kept(log, limit, count):
+    append(log, 2)  # of five bytes each
+    with override_settings(REALTIME={"TAIL_BYTES": limit, "EVENT_LOG": lambda: log}):
+        reads = SharedReads("a")
+        await reads.read(START)
+        await reads.read(START)
+    assert log.reads == count
+
+
+async def test_a_topic_that_begins_anew_hands_out_no_page_of_before(log):
+    append(log, 2)
+    feed = Feed("a")
+    assert len((await feed.read(START)).events) == 2
+    log.delete("a")
+    append(log, 1)
+    assert len((await feed.read(START)).events) == 2
+    feed._restart(log.head("a"))
+    assert len((await feed.read(START)).events) == 1
+    feed.close()
