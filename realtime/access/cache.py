@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Generic, TypeVar
+from weakref import WeakSet
 
 from ..utils.aio import shielded, spawn
 
@@ -15,14 +16,30 @@ Value = TypeVar("Value")
 class SingleFlightCache(Generic[Key, Value]):
     """Values by key, each for some seconds, and keys that are refused.
 
-    It keeps nothing until `is_trusted` is set: while somebody makes it forget what has changed.
+    It keeps nothing for an event loop that does not trust it: there, nobody makes it forget what
+    has changed.
     """
 
     def __init__(self) -> None:
-        self.is_trusted = False
+        # Not one for all: a loop may end without a word.
+        self._trusting: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
         self._values: dict[Key, tuple[float, Value]] = {}
         self._loading: dict[Key, asyncio.Task[Value]] = {}
         self._refused: dict[Key, None] = {}
+
+    @property
+    def is_trusted(self) -> bool:
+        """Return whether the running event loop trusts it."""
+        return asyncio.get_running_loop() in self._trusting
+
+    def trust(self) -> None:
+        """Keep values for the running event loop: from now on it hears of what has changed."""
+        self._trusting.add(asyncio.get_running_loop())
+
+    def distrust(self) -> None:
+        """Keep nothing for the running event loop any more, and forget all."""
+        self._trusting.discard(asyncio.get_running_loop())
+        self.forget()
 
     async def get(
         self, key: Key, load: Callable[[], Awaitable[Value]], seconds: float | None

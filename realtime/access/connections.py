@@ -89,15 +89,15 @@ class ConnectionRegistry:
         for task in tasks:
             task.cancel()
         self._changed.clear()  # `_listen` begins with a check of all
-        identity_cache.is_trusted = False
-        identity_cache.forget()
+        identity_cache.distrust()
         return tasks
 
     async def close(self) -> None:
         """Listen no more, also to what is connected."""
         if self._stopping is not None:
             self._stopping.cancel()
-        await cancel_and_wait(*self._stop())
+        if self._tasks:
+            await cancel_and_wait(*self._stop())
 
     async def check(
         self, identities: Iterable[Identity] | None = None, seconds: float = 0.0
@@ -215,7 +215,7 @@ class ConnectionRegistry:
                 try:
                     if TOPIC not in subscription.topics:
                         await subscription.add(TOPIC)
-                        identity_cache.is_trusted = True
+                        identity_cache.trust()
                     if has_missed:
                         self._missed = asyncio.get_running_loop().time()
                         identity_cache.forget()

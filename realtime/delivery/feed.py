@@ -218,5 +218,6 @@ class Feed:
         self.epoch, self.head = position.epoch, position.offset
         self._tail = ()
         self._tail_bytes = 0
-        self._reads = None  # what was read may be gone
+        if self._reads is not None:
+            self._reads.clear()  # what was read may be gone
         self.fanout.restart(position)

@@ -5,6 +5,7 @@ its events encoded, for all of them.
 """
 
 import asyncio
+from contextlib import suppress
 from contextvars import Context
 from typing import Final
 
@@ -12,16 +13,28 @@ from ..conf import settings
 from ..eventlog import get_event_log
 from ..eventlog.base import Page
 from ..events.position import Position
+from ..exceptions import HistoryGone
 from ..metrics.series import Counter
 from ..utils.aio import shielded, spawn
 
-KEEP_SECONDS: Final = 1.0  # in which a page is handed out again
-MOST_PAGES: Final = 4  # of a topic: the newest ones
+KEEP_SECONDS: Final = 1.0  # from when a page was asked for, in which it is handed out again
+MOST_PAGES: Final = 8  # of a topic, of `TAIL_BYTES` each: those that were asked for last
 
 CATCH_UPS: Final = Counter(
     "realtime_catch_up_reads_total",
     "Reads of the log, a page each: for readers that are new or slow, or if an event is missing.",
 )
+
+
+class _Read:
+    """A read under way, or the page that it has brought."""
+
+    __slots__ = ("task", "timer", "waiting")
+
+    def __init__(self, task: asyncio.Task[Page], timer: asyncio.TimerHandle) -> None:
+        self.task = task
+        self.timer = timer
+        self.waiting = 0  # readers
 
 
 class SharedReads:
@@ -31,41 +44,67 @@ class SharedReads:
 
     def __init__(self, topic: str) -> None:
         self._topic = topic
-        self._reads: dict[Position, asyncio.Task[Page]] = {}
+        self._reads: dict[Position, _Read] = {}
 
     async def read(self, position: Position) -> Page:
         """Return the page that follows `position`; raises `HistoryGone`.
 
-        Without events, it was asked for after this was called.
+        Without events, or gone, it was asked for after this was called.
         """
-        reading = self._reads.get(position)
-        if reading is not None:
-            page = await shielded(reading)
-            if page.events:
-                return page
+        found = self._reads.get(position)
+        if found is not None:
+            with suppress(HistoryGone):  # perhaps not for one who stands there by right, by now
+                page = await self._page(position, found)
+                if page.events:
+                    return page
+        again = self._reads.get(position)
+        if again is None or again is found:
+            again = self._begin(position)
+        return await self._page(position, again)
+
+    def clear(self) -> None:
+        """Hand out no page that was read, or asked for, by now."""
+        for position in list(self._reads):
+            self._forget(position)
+
+    def _begin(self, position: Position) -> _Read:
         self._forget(position)
         while len(self._reads) >= MOST_PAGES:
             self._forget(next(iter(self._reads)))
-        reading = self._reads[position] = spawn(self._read(position))
-        return await shielded(reading)
+        # From the beginning: one that hangs must not keep those who come later.
+        timer = asyncio.get_running_loop().call_later(
+            KEEP_SECONDS, self._forget, position, context=Context()
+        )
+        read = self._reads[position] = _Read(spawn(self._read(position)), timer)
+        return read
+
+    async def _page(self, position: Position, read: _Read) -> Page:
+        read.waiting += 1
+        try:
+            return await shielded(read.task)
+        finally:
+            read.waiting -= 1
+            if not read.waiting and not read.task.done():
+                read.task.cancel()  # nobody wants it any more
+                if self._reads.get(position) is read:
+                    self._forget(position)
 
     async def _read(self, position: Position) -> Page:
         CATCH_UPS.inc()
-        reading, size = asyncio.current_task(), settings.TAIL_BYTES + 1
+        task, is_kept = asyncio.current_task(), False
         try:
             page = await get_event_log().read(self._topic, position, settings.LOG_PAGE_EVENTS)
-            if page.events:
-                size = sum(event.size for event in page.events)
+            size = sum(event.size for event in page.events)
+            is_kept = 0 < size <= settings.TAIL_BYTES
             return page
         finally:
-            if size > settings.TAIL_BYTES:
-                self._forget(position, reading)
-            else:
-                later = asyncio.get_running_loop().call_later
-                later(KEEP_SECONDS, self._forget, position, reading, context=Context())
-            del reading  # which keeps what it raises, and that this frame
+            read = self._reads.get(position)
+            if read is not None and read.task is task and not is_kept:
+                self._forget(position)
+            del task, read  # which keep what it raises, and that this frame
 
-    def _forget(self, position: Position, reading: asyncio.Task[Page] | None = None) -> None:
-        """Hand out a page no more: this one of `position`, or whichever there is."""
-        if reading is None or self._reads.get(position) is reading:
-            self._reads.pop(position, None)
+    def _forget(self, position: Position) -> None:
+        """Hand out the page of `position` no more."""
+        read = self._reads.pop(position, None)
+        if read is not None:
+            read.timer.cancel()  # or it would end the next one of this place

@@ -30,9 +30,9 @@ class Source:
 
 
 @pytest.fixture
-def cache() -> Cache:
+async def cache() -> Cache:
     cache = Cache()
-    cache.is_trusted = True
+    cache.trust()
     return cache
 
 
@@ -40,6 +40,23 @@ async def test_value_is_loaded_once(cache: Cache) -> None:
     source = Source()
     assert [await cache.get(KEY, source, SECONDS) for _ in range(3)] == ["one"] * 3
     assert source.loads == 1
+
+
+async def test_loop_that_trusts_it_speaks_for_no_other(cache: Cache) -> None:
+    source = Source()
+    await cache.get(KEY, source, SECONDS)
+    assert cache.is_trusted
+
+    async def ask() -> str:
+        assert not cache.is_trusted
+        cache.distrust()
+        return await cache.get(KEY, Source(), SECONDS)
+
+    await asyncio.to_thread(asyncio.run, ask())
+    assert cache.is_trusted
+    await cache.get(KEY, source, SECONDS)
+    await cache.get(KEY, source, SECONDS)
+    assert source.loads == 2  # the other has made it forget, which does no harm
 
 
 async def test_value_is_not_kept_without_trust() -> None:

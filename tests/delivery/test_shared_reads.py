@@ -1,6 +1,7 @@
 """`realtime.delivery.shared_reads`: who shares a page of the log, and for how long."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -70,6 +71,22 @@ def test_a_page_is_read_again_after_a_second():
         instantly(main(log))
 
 
+def test_a_page_is_kept_for_a_second_whatever_was_read_there_before():
+    async def main(log: FaultyLog) -> None:
+        append(log, 2)
+        reads = SharedReads("a")
+        await reads.read(START)
+        reads.clear()
+        await asyncio.sleep(KEEP_SECONDS * 0.9)
+        await reads.read(START)
+        await asyncio.sleep(KEEP_SECONDS * 0.9)
+        await reads.read(START)
+        assert log.reads == 2
+
+    with stage() as (_, log):
+        instantly(main(log))
+
+
 async def test_where_there_was_nothing_the_log_is_asked_again(log):
     [*_, last] = append(log, 3)
     reads, log.gate = SharedReads("a"), asyncio.Event()
@@ -85,19 +102,60 @@ async def test_where_there_was_nothing_the_log_is_asked_again(log):
     assert (await reads.read(new.position)).events == [newer]
 
 
-async def test_a_history_that_is_gone_is_gone_for_all_who_wait_and_asked_for_anew(log):
+async def test_many_who_stand_where_there_is_nothing_ask_twice(log):
+    [last] = append(log, 1)
+    reads, log.gate = SharedReads("a"), asyncio.Event()
+    waiting = [asyncio.create_task(reads.read(last.position)) for _ in range(100)]
+    await turns()
+    log.gate.set()
+    assert all(page.events == [] for page in await asyncio.gather(*waiting))
+    assert log.reads == 2
+
+
+async def test_a_history_that_is_gone_is_asked_for_anew(log):
     [first, *_] = append(log, 4)
     log.drop("a", keep=1)
     reads, log.gate = SharedReads("a"), asyncio.Event()
-    waiting = [asyncio.create_task(reads.read(first.position)) for _ in range(2)]
+    waiting = [asyncio.create_task(reads.read(first.position)) for _ in range(3)]
     await turns()
     log.gate.set()
     found = await asyncio.gather(*waiting, return_exceptions=True)
-    assert [type(error) for error in found] == [HistoryGone] * 2
-    assert log.reads == 1
+    assert [type(error) for error in found] == [HistoryGone] * 3
+    assert log.reads == 2
     with pytest.raises(HistoryGone):
         await reads.read(first.position)
-    assert log.reads == 2
+    assert log.reads == 3
+
+
+async def test_a_position_that_was_made_up_resets_nobody_who_comes_to_stand_there(log):
+    [last] = append(log, 1)
+    reads, log.gate = SharedReads("a"), asyncio.Event()
+    forger = asyncio.create_task(reads.read(Position(last.epoch, last.offset + 1)))
+    await turns()  # by now the log has refused it
+    [new] = append(log, 1)
+    reader = asyncio.create_task(reads.read(new.position))
+    await turns()
+    log.gate.set()
+    with pytest.raises(HistoryGone):
+        await forger
+    assert (await reader).events == []
+
+
+def test_a_read_that_hangs_keeps_nobody_who_comes_later():
+    async def main(log: GatedLog) -> None:
+        append(log, 2)
+        reads, gate = SharedReads("a"), asyncio.Event()
+        log.gate = gate
+        first = asyncio.create_task(reads.read(START))
+        await asyncio.sleep(KEEP_SECONDS + 0.1)
+        log.gate = None
+        assert len((await reads.read(START)).events) == 2
+        assert not first.done()
+        gate.set()
+        assert len((await first).events) == 2
+
+    with stage(log=GatedLog()) as (_, log):
+        instantly(main(log))
 
 
 async def test_a_failure_is_not_kept(log):
@@ -120,6 +178,33 @@ async def test_a_reader_that_leaves_takes_the_page_from_nobody(log):
     assert len((await staying).events) == 1
     assert log.reads == 1
     assert leaving.cancelled()
+
+
+async def test_what_all_have_left_is_not_read_any_more(log):
+    append(log, 1)
+    reads, log.gate = SharedReads("a"), asyncio.Event()
+    leaving = [asyncio.create_task(reads.read(START)) for _ in range(2)]
+    await turns()
+    for task in leaving:
+        task.cancel()
+    await turns()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    log.gate = None
+    assert len((await reads.read(START)).events) == 1
+
+
+async def test_no_more_pages_are_held_than_are_kept(log):
+    def held() -> int:
+        gc.collect()
+        return sum(isinstance(each, Page) for each in gc.get_objects())
+
+    events, before = append(log, 3 * MOST_PAGES), held()
+    reads = SharedReads("a")
+    for event in events[:-1]:
+        await reads.read(event.position)
+    assert held() - before == MOST_PAGES
+    reads.clear()
+    assert held() == before
 
 
 async def test_of_many_places_the_newest_are_kept(log):

@@ -134,6 +134,15 @@ async def test_an_answer_that_ends_before_the_count_begins_holds_none(user, monk
     assert not await Lease.objects.aexists()
 
 
+@override_settings(REALTIME={"LLM_PER_USER": 0})
+async def test_who_leaves_at_once_is_found_to_have_too_many_all_the_same(user):
+    with pytest.raises(ConnectionError):
+        async with leased(user):
+            raise ConnectionError("the client has left, on purpose")
+    with pytest.raises(TooManyRequests):
+        slots.slots.check(user)
+
+
 async def test_without_the_database_there_is_no_answer(user, monkeypatch):
     def fails(user: Any) -> int:
         raise OperationalError("on purpose")
