@@ -79,7 +79,7 @@ class SingleFlightCache(Generic[Key, Value]):
         self._loading.clear()
         for key, (_, value) in list(self._values.items()):
             if is_stale(value):
-                del self._values[key]
+                self._values.pop(key, None)  # perhaps it went in another thread
 
     async def _load(self, key: Key, load: Callable[[], Awaitable[Value]], until: float) -> Value:
         task = asyncio.current_task()

@@ -51,34 +51,33 @@ class SharedReads:
 
         Without events, or gone, it was asked for after this was called.
         """
-        found = self._reads.get(position)
-        if found is not None:
-            with suppress(HistoryGone):  # perhaps not for one who stands there by right, by now
-                page = await self._page(position, found)
+        if position in self._reads:
+            # It was begun before: what was not there, or not within reach, may be by now.
+            with suppress(HistoryGone):
+                page = await self._page(position)
                 if page.events:
                     return page
-        again = self._reads.get(position)
-        if again is None or again is found:
-            again = self._begin(position)
-        return await self._page(position, again)
+        # One that was begun meanwhile: of the first, nothing is left by now.
+        if position not in self._reads:
+            self._begin(position)
+        return await self._page(position)
 
     def clear(self) -> None:
         """Hand out no page that was read, or asked for, by now."""
         for position in list(self._reads):
             self._forget(position)
 
-    def _begin(self, position: Position) -> _Read:
-        self._forget(position)
+    def _begin(self, position: Position) -> None:
         while len(self._reads) >= MOST_PAGES:
             self._forget(next(iter(self._reads)))
         # From the beginning: one that hangs must not keep those who come later.
         timer = asyncio.get_running_loop().call_later(
             KEEP_SECONDS, self._forget, position, context=Context()
         )
-        read = self._reads[position] = _Read(spawn(self._read(position)), timer)
-        return read
+        self._reads[position] = _Read(spawn(self._read(position)), timer)
 
-    async def _page(self, position: Position, read: _Read) -> Page:
+    async def _page(self, position: Position) -> Page:
+        read = self._reads[position]
         read.waiting += 1
         try:
             return await shielded(read.task)
@@ -87,7 +86,8 @@ class SharedReads:
             if not read.waiting and not read.task.done():
                 read.task.cancel()  # nobody wants it any more
                 if self._reads.get(position) is read:
-                    self._forget(position)
+                    self._forget(position)  # before it has ended: one that comes now begins another
+            del read  # as below
 
     async def _read(self, position: Position) -> Page:
         CATCH_UPS.inc()

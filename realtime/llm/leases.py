@@ -70,7 +70,7 @@ class Leases:
 async def leased(user: Any) -> AsyncIterator[Callable[[Callable[[], Awaitable[T]]], Awaitable[T]]]:
     """Hold a lease for the length of a with block, which begins before the lease is there.
 
-    A block that ends by itself within `LEAD_SECONDS` has none. Gives a function that calls and
+    A block that ends or fails within `LEAD_SECONDS` has none. Gives a function that calls and
     awaits what the block waits for. It raises `TooManyRequests` as soon as it is known that the
     user has too many answers, or `DatabaseUnavailable`.
     """
@@ -78,7 +78,10 @@ async def leased(user: Any) -> AsyncIterator[Callable[[Callable[[], Awaitable[T]
     beginning = spawn(_begin(user, lead))
     try:
         yield partial(_unless_refused, beginning)
-        lead.cancel()  # one that is left is counted all the same: it is known then who has too many
+        lead.cancel()
+    except Exception:  # a client that leaves is none: whether its user has too many is found out
+        lead.cancel()
+        raise
     finally:
         await asyncio.shield(spawn(_give_back(_leases.get(), beginning)))
 

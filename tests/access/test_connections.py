@@ -13,6 +13,7 @@ import httpx
 import pytest
 from django.contrib.auth.models import User
 from django.db import OperationalError
+from django.test import override_settings
 from django.utils import timezone
 
 from realtime.access import connections, users
@@ -398,6 +399,7 @@ async def test_database_that_does_not_answer_ends_no_connection(answers, monkeyp
 
 
 @pytest.mark.django_db(transaction=True)
+@override_settings(REALTIME={"RECHECK_SECONDS": 1_000})
 async def test_change_that_came_while_the_database_did_not_answer_is_made_up_for(
     answers, monkeypatch
 ):

@@ -5,7 +5,6 @@ import gc
 from collections.abc import AsyncIterator
 
 import pytest
-from django.test import override_settings
 
 from realtime.delivery.feed import Feed
 from realtime.delivery.shared_reads import KEEP_SECONDS, MOST_PAGES, SharedReads
@@ -41,18 +40,23 @@ def append(log: FaultyLog, count: int) -> list[Event]:
     return [log.put("a", "message", f'"{number:03}"') for number in range(count)]
 
 
-async def test_readers_at_one_place_share_a_read_and_what_is_encoded(log):
-    append(log, 6)
-    reads, log.gate = SharedReads("a"), asyncio.Event()
-    waiting = [asyncio.create_task(reads.read(START)) for _ in range(3)]
-    await turns()
-    log.gate.set()
-    pages = [*await asyncio.gather(*waiting), await reads.read(START)]
-    assert log.reads == 1
-    assert all(page is pages[0] for page in pages)
-    assert [event.offset for event in pages[0].events] == [1, 2, 3, 4]
-    assert [event.offset for event in (await reads.read(pages[0].position)).events] == [5, 6]
-    assert log.reads == 2
+def test_readers_at_one_place_share_a_read_and_what_is_encoded():
+    async def main(log: GatedLog) -> None:
+        append(log, 6)
+        reads, log.gate = SharedReads("a"), asyncio.Event()
+        waiting = [asyncio.create_task(reads.read(START)) for _ in range(3)]
+        await turns()
+        log.gate.set()
+        pages = [*await asyncio.gather(*waiting), await reads.read(START)]
+        assert log.reads == 1
+        assert all(page is pages[0] for page in pages)
+        assert [event.offset for event in pages[0].events] == [1, 2, 3, 4]
+        rest = await reads.read(pages[0].position)
+        assert [event.offset for event in rest.events] == [5, 6]
+        assert log.reads == 2
+
+    with stage(log=GatedLog(), LOG_PAGE_EVENTS=4) as (_, log):
+        instantly(main(log))
 
 
 def test_a_page_is_read_again_after_a_second():
@@ -193,41 +197,63 @@ async def test_what_all_have_left_is_not_read_any_more(log):
     assert len((await reads.read(START)).events) == 1
 
 
-async def test_no_more_pages_are_held_than_are_kept(log):
+async def test_one_that_comes_as_the_last_leaves_begins_another(log):
+    append(log, 1)
+    reads, log.gate = SharedReads("a"), asyncio.Event()
+    leaving = asyncio.create_task(reads.read(START))
+    await turns()
+    leaving.cancel()
+    await asyncio.sleep(0)  # it has left, and the read has not ended yet
+    log.gate = None
+    assert len((await reads.read(START)).events) == 1
+
+
+def test_no_more_pages_are_held_than_are_kept():
     def held() -> int:
         gc.collect()
-        return sum(isinstance(each, Page) for each in gc.get_objects())
+        return sum(type(each) is Page for each in gc.get_objects())
 
-    events, before = append(log, 3 * MOST_PAGES), held()
-    reads = SharedReads("a")
-    for event in events[:-1]:
-        await reads.read(event.position)
-    assert held() - before == MOST_PAGES
-    reads.clear()
-    assert held() == before
+    async def main(log: FaultyLog) -> None:
+        events, before = append(log, 3 * MOST_PAGES), held()
+        reads = SharedReads("a")
+        for event in events[:-1]:
+            await reads.read(event.position)
+        assert held() - before == MOST_PAGES
+        reads.clear()
+        assert held() == before
+
+    with stage() as (_, log):
+        instantly(main(log))
 
 
-async def test_of_many_places_the_newest_are_kept(log):
-    events = append(log, MOST_PAGES + 1)
-    reads = SharedReads("a")
-    places = [START, *(event.position for event in events)]
-    for place in places[: MOST_PAGES + 1]:
-        await reads.read(place)
-    for place in places[1 : MOST_PAGES + 1]:
-        await reads.read(place)
-    assert log.reads == MOST_PAGES + 1
-    await reads.read(START)
-    assert log.reads == MOST_PAGES + 2
+def test_of_many_places_the_newest_are_kept():
+    async def main(log: FaultyLog) -> None:
+        events = append(log, MOST_PAGES + 1)
+        reads = SharedReads("a")
+        places = [START, *(event.position for event in events)]
+        for place in places[: MOST_PAGES + 1]:
+            await reads.read(place)
+        for place in places[1 : MOST_PAGES + 1]:
+            await reads.read(place)
+        assert log.reads == MOST_PAGES + 1
+        await reads.read(START)
+        assert log.reads == MOST_PAGES + 2
+
+    with stage() as (_, log):
+        instantly(main(log))
 
 
 @pytest.mark.parametrize(("limit", "count"), [(10, 1), (9, 2)])
-async def test_a_page_over_the_bytes_that_a_topic_may_keep_is_not_kept(log, limit, count):
-    append(log, 2)  # of five bytes each
-    with override_settings(REALTIME={"TAIL_BYTES": limit, "EVENT_LOG": lambda: log}):
+def test_a_page_over_the_bytes_that_a_topic_may_keep_is_not_kept(limit, count):
+    async def main(log: FaultyLog) -> None:
+        append(log, 2)  # of five bytes each
         reads = SharedReads("a")
         await reads.read(START)
         await reads.read(START)
-    assert log.reads == count
+        assert log.reads == count
+
+    with stage(TAIL_BYTES=limit) as (_, log):
+        instantly(main(log))
 
 
 async def test_a_topic_that_begins_anew_hands_out_no_page_of_before(log):
