@@ -47,7 +47,9 @@ def world():
 @pytest.fixture(autouse=True)
 async def _nothing_left(world):
     yield
-    await eventually(lambda: not running_hubs() and not get_connections().connections)
+    await eventually(lambda: not get_connections().connections)
+    await get_connections().close()  # which would listen a little longer
+    await eventually(lambda: not running_hubs())
     await eventually(lambda: len(asyncio.all_tasks()) == 1)
 
 
