@@ -5,7 +5,6 @@ import json
 import os
 import re
 import resource
-import select
 import signal
 import socket
 import subprocess
@@ -51,18 +50,19 @@ class Running:
         arguments = ", ".join([repr(app), *(f"{k}={v!r}" for k, v in {"port": 0, **more}.items())])
         self.errors = output
         self.log = output.with_name("log")
-        with output.open("wb") as errors:
+        # A file, and no pipe: nobody reads on, and workers that log would wait once it is full.
+        said = output.with_name(f"{output.name}.stdout")
+        with output.open("wb") as errors, said.open("wb") as stdout:
             self.process = subprocess.Popen(
                 [sys.executable, "-W", "error", "-c", SCRIPT.format(arguments=arguments)],
                 cwd=ROOT,
                 env={**os.environ, "TEST_LOG": str(self.log), **(env or {})},
-                stdout=subprocess.PIPE,
+                stdout=stdout,
                 stderr=errors,
-                text=True,
             )
-        assert self.process.stdout
-        readable, _, _ = select.select([self.process.stdout], [], [], 30)
-        self.line = self.process.stdout.readline().strip() if readable else "nothing in 30 s"
+        with suppress(AssertionError):  # the test says what it has waited for
+            eventually(lambda: "\n" in said.read_text() or self.process.poll() is not None, 30)
+        self.line = said.read_text().partition("\n")[0] or "nothing in 30 s"
         where = self.line.split(" ")[2] if self.line.startswith("Serving") else ""
         self.address: object = where.removeprefix("unix:")
         if where.startswith("http:"):
@@ -100,8 +100,6 @@ class Running:
             self.process.wait(20)
         finally:
             self.process.kill()
-            assert self.process.stdout
-            self.process.stdout.close()
 
 
 @pytest.fixture(scope="session", autouse=True)
