@@ -417,7 +417,7 @@ def test_to_stop_leaves_all_groups_however_long_a_slow_layer_takes():
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
 def test_to_stop_again_leaves_the_groups_that_a_cancellation_has_kept(count):
-    """As at the end of a loop, which first cancels all its tasks."""
+    """As at the end of a loop, which first cancels all its tasks, and waits for them."""
     layer = FakeLayer(Noise(1, delay=1.0, longest=0.5))
 
     async def play(bus: ChannelsBus, layer: FakeLayer, heard: list[Any]) -> None:
@@ -425,9 +425,11 @@ def test_to_stop_again_leaves_the_groups_that_a_cancellation_has_kept(count):
         await bus.settled()
         stopping = asyncio.create_task(bus.stop())
         await turns(count)
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        ending = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in ending:
             task.cancel()
-        await asyncio.wait([stopping])
+        await asyncio.wait(ending)
+        assert stopping in ending
         assert len(layer.groups) == 120
 
     run(play, layer)
