@@ -81,8 +81,10 @@ class PostgresConnection:
             with suppress(OSError):
                 own.shutdown(socket.SHUT_RDWR)
             own.detach()
+        try:
             await asyncio.wait([self._work])
-        await self._connection.close()
+        finally:  # also where this is cancelled: it waits for nothing
+            await self._connection.close()
 
     async def _serve(self) -> None:
         try:

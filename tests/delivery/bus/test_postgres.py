@@ -235,6 +235,19 @@ async def test_a_statement_that_fails_takes_no_other_with_it():
             await connected.execute("SELECT")
 
 
+async def test_a_close_that_is_cancelled_closes_the_connection():
+    with override_settings(REALTIME=QUICK):
+        connected = PostgresConnection(lambda *found: None, lambda: None)
+        await connected.open()
+        closing = asyncio.create_task(connected.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        assert closing.cancelled()
+        assert connected._connection.closed
+        await asyncio.wait([connected._work])
+
+
 def test_e018_another_database():
     assert ids(REALTIME={"BUS": "postgres"}) == []
     with patch.object(connection, "vendor", "sqlite"):
