@@ -5,7 +5,7 @@ import resource
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import AsyncMock, patch
 
 import psycopg
 import pytest
@@ -235,16 +235,18 @@ async def test_a_statement_that_fails_takes_no_other_with_it():
             await connected.execute("SELECT")
 
 
-async def test_a_close_that_is_cancelled_closes_the_connection():
+async def test_a_close_that_is_cancelled_closes_the_connection(monkeypatch):
     with override_settings(REALTIME=QUICK):
         connected = PostgresConnection(lambda *found: None, lambda: None)
         await connected.open()
+        close = AsyncMock(wraps=connected._connection.close)
+        monkeypatch.setattr(connected._connection, "close", close)
         closing = asyncio.create_task(connected.close())
         await asyncio.sleep(0)
         closing.cancel()
         await asyncio.wait([closing])
         assert closing.cancelled()
-        assert connected._connection.closed
+        close.assert_awaited_once()
         await asyncio.wait([connected._work])
 
 
