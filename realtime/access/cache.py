@@ -21,7 +21,7 @@ class SingleFlightCache(Generic[Key, Value]):
     """
 
     def __init__(self) -> None:
-        # Not one for all: a loop may end without a word.
+        # For each loop by itself: one that ends without `distrust` is not asked any more.
         self._trusting: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
         self._values: dict[Key, tuple[float, Value]] = {}
         self._loading: dict[Key, asyncio.Task[Value]] = {}

@@ -57,7 +57,7 @@ class SharedReads:
                 page = await self._page(position)
                 if page.events:
                     return page
-        # One that was begun meanwhile: of the first, nothing is left by now.
+        # What is there now was begun after this was called: the first one has been forgotten.
         if position not in self._reads:
             self._begin(position)
         return await self._page(position)

@@ -56,7 +56,7 @@ def close_suspects() -> None:
 def check_pool(connection: Any) -> None:
     """Replace the idle connections of its pool that have failed: a server drops all of them."""
     pool = getattr(connection, "pool", None)  # Django has them for PostgreSQL
-    if pool is not None and not pool.closed:  # as one is that the next connection opens
+    if pool is not None and not pool.closed:  # it is closed until a connection opens it
         pool.check()
 
 

@@ -83,7 +83,7 @@ class PostgresConnection:
             own.detach()
         try:
             await asyncio.wait([self._work])
-        finally:  # also where this is cancelled: it waits for nothing
+        finally:  # also where this is cancelled; psycopg does not wait here
             await self._connection.close()
 
     async def _serve(self) -> None:
