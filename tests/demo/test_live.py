@@ -66,6 +66,38 @@ def test_operator_sees_who_is_connected_and_disconnects(
     expect(page.get_by_text("Ended all live connections.")).to_be_visible()
 
 
+# The function that each update of the page goes through, with the tables as they are and changed.
+UPDATE = """(change) => {
+  const tables = document.querySelector("[data-live-tables]");
+  update(tables, change === "none" ? tables.innerHTML : tables.innerHTML.replace(...change));
+}"""
+
+
+def test_focus_stays_in_the_first_update_and_where_a_table_is_moved(
+    two: Demo, open_page: Callable[..., Any]
+) -> None:
+    open_page("alice", two.url, "/?room=seen")
+    page = live_page(two, open_page, "?user=alice")
+    page.route("**/process/events/*", lambda route: route.abort())  # no update but the test's own
+    page.reload()
+    button = page.get_by_role("button", name="Disconnect")
+    button.focus()
+    button.evaluate("(button) => { button.isTheSame = true; }")
+    page.evaluate(UPDATE, "none")
+    expect(button).to_be_focused()
+    page.evaluate(UPDATE, ['<section class="module" data-key="user-', "<section></section>$&"])
+    expect(button).to_be_focused()
+    assert button.evaluate("(button) => button.isTheSame")
+
+
+def test_operator_can_disconnect_a_user_of_no_known_connection(
+    two: Demo, open_page: Callable[..., Any]
+) -> None:
+    page = live_page(two, open_page, "?user=bob")
+    expect(page.get_by_text("Nothing is open.")).to_be_visible()
+    expect(page.get_by_role("button", name="Disconnect")).to_be_visible()
+
+
 def test_events_are_seen_as_they_happen(two: Demo, open_page: Callable[..., Any]) -> None:
     page = live_page(two, open_page, "?topic=room.tail")
     lines = page.locator("[data-tail] li")

@@ -36,6 +36,18 @@ function mergeChildren(old, fresh) {
   while (old.childNodes.length > wanted.length) old.lastChild.remove();
 }
 
+/** Show the tables as the server's template has written them, with the focus where it was. */
+function update(tables, html) {
+  // Escaped by Django; and what a template element holds runs no script. It keeps all white space,
+  // as the page itself does: a body drops what it begins with, and every table would be moved.
+  const fresh = document.createElement("template");
+  fresh.innerHTML = html;
+  const focused = document.activeElement;
+  mergeChildren(tables, fresh.content);
+  // An element that was moved has lost it.
+  if (focused.isConnected && document.activeElement !== focused) focused.focus({ preventScroll: true });
+}
+
 function keepUpToDate(page) {
   const state = page.querySelector("[data-live-state]");
   const tables = page.querySelector("[data-live-tables]");
@@ -48,9 +60,7 @@ function keepUpToDate(page) {
     state.textContent = isOver ? state.dataset.ended : state.dataset.waiting;
   };
   source.onmessage = (event) => {
-    // The server's own template, escaped by Django; a document of its own runs no script.
-    const fresh = new DOMParser().parseFromString(JSON.parse(event.data), "text/html");
-    mergeChildren(tables, fresh.body);
+    update(tables, JSON.parse(event.data));
   };
 }
 
