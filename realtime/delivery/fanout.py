@@ -22,7 +22,7 @@ from ..events.event import Event, last_position, take
 from ..events.position import START, Position
 from ..metrics.series import Counter, Histogram
 from ..server.extensions import Framing, Group
-from .synced import Encode, Sent, Sink, Subscriber, Synced, join
+from .synced import NOTHING, Encode, Sent, Sink, Subscriber, Synced, join
 
 logger = logging.getLogger("realtime.hub")
 
@@ -235,11 +235,11 @@ class Fanout:
         if not events[0].follows(self._sent):
             self._unsync_all()  # something is missing: each reads it from the log
         position = last_position(events, self._sent)
-        for synced in self._groups.values():
+        for synced in (groups := list(self._groups.values())):
             self._compact(synced)
             synced.sent_until = 0
         self._sending = position
-        for synced in list(self._groups.values()):
+        for synced in groups:
             yield from self._write(synced, events)
         # A copy made now: those are in it that were unsynced before they had the events.
         for number, subscriber in enumerate(list(self._lagging), 1):
@@ -267,7 +267,7 @@ class Fanout:
             synced.sent_until = stop
             yield
         DELIVERIES.add(len(events) * (size - holes - synced.skipped), "lane")
-        synced.sending = Sent(0, 0)
+        synced.sending = NOTHING
 
     def _refused(self, subscriber: Subscriber | None, events: list[Event]) -> None:
         """Have a subscriber whose lane has taken nothing read on from before the events."""

@@ -1,7 +1,7 @@
 """The subscribers that the fan-out writes to in one form, and what each was sent."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from ..events.event import Event
 from ..events.position import Position
@@ -54,6 +54,9 @@ class Sent(NamedTuple):
     size: int
 
 
+NOTHING: Final = Sent(0, 0)
+
+
 class Synced:
     """Subscribers that are written to in one form, by the index that `lanes` has given them."""
 
@@ -70,16 +73,18 @@ class Synced:
         self.subscribers: list[Subscriber | None] = []
         self.removed = 0
         self.sent_until = 0  # the indexes below have the events that are being sent
-        self.sent = Sent(0, 0)  # by now, those that are being sent too
-        self.sending = Sent(0, 0)
+        self.sent = NOTHING  # by now, those that are being sent too
+        self.sending = NOTHING
         self.skipped = 0  # removed before they had what is being sent
 
     def sent_to(self, index: int, before: Sent) -> Sent:
         """Return what was sent to a subscriber since it was synced."""
-        rest = Sent(0, 0) if index < self.sent_until else self.sending
+        rest = NOTHING if index < self.sent_until else self.sending
         sent = self.sent
         return Sent(sent.events - before.events - rest.events, sent.size - before.size - rest.size)
 
 
 def join(events: Sequence[Event], encode: Encode, framing: Framing) -> bytes:
+    if len(events) == 1:  # as a rule
+        return events[0].encoded(encode, framing)
     return b"".join([event.encoded(encode, framing) for event in events])

@@ -23,13 +23,14 @@ class KnownHeads:
 
     def note(self, positions: Iterable[tuple[str, Position]]) -> None:
         """Take note of positions, by topic, that somebody has committed."""
+        known = self._positions
         with self._lock:
             for topic, position in positions:
-                if not is_behind(position, self._positions.get(topic)):
-                    self._positions[topic] = position
-                self._positions.move_to_end(topic)
-            while len(self._positions) > MAX_TOPICS:
-                self._positions.popitem(last=False)
+                if not is_behind(position, known.get(topic)):
+                    known[topic] = position
+                known.move_to_end(topic)
+            while len(known) > MAX_TOPICS:
+                known.popitem(last=False)
 
     def of(self, topics: Sequence[str]) -> dict[str, Position]:
         """Return what is known now; a statement that begins after this has to see as much."""

@@ -44,7 +44,7 @@ class Event:
     @property
     def id(self) -> str | None:
         """Return the id on the wire; None for an ephemeral event."""
-        return str(self.position) if self.offset else None
+        return f"{self.epoch}-{self.offset}" if self.offset else None  # as `str(self.position)`
 
     def follows(self, position: Position) -> bool:
         """Return whether nothing is missing between a position and this event."""

@@ -4,7 +4,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
 from typing import Any, Final
@@ -39,22 +39,27 @@ def encode_data(data: object, max_bytes: int, convert: Convert | None = None) ->
     and None. Of everything else `convert` returns such a value, or raises TypeError. Raises
     `InvalidData`, or `DataTooLarge` over `max_bytes` of UTF-8.
     """
-    try:
-        _check(data, convert)
-        text = _encoder(convert)(data)
-        size = len(text.encode())
-    except RecursionError:
-        raise InvalidData("The data is nested too deeply to be JSON; flatten it.") from None
-    except UnicodeEncodeError as error:
-        raise InvalidData(_half_a_pair(error)) from None
-    except ValueError as error:  # an integer with more digits than Python writes, or reads
-        raise InvalidData(f"The data can't be written as JSON: {str(error).rstrip('.')}.") from None
+    text, size = _encode(data, convert)
     if size > max_bytes:
         raise DataTooLarge(
             f"The data is {size} bytes of JSON, more than the {max_bytes} of MAX_EVENT_BYTES; "
             "publish a reference to it instead."
         )
     return text
+
+
+def _encode(data: object, convert: Convert | None) -> tuple[str, int]:
+    """Return the JSON text of `data`, and how many bytes of UTF-8 it has."""
+    try:
+        _check(data, convert)
+        text = _encoder(convert)(data)
+        return text, len(text) if text.isascii() else len(text.encode())
+    except RecursionError:
+        raise InvalidData("The data is nested too deeply to be JSON; flatten it.") from None
+    except UnicodeEncodeError as error:
+        raise InvalidData(_half_a_pair(error)) from None
+    except ValueError as error:  # an integer with more digits than Python writes, or reads
+        raise InvalidData(f"The data can't be written as JSON: {str(error).rstrip('.')}.") from None
 
 
 def encode_meta(meta: object, max_bytes: int, convert: Convert | None = None) -> str:
@@ -65,10 +70,9 @@ def encode_meta(meta: object, max_bytes: int, convert: Convert | None = None) ->
     if not isinstance(meta, dict):
         raise InvalidData(f"The meta is {meta!r:.60}: give a dict.")
     try:
-        text = encode_data(meta, sys.maxsize, convert)
+        text, size = _encode(meta, convert)
     except InvalidData as error:
         raise InvalidData(f"As meta: {error}") from None
-    size = len(text.encode())
     if size > max_bytes:
         raise DataTooLarge(
             f"The meta is {size} bytes of JSON, more than the {max_bytes} of MAX_META_BYTES; "
@@ -131,23 +135,31 @@ def _encoder(convert: Convert | None) -> Callable[[object], str]:
     ).encode
 
 
+_SCALARS: Final = frozenset({str, int, bool, type(None)})  # nothing in them is wrong
+
+
 def _check(value: object, convert: Convert | None) -> None:
     """Raise `InvalidData` where json.dumps would change the value (integer keys) or refuse it."""
-    kind = type(value)
-    if kind is str or kind is int or value is None or kind is bool:
-        return
     if isinstance(value, dict):
-        for key, item in value.items():
+        for key in value:
             if not isinstance(key, str):
                 raise InvalidData(f"The data has the key {key!r:.60}: JSON keys are strings.")
-            _check(item, convert)
+        items: Iterable[object] = value.values()
     elif isinstance(value, list | tuple):
-        for item in value:
+        items = value
+    else:
+        _check_scalar(value, convert)
+        return
+    for item in items:
+        if type(item) not in _SCALARS:  # without a call for each of them
             _check(item, convert)
-    elif isinstance(value, float):
+
+
+def _check_scalar(value: object, convert: Convert | None) -> None:
+    if isinstance(value, float):
         if not math.isfinite(value):
             raise InvalidData(f"The data holds {value}, which JSON can't express; use None.")
-    elif not isinstance(value, str | int):
+    elif value is not None and not isinstance(value, str | int):
         _check(_converted(value, convert), convert)
 
 

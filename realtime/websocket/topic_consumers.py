@@ -10,7 +10,7 @@ from ..access.permissions import require
 from ..access.user_info import publisher_of, sender_meta
 from ..conf import settings
 from ..delivery.publish import publish_now
-from ..delivery.published import publishing_via
+from ..delivery.published import PublishingVia
 from ..delivery.topic_subscriber import Reset, Started
 from ..events.payload import DEFAULT_TYPE
 from ..events.position import parse_position
@@ -160,7 +160,7 @@ async def publish_from(
         raise InvalidData("'ephemeral' is true or false.")
     kind = content.get("event", DEFAULT_TYPE)
     await admit(client, [topic])
-    with publishing_via("websocket"):
+    with PublishingVia("websocket"):
         event = await publish_now(
             topic,
             content["data"],

@@ -20,9 +20,14 @@ class Keyspace:
     def __init__(self, partitions: int) -> None:
         self.tags: Sequence[str] = partition_tags(partitions)
         self.tag = lru_cache(10_000)(self._tag)
+        self.of = lru_cache(1_000)(self._of)
 
     def _tag(self, topic: str) -> str:
         return self.tags[crc32(topic.encode()) % len(self.tags)]
+
+    def _of(self, topic: str) -> tuple[str, str, str, str]:
+        """Return the keys that an append to the topic has to write."""
+        return self.meta(topic), self.stream(topic), self.topics(topic), self.changes(topic)
 
     def meta(self, topic: str) -> str:
         """Return the key of a topic's epoch and head."""

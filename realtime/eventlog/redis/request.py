@@ -31,17 +31,20 @@ class Append:
         self.known = [known.get(topic) for topic in self.topics]
         self.keys = [writer]
         for topic in self.topics:
-            self.keys += [space.meta(topic), space.stream(topic)]
-            self.keys += [space.topics(topic), space.changes(topic)]
+            self.keys += space.of(topic)
         self._keys: dict[str, int] = {}
         places = {topic: index for index, topic in enumerate(self.topics, 1)}
         values: list[Value] = []
         given_calls = []
         for call in calls:
-            given_calls.append([[places[event.topic], self._key(space, event)] for event in call])
+            given_call = []
             for event in call:
-                content = "" if event.key is None else digest_of_content(event)
-                values += [event.type, event.data, event.meta or "", content]
+                key, content = 0, ""
+                if event.key is not None:
+                    key, content = self._key(space, event), digest_of_content(event)
+                given_call.append((places[event.topic], key))
+                values += (event.type, event.data, event.meta or "", content)
+            given_calls.append(given_call)
         given: dict[str, Any] = {
             "number": number,
             "epoch": new_epoch(),
@@ -82,9 +85,7 @@ class Append:
         return answers
 
     def _key(self, space: Keyspace, event: NewEvent) -> int:
-        """Return the place of a publisher's key among the script's keys; 0 for none."""
-        if event.key is None:
-            return 0
+        """Return the place of a publisher's key among the script's keys."""
         name = space.key(event.topic, digest_of_key(event))
         if name not in self._keys:
             self.keys.append(name)
