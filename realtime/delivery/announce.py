@@ -16,7 +16,7 @@ from ..utils.aio import spawn
 from .bus import make_bus
 from .hub import Hub, running_hubs
 from .outbox import MESSAGE_EVENTS, Outbox
-from .published import PUBLISHED, published_via
+from .published import PUBLISHED, Via, published_via
 
 logger = logging.getLogger("realtime.publishing")
 
@@ -25,7 +25,7 @@ OPEN_SECONDS: Final = 10.0  # for which a bus that has timed out is not called
 ByTopic: TypeAlias = Mapping[str, Sequence[Event]]
 
 
-def announce(events: Sequence[Event], via: str | None = None) -> Awaitable[None]:
+def announce(events: Sequence[Event], via: Via | None = None) -> Awaitable[None]:
     """Deliver events to this process's readers and send them to the other processes.
 
     From a thread or an event loop. Where this process listens, its hub sends them and the
@@ -66,7 +66,7 @@ class Done:
 class Announcement:
     """Announce events once they are stored; await this to wait until the bus has taken them."""
 
-    via = "code"  # it is called in another context than the publisher's
+    via: Via = "code"  # it is called in another context than the publisher's
     _sent: Awaitable[None] | None = None
 
     def __call__(self, events: Sequence[Event]) -> None:

@@ -96,11 +96,21 @@ async def publish_now(
 
     Spares the request's own thread and database connection.
     """
+    announcement = Announcement()
+    announcement.via = published_via.get()
+    new = topic, data, type, meta, key, publisher
+    return await publish_with(announcement, new, ephemeral=ephemeral)
+
+
+async def publish_with(
+    announcement: Announcement, made_of: tuple[Any, ...], *, ephemeral: bool
+) -> Event:
+    """Publish what `make_event` makes of its arguments, and announce it by `announcement`.
+
+    That is called as soon as the event is stored: a caller that is cancelled takes nothing back.
+    """
     with Publishing():
-        new = make_event(topic, data, type, meta, key, publisher)
-        # Called as soon as it is stored: a caller that is cancelled takes nothing back.
-        announcement = Announcement()
-        announcement.via = published_via.get()
+        new = make_event(*made_of)
         if ephemeral:
             event = _ephemeral(new)
             announcement([event])

@@ -36,6 +36,12 @@ class FastLane(Protocol):
     def try_write(self, data: bytes) -> bool:
         """Write framed bytes now, all of them; False if nothing was taken."""
 
+    def cork(self) -> None:
+        """Keep what is written until `uncork`, which follows without an `await`."""
+
+    def uncork(self) -> None:
+        """Write what was kept, with one system call."""
+
 
 class Group(Protocol):
     """Write to many lanes of one kind; each has an index, that is not reused before `compact`."""

@@ -143,7 +143,7 @@ class SocketGroup:
 class SocketLane:
     """Offer one response, or one WebSocket, as a `FastLane`."""
 
-    __slots__ = ("_armed", "framing", "groups", "send", "transport")
+    __slots__ = ("_armed", "_corked", "framing", "groups", "send", "transport")
     kind: ClassVar = SocketGroup
 
     def __init__(self, transport: _Transport) -> None:
@@ -152,6 +152,7 @@ class SocketLane:
         self.send: Send = _refuse
         self.groups: dict[SocketGroup, int] = {}  # a WebSocket may read several topics
         self._armed: bytes | None = None
+        self._corked: list[bytes] | None = None
 
     def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
         return _no_lane, ()  # in another process, as of a scope that Daphne's test harness pickles
@@ -198,6 +199,34 @@ class SocketLane:
         self.send = send
         for group, index in self.groups.items():
             group.renew(index, send)
+
+    def cork(self) -> None:
+        """Keep what is written from now on, until `uncork` writes it at once.
+
+        Only around calls that don't await: what is sent meanwhile would overtake it.
+        """
+        if self.send is not _refuse:
+            self._corked = []
+            self._renew(self._keep)
+
+    def _keep(self, data: bytes) -> int:
+        assert self._corked is not None
+        self._corked.append(data)
+        return len(data)
+
+    def uncork(self) -> None:
+        """Write what was kept; what the socket does not take is queued."""
+        corked, self._corked = self._corked, None
+        if corked is None:
+            return
+        self.resume()  # what is pending by now, or has shut the lane, has paused it
+        try:
+            data = b"".join(corked)
+            if data and not self.try_write(data):
+                self.transport.keep(data, 0)  # nothing, of one that was shut
+        except BaseException:  # such as no memory: it was said to be taken, and is not
+            self.transport.abort()
+            raise
 
     def try_write(self, data: bytes) -> bool:
         """Write data now, or take nothing of it and return False.

@@ -22,6 +22,7 @@ Message = dict[str, Any]
 
 MAX_EARLY: Final = 65_536
 """Bytes a client may send before it has been accepted."""
+MESSAGES_IN_A_ROW: Final = 8  # that an application takes before the others have a turn
 CLOSE_DELAY: Final = 1.0
 """Seconds in which an application may deal with what came before a close, until it is answered."""
 CAN_NOT_CLOSE: Final = (
@@ -58,6 +59,7 @@ class WebSocketConnection:
         "_handshake",
         "_has_disconnect",
         "_has_sent",
+        "_in_a_row",
         "_opened",
         "_parser",
         "_pong",
@@ -91,6 +93,7 @@ class WebSocketConnection:
         self._bytes = 0  # of the messages in the queue
         self._waiter: asyncio.Future[None] | None = None
         self._has_sent = False  # the application has, since it last waited
+        self._in_a_row = 0  # messages that it did not wait for
         self._has_disconnect = False  # it is in the queue, or has been received
         # The close frame that is due, and the code and reason that the application is told.
         self._ending = b"", frames.ABNORMAL, ""
@@ -345,6 +348,11 @@ class WebSocketConnection:
     async def receive(self) -> Message:
         """Return the next message: ASGI's receive."""
         queue = self._queue
+        if queue and not self.gone.is_set():  # what a peer has left is taken without delay
+            self._in_a_row += 1
+            if self._in_a_row > MESSAGES_IN_A_ROW:
+                self._in_a_row = 0
+                await asyncio.sleep(0)  # an application that awaits nothing else keeps nobody out
         while not queue:
             if self.state is CLOSE_RECEIVED:
                 self._answer_close()

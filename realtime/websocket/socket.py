@@ -17,7 +17,7 @@ from ..limits.connection_limits import NO_LIMITS, ConnectionLimits
 from ..limits.refused import hold_back
 from ..metrics import live_connections
 from ..metrics.server_series import HANDSHAKES
-from ..server.extensions import has_denial_response
+from ..server.extensions import fastlane, has_denial_response
 from ..streaming.json_columns import encode_value
 from ..utils.asgi import Message, Scope, Send, send_json
 from . import messages as frames
@@ -107,6 +107,20 @@ class Socket:
             await self.base_send({"type": "websocket.send", kind: frame})
         elif self.is_connecting:
             raise RuntimeError("The socket is not open yet: greet in `connected`.")
+
+    def try_send_text(self, text: str) -> bool:
+        """Send a text frame at once, by the fast lane; return whether that has taken it.
+
+        One that sends its text in a way of its own is asked to do so.
+        """
+        lane = fastlane(self.scope)
+        if lane is None or lane.framing is None or not self._is_open:
+            return False
+        if type(self).send_text is not Socket.send_text:
+            return False
+        if is_taken := lane.try_write(lane.framing(text.encode())):
+            self._sent += len(text)
+        return is_taken
 
     async def send_error(self, code: str, detail: str, ref: Any = None, **more: object) -> None:
         """Send an error frame: `code` for programs, `detail` with what to do."""

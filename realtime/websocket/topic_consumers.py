@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 from ..access.permissions import require
 from ..access.user_info import publisher_of, sender_meta
 from ..conf import settings
-from ..delivery.publish import publish_now
-from ..delivery.published import PublishingVia
+from ..delivery.publish import publish_with
 from ..delivery.topic_subscriber import Reset, Started
 from ..events.payload import DEFAULT_TYPE
 from ..events.position import parse_position
@@ -21,6 +20,7 @@ from ..limits.publishing import admit, note_published
 from ..presence.member_subscription import require_kept
 from ..utils.asgi import query, wants
 from . import messages as frames
+from .acknowledgement import Acknowledgement
 from .consumers import WebSocketConsumer
 from .renewal import renew
 
@@ -158,17 +158,12 @@ async def publish_from(
     ephemeral = content.get("ephemeral", False)
     if not isinstance(ephemeral, bool):
         raise InvalidData("'ephemeral' is true or false.")
-    kind = content.get("event", DEFAULT_TYPE)
     await admit(client, [topic])
-    with PublishingVia("websocket"):
-        event = await publish_now(
-            topic,
-            content["data"],
-            type=kind,
-            ephemeral=ephemeral,
-            meta=await sender_meta(consumer.user),  # never the client's word
-            key=(key := content.get("key")),
-            publisher="" if key is None else publisher_of(consumer.user),
-        )
+    key = content.get("key")
+    publisher = "" if key is None else publisher_of(consumer.user)
+    meta = await sender_meta(consumer.user)  # never the client's word
+    answer = Acknowledgement(consumer, frames.ref_of(content))
+    new = topic, content["data"], content.get("event", DEFAULT_TYPE), meta, key, publisher
+    event = await publish_with(answer, new, ephemeral=ephemeral)
     await note_published(client, [event])
-    await consumer.send_text(frames.published_text(event.id, frames.ref_of(content)))
+    await answer.send(event)

@@ -533,6 +533,25 @@ async def ws_slow(scope: Scope, receive: Any, send: Any) -> None:
     EVENTS.append(f"slow got {count} then {message['code']}")
 
 
+async def ws_busy(scope: Scope, receive: Any, send: Any) -> None:
+    """Awaits nothing but messages, and notes how often others had a turn meanwhile."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    message, counting = await receive(), asyncio.ensure_future(count())
+    while message["type"] == "websocket.receive" and message["text"] != "last":
+        message = await receive()
+    counting.cancel()
+    EVENTS.extend((f"{turns}", "busy"))
+
+
 async def ws_lane(scope: Scope, receive: Any, send: Any) -> None:
     lane = scope["extensions"]["realtime.lane"]["lane"]
     await receive()

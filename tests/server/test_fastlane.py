@@ -328,6 +328,79 @@ def test_a_part_that_was_taken_counts_and_the_rest_is_kept(
     assert group.write(b"a", 0, 6) == [1, 2]  # something is pending
 
 
+def test_what_a_corked_lane_takes_goes_out_in_one_call(
+    group: SocketGroup, peers: list[Peer]
+) -> None:
+    calls: list[bytes] = []
+
+    def send(data: bytes) -> int:
+        calls.append(data)
+        return peers[1].ours.send(data)
+
+    peers[1].send = send
+    peers[1].lane.cork()
+    assert group.write(b"a", 0, 3) == []
+    assert peers[1].lane.try_write(b"b")
+    assert [peer.read() for peer in peers[:3]] == [b"a", b"", b"a"]
+    peers[1].lane.uncork()
+    assert (peers[1].read(), calls) == (b"ab", [b"ab"])
+    assert group.write(b"c", 0, 3) == []
+    assert peers[1].read() == b"c"  # it is corked no more
+    peers[1].lane.cork()
+    peers[1].lane.uncork()
+    assert calls == [b"ab", b"c"]  # nothing was written, and nothing is sent
+
+
+def test_what_a_corked_lane_has_taken_is_queued_where_the_socket_takes_nothing(
+    group: SocketGroup, peers: list[Peer]
+) -> None:
+    peers[0].lane.cork()
+    peers[1].lane.cork()
+    assert group.write(b"a", 0, 2) == []
+    peers[0].fill()
+    peers[1].keep(b"first", 0)  # as what the server itself writes meanwhile
+    for peer in peers[:2]:
+        peer.lane.uncork()
+    assert peers[0].kept == [(b"a", 0)]
+    assert peers[1].kept == [(b"first", 0), (b"a", 0)]
+    assert group.write(b"b", 0, 2) == [0, 1]
+
+
+def test_a_connection_ends_that_what_it_has_taken_can_not_be_written_to(
+    group: SocketGroup, peers: list[Peer]
+) -> None:
+    def fail(data: bytes) -> int:
+        raise MemoryError
+
+    peers[0].send = fail
+    peers[0].lane.cork()
+    assert group.write(b"a", 0, 1) == []
+    with pytest.raises(MemoryError):
+        peers[0].lane.uncork()
+    assert peers[0].aborted == 1
+
+
+def test_a_lane_that_takes_nothing_takes_nothing_corked(
+    group: SocketGroup, peers: list[Peer]
+) -> None:
+    peers[0].lane.pause()
+    peers[0].lane.cork()
+    assert group.write(b"a", 0, 1) == [0]
+    peers[0].lane.uncork()
+    assert not peers[0].lane.try_write(b"b")
+    peers[1].lane.cork()
+    assert peers[1].lane.try_write(b"c")
+    peers[1].lane.shut()
+    peers[1].lane.uncork()  # it has ended: as what was queued
+    peers[2].lane.cork()
+    assert peers[2].lane.try_write(b"d")
+    peers[2].theirs.close()
+    peers[2].lane.uncork()
+    assert (peers[2].aborted, peers[2].kept) == (1, [])
+    assert [peer.read() for peer in peers[:2]] == [b"", b""]
+    assert [peer.kept for peer in peers[:2]] == [[], []]
+
+
 def test_a_lane_comes_back_to_its_index(group: SocketGroup, peers: list[Peer]) -> None:
     peers[1].lane.pause()
     assert group.write(b"a", 0, 6) == [1]

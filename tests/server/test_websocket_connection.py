@@ -396,6 +396,15 @@ def test_a_peer_that_reads_does_not_starve_the_others(worker: Worker) -> None:
         assert worker.get("/hello") == b"hello"
 
 
+def test_an_application_that_only_receives_keeps_nobody_out(worker: Worker) -> None:
+    with worker.client() as client:
+        client.upgrade("/busy")
+        client.send(frame(TEXT, b"m") * 800 + frame(TEXT, b"last"))  # in one packet
+        worker.wait_for("busy")
+    turns, _ = worker.status()["events"][-2:]
+    assert int(turns) >= 80
+
+
 @pytest.mark.parametrize("size", [0, 10, 2_000])
 def test_messages_wait_in_the_socket_while_the_application_is_busy(
     worker: Worker, size: int

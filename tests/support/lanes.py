@@ -42,6 +42,7 @@ class FakeLane:
         self.takes = takes
         self.written: list[bytes] = []
         self.armed: bytes | None = None
+        self.is_corked = False
         self.on_write: Callable[[], None] | None = None
 
     def arm(self, body: bytes) -> None:
@@ -53,3 +54,9 @@ class FakeLane:
         if self.takes:
             self.written.append(data)
         return self.takes
+
+    def cork(self) -> None:
+        self.is_corked = True
+
+    def uncork(self) -> None:
+        self.is_corked = False

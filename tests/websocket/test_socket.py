@@ -15,6 +15,8 @@ from realtime.exceptions import (
 )
 from realtime.websocket.socket import ConsumerState, Socket
 
+from ..support.lanes import FakeLane
+
 
 class Sent(Socket):
     """A socket in a state of its life, and what it has sent."""
@@ -125,3 +127,36 @@ async def test_a_refusal_is_an_answer_of_http_or_else_a_close(
     socket = Sent(ConsumerState.CONNECTING)
     await socket._refuse(error)
     assert socket.messages == [{"type": "websocket.close", "code": code, "reason": str(error)}]
+
+
+class SentLoudly(Sent):
+    async def send_text(self, text: str) -> None:
+        await super().send_text(text.upper())
+
+
+def test_text_goes_by_the_fast_lane_where_that_takes_it():
+    lane = FakeLane()
+    socket = Sent(ConsumerState.OPEN, **{"realtime.lane": {"lane": lane}})
+    assert socket.try_send_text("é")
+    lane.takes = False
+    assert not socket.try_send_text("b")
+    assert lane.written == ["é".encode()]
+    assert socket._sent == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "framing"),
+    [
+        (Sent, ConsumerState.CONNECTING, bytes),
+        (Sent, ConsumerState.CLOSING, bytes),
+        (Sent, ConsumerState.CLOSED, bytes),
+        (Sent, ConsumerState.OPEN, None),
+        (SentLoudly, ConsumerState.OPEN, bytes),
+    ],
+)
+def test_no_text_goes_by_a_lane_that_is_closed_or_past_a_method_of_ones_own(kind, state, framing):
+    lane = FakeLane()
+    lane.framing = framing
+    assert not kind(state, **{"realtime.lane": {"lane": lane}}).try_send_text("a")
+    assert not kind(state).try_send_text("a")  # on another server
+    assert lane.written == []
