@@ -235,11 +235,11 @@ class Fanout:
         if not events[0].follows(self._sent):
             self._unsync_all()  # something is missing: each reads it from the log
         position = last_position(events, self._sent)
-        for synced in (groups := list(self._groups.values())):
+        for synced in self._groups.values():
             self._compact(synced)
             synced.sent_until = 0
         self._sending = position
-        for synced in groups:
+        for synced in self._groups.values():  # none is added while `_sending` is set
             yield from self._write(synced, events)
         # A copy made now: those are in it that were unsynced before they had the events.
         for number, subscriber in enumerate(list(self._lagging), 1):

@@ -98,19 +98,28 @@ async def publish_now(
     """
     announcement = Announcement()
     announcement.via = published_via.get()
-    new = topic, data, type, meta, key, publisher
-    return await publish_with(announcement, new, ephemeral=ephemeral)
+    more: dict[str, Any] = {"meta": meta, "key": key, "publisher": publisher}
+    return await publish_with(announcement, topic, data, type=type, ephemeral=ephemeral, **more)
 
 
 async def publish_with(
-    announcement: Announcement, made_of: tuple[Any, ...], *, ephemeral: bool
+    announcement: Announcement,
+    topic: str,
+    data: object,
+    *,
+    type: str,
+    ephemeral: bool,
+    meta: dict[str, Any] | None,
+    key: str | None,
+    publisher: str,
 ) -> Event:
-    """Publish what `make_event` makes of its arguments, and announce it by `announcement`.
+    """Publish as `publish_now` does, with an announcement of one's own.
 
-    That is called as soon as the event is stored: a caller that is cancelled takes nothing back.
+    `announcement` is called as soon as the event is stored, also where the caller was cancelled
+    meanwhile.
     """
     with Publishing():
-        new = make_event(*made_of)
+        new = make_event(topic, data, type, meta, key, publisher)
         if ephemeral:
             event = _ephemeral(new)
             announcement([event])

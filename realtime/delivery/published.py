@@ -1,5 +1,7 @@
 """What is counted when events are published."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from time import perf_counter
 from types import TracebackType
@@ -64,21 +66,12 @@ class Publishing:
             REFUSED.inc(error.code if isinstance(error, RealtimeError) else OTHER)
 
 
-class PublishingVia:
-    """Count what a with block publishes by this way, and nothing that its context publishes later.
-
-    Not by `contextmanager`, whose generator takes five times as long.
-    """
-
-    __slots__ = ("_before", "_via")
-
-    def __init__(self, via: Via) -> None:
-        self._via = via
-
-    def __enter__(self) -> None:
-        self._before = published_via.get()
-        published_via.set(self._via)
-
-    def __exit__(self, *raised: object) -> None:
-        # `reset` would raise where another context ends the coroutine.
-        published_via.set(self._before)
+@contextmanager
+def publishing_via(via: Via) -> Iterator[None]:
+    """Count what the block publishes by this way, and nothing that the context publishes later."""
+    before = published_via.get()
+    published_via.set(via)
+    try:
+        yield
+    finally:
+        published_via.set(before)  # `reset` would raise where another context ends the coroutine

@@ -135,7 +135,7 @@ def _encoder(convert: Convert | None) -> Callable[[object], str]:
     ).encode
 
 
-_SCALARS: Final = frozenset({str, int, bool, type(None)})  # nothing in them is wrong
+_SCALARS: Final = frozenset({str, int, bool, type(None)})  # the encoder finds what is wrong in them
 
 
 def _check(value: object, convert: Convert | None) -> None:
@@ -148,14 +148,15 @@ def _check(value: object, convert: Convert | None) -> None:
     elif isinstance(value, list | tuple):
         items = value
     else:
-        _check_scalar(value, convert)
+        _check_other(value, convert)
         return
     for item in items:
         if type(item) not in _SCALARS:  # without a call for each of them
             _check(item, convert)
 
 
-def _check_scalar(value: object, convert: Convert | None) -> None:
+def _check_other(value: object, convert: Convert | None) -> None:
+    """Raise `InvalidData` for what is no JSON value, or check what `convert` makes of it."""
     if isinstance(value, float):
         if not math.isfinite(value):
             raise InvalidData(f"The data holds {value}, which JSON can't express; use None.")

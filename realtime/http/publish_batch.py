@@ -7,7 +7,7 @@ from ..access.permissions import require
 from ..access.user_info import publisher_of, sender_meta
 from ..conf import settings
 from ..delivery.publish_many import Publication, numbered, publish_many_now
-from ..delivery.published import PublishingVia
+from ..delivery.published import publishing_via
 from ..events.payload import DEFAULT_TYPE, decode_data
 from ..events.topic import validate_topic
 from ..events.trace_context import incoming_trace
@@ -37,7 +37,7 @@ async def publish_batch(
         await require(user, topic, "publish")
     await admit(client, [event["topic"] for event in events])
     meta, publisher = await sender_meta(user), publisher_of(user)
-    with PublishingVia("http"), incoming_trace(traceparent):
+    with publishing_via("http"), incoming_trace(traceparent):
         stored = await publish_many_now(
             {**event, "meta": meta, "publisher": publisher} for event in events
         )

@@ -25,7 +25,7 @@ from ..access.scopes import require_unscoped
 from ..access.user_info import publisher_of, sender_meta
 from ..conf import settings
 from ..delivery.publish import publish_now
-from ..delivery.published import PublishingVia
+from ..delivery.published import publishing_via
 from ..events.payload import decode_data
 from ..events.trace_context import incoming_trace
 from ..exceptions import (
@@ -241,7 +241,7 @@ async def publish_body(
     user = client.identity.user
     await admit(client, [topic])
     data, meta = decode_data(body), await sender_meta(user)
-    with PublishingVia("http"), incoming_trace(traceparent):
+    with publishing_via("http"), incoming_trace(traceparent):
         event = await publish_now(
             topic, data, type=type, meta=meta, key=key, publisher=publisher_of(user)
         )

@@ -37,10 +37,10 @@ class FastLane(Protocol):
         """Write framed bytes now, all of them; False if nothing was taken."""
 
     def cork(self) -> None:
-        """Keep what is written until `uncork`, which follows without an `await`."""
+        """Keep what is taken until `uncork`, which follows without an `await`."""
 
     def uncork(self) -> None:
-        """Write what was kept, with one system call."""
+        """Write what was kept, with one system call; queue what the socket does not take."""
 
 
 class Group(Protocol):

@@ -15,6 +15,7 @@ from realtime.server.extensions import Framing
 
 Send = Callable[[bytes], int]
 REFUSED: Final = -1
+CORKED_GROUPS: Final = 8  # most that a lane is in that is corked: more cost what a call does
 
 
 def _refuse(data: bytes) -> int:
@@ -201,11 +202,14 @@ class SocketLane:
             group.renew(index, send)
 
     def cork(self) -> None:
-        """Keep what is written from now on, until `uncork` writes it at once.
+        """Keep what is taken from now on, until `uncork` writes it at once.
 
-        Only around calls that don't await: what is sent meanwhile would overtake it.
+        Await nothing until then: what is sent meanwhile would overtake it. A lane in many groups is
+        not corked, since each has to be told. Raises RuntimeError for one that is corked.
         """
-        if self.send is not _refuse:
+        if self._corked is not None:
+            raise RuntimeError("The lane is corked already: call uncork() first.")
+        if self.send is not _refuse and len(self.groups) <= CORKED_GROUPS:
             self._corked = []
             self._renew(self._keep)
 
@@ -215,16 +219,16 @@ class SocketLane:
         return len(data)
 
     def uncork(self) -> None:
-        """Write what was kept; what the socket does not take is queued."""
+        """Write what was kept, with one system call; queue what the socket does not take."""
         corked, self._corked = self._corked, None
         if corked is None:
             return
-        self.resume()  # what is pending by now, or has shut the lane, has paused it
+        self.resume()  # leaves it paused where bytes are pending, or it was shut meanwhile
         try:
             data = b"".join(corked)
             if data and not self.try_write(data):
-                self.transport.keep(data, 0)  # nothing, of one that was shut
-        except BaseException:  # such as no memory: it was said to be taken, and is not
+                self.transport.keep(data, 0)  # a lane that was shut drops it
+        except BaseException:  # as MemoryError: it was said to be taken, and the stream has a gap
             self.transport.abort()
             raise
 

@@ -93,7 +93,7 @@ class WebSocketConnection:
         self._bytes = 0  # of the messages in the queue
         self._waiter: asyncio.Future[None] | None = None
         self._has_sent = False  # the application has, since it last waited
-        self._in_a_row = 0  # messages that it did not wait for
+        self._in_a_row = 0  # messages that it took since others had a turn
         self._has_disconnect = False  # it is in the queue, or has been received
         # The close frame that is due, and the code and reason that the application is told.
         self._ending = b"", frames.ABNORMAL, ""
@@ -348,11 +348,13 @@ class WebSocketConnection:
     async def receive(self) -> Message:
         """Return the next message: ASGI's receive."""
         queue = self._queue
-        if queue and not self.gone.is_set():  # what a peer has left is taken without delay
-            self._in_a_row += 1
-            if self._in_a_row > MESSAGES_IN_A_ROW:
+        # Not once a peer has left over TLS: in that turn its connection would end, and with it what
+        # was not parsed yet.
+        if queue and not (self.transport.secure and self.gone.is_set()):
+            if self._in_a_row == MESSAGES_IN_A_ROW:
                 self._in_a_row = 0
-                await asyncio.sleep(0)  # an application that awaits nothing else keeps nobody out
+                await asyncio.sleep(0)  # an application that awaits nothing else holds up nobody
+            self._in_a_row += 1
         while not queue:
             if self.state is CLOSE_RECEIVED:
                 self._answer_close()
@@ -360,7 +362,7 @@ class WebSocketConnection:
             if self._is_awaited:
                 raise RuntimeError("receive() is already being awaited.")
             waiter = self._waiter = self.server.loop.create_future()
-            self._has_sent = False
+            self._has_sent, self._in_a_row = False, 0
             try:
                 await waiter
             finally:

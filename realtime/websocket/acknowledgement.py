@@ -11,10 +11,10 @@ from .socket import Socket
 
 
 class Acknowledgement(Announcement):
-    """Announce an event once it is stored, and tell its publisher the id.
+    """Announce an event once it is stored, and answer its publisher with the id.
 
-    In one write where the publisher reads the topic too: the event that comes back to it and the
-    answer are one system call and one packet.
+    Where the publisher reads the topic too, and its socket takes it, the event and the answer are
+    one system call.
     """
 
     via = "websocket"
@@ -37,7 +37,7 @@ class Acknowledgement(Announcement):
             lane.uncork()
 
     async def send(self, event: Event) -> None:
-        """Tell the publisher, unless it was told by then; waits while it does not read."""
+        """Send the answer, unless it has gone out with the event; wait while the client lags."""
         if not self._is_sent:
             await self._socket.send_text(self._text(event))
 

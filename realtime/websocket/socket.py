@@ -58,7 +58,7 @@ class Socket:
     _content_of = staticmethod(frames.content_of)  # what is read of a message
     _refusals: Refusals | None = None
     _rechecks = 0  # of its user, since the message came that is handled
-    _sent = 0  # characters and bytes that were sent, but for the fast lane's
+    _sent = 0  # characters and bytes that were sent, without the events of the fast lane
     _opened: float | None = None  # when, by the monotonic clock
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -109,16 +109,17 @@ class Socket:
             raise RuntimeError("The socket is not open yet: greet in `connected`.")
 
     def try_send_text(self, text: str) -> bool:
-        """Send a text frame at once, by the fast lane; return whether that has taken it.
+        """Write a text frame to the fast lane; return False, having sent nothing, if it takes none.
 
-        One that sends its text in a way of its own is asked to do so.
+        For frames whose order to others does not matter: one that waits in an ASGI middleware is
+        overtaken. False for a consumer that overrides `send_text`: it is for its method to send.
         """
         lane = fastlane(self.scope)
-        if lane is None or lane.framing is None or not self._is_open:
+        framing = None if lane is None else lane.framing
+        is_overridden = type(self).send_text is not Socket.send_text
+        if lane is None or framing is None or is_overridden or not self._is_open:
             return False
-        if type(self).send_text is not Socket.send_text:
-            return False
-        if is_taken := lane.try_write(lane.framing(text.encode())):
+        if is_taken := lane.try_write(framing(text.encode())):
             self._sent += len(text)
         return is_taken
 

@@ -159,11 +159,16 @@ async def publish_from(
     if not isinstance(ephemeral, bool):
         raise InvalidData("'ephemeral' is true or false.")
     await admit(client, [topic])
-    key = content.get("key")
-    publisher = "" if key is None else publisher_of(consumer.user)
-    meta = await sender_meta(consumer.user)  # never the client's word
     answer = Acknowledgement(consumer, frames.ref_of(content))
-    new = topic, content["data"], content.get("event", DEFAULT_TYPE), meta, key, publisher
-    event = await publish_with(answer, new, ephemeral=ephemeral)
+    event = await publish_with(
+        answer,
+        topic,
+        content["data"],
+        type=content.get("event", DEFAULT_TYPE),
+        ephemeral=ephemeral,
+        meta=await sender_meta(consumer.user),  # never the client's word
+        key=(key := content.get("key")),
+        publisher="" if key is None else publisher_of(consumer.user),
+    )
     await note_published(client, [event])
     await answer.send(event)

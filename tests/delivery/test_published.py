@@ -7,7 +7,7 @@ from django.db import transaction
 from realtime.delivery.fanout import DELIVERIES
 from realtime.delivery.publish import publish, publish_now
 from realtime.delivery.publish_many import publish_many, publish_many_now
-from realtime.delivery.published import PUBLISHED, REFUSED, SECONDS, PublishingVia, published_via
+from realtime.delivery.published import PUBLISHED, REFUSED, SECONDS, published_via, publishing_via
 from realtime.delivery.subscription import Subscription
 from realtime.delivery.synced import Sink
 from realtime.delivery.topic_subscriber import RESUMES
@@ -36,7 +36,7 @@ async def test_what_is_published_counts_by_its_way():
         await publish_now("a", 5, key="k")  # which is stored already
         assert counts() == (code + 5, seconds + 5)
         before, _ = counts("http")
-        with PublishingVia("http"):
+        with publishing_via("http"):
             await publish_now("a", 6)
         assert counts("http") == (before + 1, seconds + 6)
         await publish_now("a", 7)

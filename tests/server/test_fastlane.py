@@ -13,7 +13,7 @@ from realtime.delivery.fanout import Fanout
 from realtime.delivery.synced import Sink
 from realtime.events.event import Event
 from realtime.events.position import Position
-from realtime.server.fastlane import SocketGroup, SocketLane
+from realtime.server.fastlane import CORKED_GROUPS, SocketGroup, SocketLane
 from realtime.server.http_response import identity
 
 from .support import Client, Worker, frame
@@ -366,7 +366,7 @@ def test_what_a_corked_lane_has_taken_is_queued_where_the_socket_takes_nothing(
     assert group.write(b"b", 0, 2) == [0, 1]
 
 
-def test_a_connection_ends_that_what_it_has_taken_can_not_be_written_to(
+def test_a_connection_is_aborted_where_what_its_corked_lane_took_can_not_be_written(
     group: SocketGroup, peers: list[Peer]
 ) -> None:
     def fail(data: bytes) -> int:
@@ -378,6 +378,26 @@ def test_a_connection_ends_that_what_it_has_taken_can_not_be_written_to(
     with pytest.raises(MemoryError):
         peers[0].lane.uncork()
     assert peers[0].aborted == 1
+
+
+def test_a_lane_is_corked_once(peers: list[Peer]) -> None:
+    peers[0].lane.cork()
+    peers[0].lane.try_write(b"a")
+    with pytest.raises(RuntimeError, match="corked already"):
+        peers[0].lane.cork()
+    peers[0].lane.uncork()
+    peers[0].lane.uncork()
+    assert peers[0].read() == b"a"
+
+
+def test_a_lane_in_many_groups_is_not_corked(peers: list[Peer]) -> None:
+    for _ in range(CORKED_GROUPS):  # and one that it is in already
+        SocketGroup().add(peers[0].lane)
+    peers[0].lane.cork()
+    peers[0].lane.try_write(b"a")
+    assert peers[0].read() == b"a"
+    peers[0].lane.uncork()
+    assert peers[0].read() == b""
 
 
 def test_a_lane_that_takes_nothing_takes_nothing_corked(

@@ -3,10 +3,13 @@
 Its runner needs Python 2. The numbers in comments are its cases.
 """
 
+import socket
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
+
+from realtime.server.websocket_connection import MESSAGES_IN_A_ROW
 
 from ..support.attempts import three_tries
 from .support import Client, Worker, eventually, frame
@@ -396,13 +399,19 @@ def test_a_peer_that_reads_does_not_starve_the_others(worker: Worker) -> None:
         assert worker.get("/hello") == b"hello"
 
 
-def test_an_application_that_only_receives_keeps_nobody_out(worker: Worker) -> None:
+@pytest.mark.parametrize("half_closes", [False, True])
+def test_an_application_that_only_receives_holds_up_nobody(
+    worker: Worker, half_closes: bool
+) -> None:
+    count = 100 * MESSAGES_IN_A_ROW
     with worker.client() as client:
         client.upgrade("/busy")
-        client.send(frame(TEXT, b"m") * 800 + frame(TEXT, b"last"))  # in one packet
+        client.send(frame(TEXT, b"m") * count + frame(TEXT, b"last"))  # in one packet
+        if half_closes:
+            client.sock.shutdown(socket.SHUT_WR)
         worker.wait_for("busy")
     turns, _ = worker.status()["events"][-2:]
-    assert int(turns) >= 80
+    assert int(turns) >= 0.9 * count / MESSAGES_IN_A_ROW  # but for the first and the last
 
 
 @pytest.mark.parametrize("size", [0, 10, 2_000])

@@ -42,7 +42,6 @@ class FakeLane:
         self.takes = takes
         self.written: list[bytes] = []
         self.armed: bytes | None = None
-        self.is_corked = False
         self.on_write: Callable[[], None] | None = None
 
     def arm(self, body: bytes) -> None:
@@ -56,7 +55,7 @@ class FakeLane:
         return self.takes
 
     def cork(self) -> None:
-        self.is_corked = True
+        pass
 
     def uncork(self) -> None:
-        self.is_corked = False
+        pass

@@ -9,6 +9,7 @@ import pytest
 
 from realtime import Subscription, publish_now
 from realtime.delivery.publish import publish_with
+from realtime.delivery.published import PUBLISHED
 from realtime.delivery.synced import Sink
 from realtime.events.event import Event
 from realtime.server.fastlane import SocketLane
@@ -18,8 +19,6 @@ from realtime.websocket.messages import encode_event
 from realtime.websocket.socket import ConsumerState, Socket
 
 from ..support.lanes import identity
-
-NEW = ("room.lobby", {"n": 1}, "message", None, None, "")
 
 
 class Connection:
@@ -68,14 +67,15 @@ def connection() -> Iterator[Connection]:
 
 async def publish(publisher: Publisher, *, ephemeral: bool = False) -> Event:
     answer = Acknowledgement(publisher, 7)
-    event = await publish_with(answer, NEW, ephemeral=ephemeral)
+    more = {"type": "message", "meta": None, "key": None, "publisher": ""}
+    event = await publish_with(answer, "room.lobby", {"n": 1}, ephemeral=ephemeral, **more)
     await answer.send(event)
     return event
 
 
 @pytest.mark.parametrize("ephemeral", [False, True])
 async def test_the_event_and_its_answer_are_one_write(connection, ephemeral):
-    publisher = Publisher(connection.lane)
+    publisher, published = Publisher(connection.lane), PUBLISHED.value("websocket")
     with memory_log():
         subscription = Subscription()
         subscription.sink = Sink(encode_event, connection.lane)
@@ -88,9 +88,10 @@ async def test_the_event_and_its_answer_are_one_write(connection, ephemeral):
     answer = json.dumps({"type": "published", "id": event.id, "ref": 7}, separators=(",", ":"))
     assert connection.calls == [encode_event(event) + answer.encode()]
     assert publisher.sent == []
+    assert PUBLISHED.value("websocket") == published + 1
 
 
-async def test_who_does_not_read_the_topic_gets_the_answer_alone(connection):
+async def test_a_publisher_that_does_not_read_the_topic_gets_the_answer_alone(connection):
     publisher = Publisher(connection.lane)
     with memory_log():
         event = await publish(publisher)
@@ -118,10 +119,8 @@ async def test_the_answer_is_sent_where_the_announcement_fails(connection, monke
         raise ZeroDivisionError
 
     monkeypatch.setattr("realtime.delivery.announce.announce", fail)
-    publisher, event = (
-        Publisher(connection.lane),
-        Event("room.lobby", "message", "1", "epoch001", 1),
-    )
+    publisher = Publisher(connection.lane)
+    event = Event("room.lobby", "message", "1", "epoch001", 1)
     answer = Acknowledgement(publisher, 7)
     with pytest.raises(ZeroDivisionError):
         answer([event])

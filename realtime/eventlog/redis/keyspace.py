@@ -12,6 +12,8 @@ from zlib import crc32
 from ...utils.redis_slots import partition_tags
 
 PREFIX: Final = "realtime:log"
+KEPT_TAGS: Final = 10_000  # topics whose tag is not computed again
+KEPT_KEYS: Final = 1_000  # and whose keys are not made again: half a kilobyte each
 
 
 class Keyspace:
@@ -19,14 +21,14 @@ class Keyspace:
 
     def __init__(self, partitions: int) -> None:
         self.tags: Sequence[str] = partition_tags(partitions)
-        self.tag = lru_cache(10_000)(self._tag)
-        self.of = lru_cache(1_000)(self._of)
+        self.tag = lru_cache(KEPT_TAGS)(self._tag)
+        self.append_keys = lru_cache(KEPT_KEYS)(self._append_keys)
 
     def _tag(self, topic: str) -> str:
         return self.tags[crc32(topic.encode()) % len(self.tags)]
 
-    def _of(self, topic: str) -> tuple[str, str, str, str]:
-        """Return the keys that an append to the topic has to write."""
+    def _append_keys(self, topic: str) -> tuple[str, str, str, str]:
+        """Return the keys that an append to the topic writes, in the order of `append.lua`."""
         return self.meta(topic), self.stream(topic), self.topics(topic), self.changes(topic)
 
     def meta(self, topic: str) -> str:

@@ -31,7 +31,7 @@ class Append:
         self.known = [known.get(topic) for topic in self.topics]
         self.keys = [writer]
         for topic in self.topics:
-            self.keys += space.of(topic)
+            self.keys += space.append_keys(topic)
         self._keys: dict[str, int] = {}
         places = {topic: index for index, topic in enumerate(self.topics, 1)}
         values: list[Value] = []
