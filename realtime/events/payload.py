@@ -4,7 +4,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from typing import Any, Final
@@ -141,18 +141,17 @@ _SCALARS: Final = frozenset({str, int, bool, type(None)})  # the encoder finds w
 def _check(value: object, convert: Convert | None) -> None:
     """Raise `InvalidData` where json.dumps would change the value (integer keys) or refuse it."""
     if isinstance(value, dict):
-        for key in value:
+        for key, item in value.items():  # as the encoder asks: a subclass may have its own
             if not isinstance(key, str):
                 raise InvalidData(f"The data has the key {key!r:.60}: JSON keys are strings.")
-        items: Iterable[object] = value.values()
+            if type(item) not in _SCALARS:  # without a call for each of them
+                _check(item, convert)
     elif isinstance(value, list | tuple):
-        items = value
+        for item in value:
+            if type(item) not in _SCALARS:
+                _check(item, convert)
     else:
         _check_other(value, convert)
-        return
-    for item in items:
-        if type(item) not in _SCALARS:  # without a call for each of them
-            _check(item, convert)
 
 
 def _check_other(value: object, convert: Convert | None) -> None:

@@ -5,7 +5,6 @@ from typing import Any
 
 from ..delivery.announce import Announcement
 from ..events.event import Event
-from ..server.extensions import fastlane
 from .messages import published_text
 from .socket import Socket
 
@@ -23,10 +22,11 @@ class Acknowledgement(Announcement):
         self._socket = socket
         self._ref = ref
         self._is_sent = False
+        self._is_over = False
 
     def __call__(self, events: Sequence[Event]) -> None:
-        lane = fastlane(self._socket.scope)
-        if lane is None:
+        lane = self._socket.text_lane
+        if lane is None or self._is_over:
             super().__call__(events)
             return
         lane.cork()
@@ -35,6 +35,10 @@ class Acknowledgement(Announcement):
             self._is_sent = self._socket.try_send_text(self._text(events[0]))
         finally:
             lane.uncork()
+
+    def give_up(self) -> None:
+        """Announce what is stored from now on, and answer nothing: the handler has ended."""
+        self._is_over = True
 
     async def send(self, event: Event) -> None:
         """Send the answer, unless it has gone out with the event; wait while the client lags."""

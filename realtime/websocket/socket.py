@@ -17,7 +17,7 @@ from ..limits.connection_limits import NO_LIMITS, ConnectionLimits
 from ..limits.refused import hold_back
 from ..metrics import live_connections
 from ..metrics.server_series import HANDSHAKES
-from ..server.extensions import fastlane, has_denial_response
+from ..server.extensions import FastLane, fastlane, has_denial_response
 from ..streaming.json_columns import encode_value
 from ..utils.asgi import Message, Scope, Send, send_json
 from . import messages as frames
@@ -108,16 +108,22 @@ class Socket:
         elif self.is_connecting:
             raise RuntimeError("The socket is not open yet: greet in `connected`.")
 
+    @property
+    def text_lane(self) -> FastLane | None:
+        """Return the fast lane; None for a consumer that overrides `event` or `send_text`."""
+        own = type(self)
+        is_standard = own.event is Socket.event and own.send_text is Socket.send_text
+        return fastlane(self.scope) if is_standard else None
+
     def try_send_text(self, text: str) -> bool:
-        """Write a text frame to the fast lane; return False, having sent nothing, if it takes none.
+        """Write a text frame to `text_lane`; return False, having sent nothing, if it takes none.
 
         For frames whose order to others does not matter: one that waits in an ASGI middleware is
-        overtaken. False for a consumer that overrides `send_text`: it is for its method to send.
+        overtaken.
         """
-        lane = fastlane(self.scope)
+        lane = self.text_lane
         framing = None if lane is None else lane.framing
-        is_overridden = type(self).send_text is not Socket.send_text
-        if lane is None or framing is None or is_overridden or not self._is_open:
+        if lane is None or framing is None or not self._is_open:
             return False
         if is_taken := lane.try_write(framing(text.encode())):
             self._sent += len(text)

@@ -160,15 +160,18 @@ async def publish_from(
         raise InvalidData("'ephemeral' is true or false.")
     await admit(client, [topic])
     answer = Acknowledgement(consumer, frames.ref_of(content))
-    event = await publish_with(
-        answer,
-        topic,
-        content["data"],
-        type=content.get("event", DEFAULT_TYPE),
-        ephemeral=ephemeral,
-        meta=await sender_meta(consumer.user),  # never the client's word
-        key=(key := content.get("key")),
-        publisher="" if key is None else publisher_of(consumer.user),
-    )
+    try:
+        event = await publish_with(
+            answer,
+            topic,
+            content["data"],
+            type=content.get("event", DEFAULT_TYPE),
+            ephemeral=ephemeral,
+            meta=await sender_meta(consumer.user),  # never the client's word
+            key=(key := content.get("key")),
+            publisher="" if key is None else publisher_of(consumer.user),
+        )
+    finally:
+        answer.give_up()  # a handler that was cancelled may have answered otherwise
     await note_published(client, [event])
     await answer.send(event)

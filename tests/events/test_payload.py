@@ -93,6 +93,13 @@ def test_encode_data(data, text):
     assert encode_data(data, LIMIT) == text
 
 
+class Numbered(dict[str, int]):
+    """Has other items than it has keys and values: the encoder asks for these."""
+
+    def items(self) -> Any:
+        return [(int(key), value) for key, value in super().items()]
+
+
 @pytest.mark.parametrize(
     ("data", "says"),
     [
@@ -102,6 +109,7 @@ def test_encode_data(data, text):
         ({1: 2}, "JSON keys are strings"),
         ({None: 2}, "JSON keys are strings"),
         ([{"a": {(1,): 2}}], "JSON keys are strings"),
+        (Numbered({"1": 2}), "JSON keys are strings"),
         ({10**5000: 1}, "digits"),
         (10**5000, "digits"),
         ([-(10**5000)], "digits"),

@@ -1,19 +1,23 @@
 """The answer to a publication goes out with the event, and exactly once."""
 
+import asyncio
 import json
 import socket
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import AnonymousUser
 
 from realtime import Subscription, publish_now
 from realtime.delivery.publish import publish_with
 from realtime.delivery.published import PUBLISHED
 from realtime.delivery.synced import Sink
 from realtime.events.event import Event
+from realtime.limits.client import NOBODY
 from realtime.server.fastlane import SocketLane
 from realtime.testing import memory_log
+from realtime.websocket import topic_consumers
 from realtime.websocket.acknowledgement import Acknowledgement
 from realtime.websocket.messages import encode_event
 from realtime.websocket.socket import ConsumerState, Socket
@@ -128,3 +132,34 @@ async def test_the_answer_is_sent_where_the_announcement_fails(connection, monke
     connection.lane.try_write(b"next")  # it is corked no more
     assert publisher.sent == [{"type": "published", "id": event.id, "ref": 7}]
     assert connection.calls == [b"next"]
+
+
+async def test_what_is_stored_after_the_handler_has_ended_is_not_answered(connection):
+    """It may have answered otherwise: that it took too long, with the same `ref`."""
+    answer = Acknowledgement(Publisher(connection.lane), 7)
+    answer.give_up()
+    with memory_log():
+        before = PUBLISHED.value("websocket")
+        answer([Event("room.lobby", "message", "1", "epoch001", 1)])
+    assert PUBLISHED.value("websocket") == before + 1
+    assert connection.calls == []
+
+
+async def test_a_handler_that_is_cancelled_gives_its_answer_up(connection, monkeypatch):
+    async def store(answer: Acknowledgement, *arguments: Any, **more: Any) -> None:
+        answers.append(answer)
+        raise asyncio.CancelledError
+
+    async def allow(*arguments: Any) -> None:
+        pass
+
+    answers: list[Acknowledgement] = []
+    monkeypatch.setattr(topic_consumers, "publish_with", store)
+    monkeypatch.setattr(topic_consumers, "require", allow)
+    publisher: Any = Publisher(connection.lane)
+    publisher.user = AnonymousUser()
+    with pytest.raises(asyncio.CancelledError):
+        await topic_consumers.publish_from(publisher, NOBODY, "room.lobby", {"data": 1})
+    with memory_log():
+        answers[0]([Event("room.lobby", "message", "1", "epoch001", 1)])
+    assert connection.calls == []

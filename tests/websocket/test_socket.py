@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from realtime.events.event import Event
 from realtime.exceptions import (
     InvalidData,
     NotAllowed,
@@ -134,6 +135,11 @@ class SentLoudly(Sent):
         await super().send_text(text.upper())
 
 
+class WithEventsOfItsOwn(Sent):
+    async def event(self, event: Event) -> None:
+        await self.send_text(event.data)
+
+
 def test_text_goes_by_the_fast_lane_where_that_takes_it():
     lane = FakeLane()
     socket = Sent(ConsumerState.OPEN, **{"realtime.lane": {"lane": lane}})
@@ -152,9 +158,10 @@ def test_text_goes_by_the_fast_lane_where_that_takes_it():
         (Sent, ConsumerState.CLOSED, bytes),
         (Sent, ConsumerState.OPEN, None),
         (SentLoudly, ConsumerState.OPEN, bytes),
+        (WithEventsOfItsOwn, ConsumerState.OPEN, bytes),
     ],
 )
-def test_no_text_goes_by_a_closed_lane_or_around_an_overridden_send_text(kind, state, framing):
+def test_no_text_goes_by_a_closed_lane_or_around_a_method_that_is_overridden(kind, state, framing):
     lane = FakeLane()
     lane.framing = framing
     assert not kind(state, **{"realtime.lane": {"lane": lane}}).try_send_text("a")
