@@ -376,10 +376,15 @@ async def test_a_server_that_stops_says_so(template):
             url, headers = site.url + answer["events"], bearer(site.tokens["alice"])
             async with open_stream(url, headers=headers) as stream:
                 await stream.next()
+            before = {*site.server.worker_pids()}
             os.kill(site.server.process.pid, how)
             await eventually(lambda: not site.fake.open, 30, "the close")  # two workers start
             if how == signal.SIGTERM:
                 assert site.server.process.wait(20) == 0
+            else:  # the other worker may not be replaced yet, and would end the next stream
+                await eventually(
+                    lambda old=before: not old & {*site.server.worker_pids()}, 30, "the other's end"
+                )
             ours = (
                 "from realtime.models import Event\nfrom realtime.llm.models import Generation\n"
                 f"ours = Generation.objects.get(topic={answer['topic']!r})\n"
